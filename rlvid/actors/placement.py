@@ -1,0 +1,73 @@
+"""Where the actors of a run stand: one Ray and one placement group with a bundle per actor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from rlvid.config import Config
+
+
+class PlacementError(RuntimeError):
+    """The cluster cannot hold the run. The message says what is wanted and what there is."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The placement group and the bundle index of each actor, by role."""
+
+    group: Any
+    rollout: tuple[int, ...]
+    variant: tuple[int, ...]
+    learner: tuple[int, ...]
+
+    def at(self, bundle: int, *, num_cpus: float, num_gpus: float = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
+        """Actor options that put it into the bundle."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
+        return {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": strategy, "runtime_env": {"env_vars": env or {}}}
+
+
+def connect(config: Config) -> None:
+    """Join the configured cluster, or start a Ray of this run's own on loopback."""
+    import ray
+
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end must fail, not start another Ray
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="WARNING")
+        return
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", GLOO_SOCKET_IFNAME="lo", VLLM_HOST_IP="127.0.0.1")
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, int(_cpus(config)) + 1),
+        object_store_memory=int(config.cluster.object_store_gib * 2**30),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="WARNING",
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def place(config: Config, deadline_s: float = 300) -> Places:
+    """Reserve room for all actors. Raises PlacementError when the cluster is too small."""
+    import ray
+
+    bundles = [{"CPU": config.rollout.num_cpus, "GPU": config.rollout.num_gpus}] * config.rollout.engines
+    bundles += [{"CPU": config.learner.num_cpus, "GPU": config.learner.num_gpus}] * config.learner.ranks
+    bundles += [{"CPU": config.variants.num_cpus}] * config.variants.actors
+    wanted = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.01} for bundle in bundles]
+    group = ray.util.placement_group(wanted, strategy=config.cluster.placement)
+    try:
+        ray.get(group.ready(), timeout=deadline_s)
+    except ray.exceptions.GetTimeoutError:
+        total = {key: sum(bundle.get(key, 0) for bundle in wanted) for key in ("CPU", "GPU")}
+        raise PlacementError(f"the cluster has no room: the run wants {total}, the cluster has {ray.cluster_resources()}; lower rollout.engines or learner.ranks, or add nodes") from None
+    engines, ranks = config.rollout.engines, config.learner.ranks
+    return Places(group, tuple(range(engines)), tuple(range(engines + ranks, len(bundles))), tuple(range(engines, engines + ranks)))
+
+
+def _cpus(config: Config) -> float:
+    return config.rollout.engines * config.rollout.num_cpus + config.learner.ranks * config.learner.num_cpus + config.variants.actors * config.variants.num_cpus

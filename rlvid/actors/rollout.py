@@ -1,0 +1,175 @@
+"""One rollout actor: a vLLM engine that samples M answers on a variant, and takes new weights between samples."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import numpy as np
+
+from rlvid.config import Config
+from rlvid.sync.plugin import KEEP_WEIGHTS
+from rlvid.sync.tokens import token_digest
+from rlvid.types import GenerateRequest, GenerateResult, Rollout
+
+
+CPU_BLOCK_TOKENS = 32
+"""Key-value block on CPU. vLLM's 128 is longer than a tiny model's prompt, which then could not be shared among its answers."""
+
+
+def rollout_environment(config: Config) -> dict[str, str]:
+    """Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
+    threads = str(config.rollout.threads)
+    checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
+    return checked_on_cpu | {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default vLLM pins its threads to cores that others need too
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",  # an idle engine must not spin on the learner's cores
+        "KMP_BLOCKTIME": "0",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+class RolloutActor:
+    """Holds one AsyncLLM. `version` is that of the loaded weights: 0 is the checkpoint the run starts from."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        self.config = config
+        self.number = number
+        self.version = 0
+        self.engine: Any = None
+
+    async def start(self) -> str:
+        """Start the engine. Returns vLLM's version."""
+        import vllm
+        from transformers import AutoTokenizer
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from rlvid.sync.plugin import register
+        from rlvid.sync.tokens import media_token_ids
+
+        register()
+        tokenizer = AutoTokenizer.from_pretrained(self.config.model.path)
+        # A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on.
+        self.forbidden = {token: -1e30 for token in media_token_ids(tokenizer)}
+        self.engine = AsyncLLM.from_engine_args(engine_arguments(self.config))
+        await self.engine.update_weight_version("0")
+        return vllm.__version__
+
+    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray) -> GenerateResult:
+        """Sample M answers; frames arrive from the object store, uncopied. Answer j is sampled with seed + j."""
+        version = self.version
+        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": (frames_THWC, request.video_metadata)}}
+        outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex)]
+        output = outputs[-1]
+        assert output.finished
+        rollouts = tuple(
+            Rollout(
+                question_id=request.question_id,
+                variant=request.variant,
+                sample=answer.index,
+                prompt_tokens=len(output.prompt_token_ids),
+                tokens=tuple(answer.token_ids),
+                logprobs=tuple(entry[token].logprob for entry, token in zip(answer.logprobs, answer.token_ids, strict=True)),
+                text=answer.text,
+                policy_version=version,
+                seed=request.seed + answer.index,
+            )
+            for answer in sorted(output.outputs, key=lambda answer: answer.index)
+        )
+        return GenerateResult(rollouts, token_digest(output.prompt_token_ids))
+
+    def _sampling(self, request: GenerateRequest) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        rollout = self.config.rollout
+        return SamplingParams(
+            n=request.answers,
+            temperature=0.0 if request.greedy else rollout.temperature,
+            top_p=1.0 if request.greedy else rollout.top_p,
+            max_tokens=rollout.max_tokens,
+            seed=request.seed,
+            logprobs=0,
+            logit_bias=self.forbidden,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    # ---- weights (called by the learner's rank 0)
+
+    async def join_transfer(self, init_info: dict[str, Any]) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self.engine.shutdown_weight_transfer_engine()
+        await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
+
+    async def start_update(self) -> None:
+        """Freeze what is in flight; it goes on with the new weights."""
+        await self.engine.pause_generation(mode="keep", clear_cache=False)
+        await self.engine.start_weight_update()
+
+    async def receive_update(self, update_info: Any) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+
+    async def finish_update(self, version: int) -> None:
+        """Load, take the version, forget everything computed with the old weights: keys and values, and vision embeddings."""
+        await self.engine.finish_weight_update(weight_version=str(version))
+        await self.engine.reset_prefix_cache(reset_running_requests=True)
+        await self.engine.reset_encoder_cache()
+        await self.engine.reset_mm_cache()
+        await self.engine.resume_generation()
+        self.version = int(await self.engine.get_weight_version())
+
+    async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
+        """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism)."""
+        version = int(await self.engine.get_weight_version())
+        if not with_checksum:
+            return version, None
+        checksums = await self.engine.collective_rpc("loaded_checksum")
+        return version, checksums[0] if len(checksums) == 1 else None
+
+    # ---- life
+
+    async def check(self) -> int:
+        """Heartbeat: the engine process answers. Returns the weights' version."""
+        await self.engine.check_health()
+        return self.version
+
+    async def stop(self) -> None:
+        """End the engine process."""
+        if self.engine is not None:
+            self.engine.shutdown()
+
+
+def engine_arguments(config: Config) -> Any:
+    """vLLM's arguments for one engine of this run."""
+    from vllm import AsyncEngineArgs
+    from vllm.config import WeightTransferConfig
+
+    rollout = config.rollout
+    return AsyncEngineArgs(
+        model=config.model.path,
+        dtype=config.dtype,
+        max_model_len=rollout.max_model_len,
+        max_num_seqs=rollout.max_sequences,
+        max_num_batched_tokens=max(rollout.max_model_len, 4096),
+        tensor_parallel_size=rollout.tensor_parallel,
+        distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        enforce_eager=rollout.enforce_eager or not config.on_gpu,
+        # A seeded request whose prompt is prefilled in pieces rewinds its generator, which torch's CPU generator cannot.
+        enable_chunked_prefill=config.on_gpu,
+        block_size=None if config.on_gpu else CPU_BLOCK_TOKENS,
+        limit_mm_per_prompt={"image": 0, "video": 1},
+        logprobs_mode="processed_logprobs",  # what was sampled from: after temperature and forbidden tokens
+        seed=config.run.seed,
+        weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]
+        worker_extension_cls="rlvid.sync.engine_side.WorkerExtension",
+        disable_log_stats=True,
+    )

@@ -1,0 +1,152 @@
+"""From questions to scored groups: variants, answers, rewards. The concurrent part of a step.
+
+For every question one coroutine walks down the line:
+
+    variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here
+
+Who waits: a coroutine waits for its own video and its own K requests, nothing else; the pools hold back what exceeds their
+actors' capacity. What travels: specs and references; frames go from the variant actor's node to the engine's node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlvid.actors.pool import ActorPool
+from rlvid.algo.rewards import correctness, score, total
+from rlvid.config import Config
+from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
+from rlvid.variants.explore import derived_seed
+
+
+@dataclass
+class Collected:
+    """What one call of `collect` gave, and what it cost."""
+
+    results: list[Group | Quarantined] = field(default_factory=list)
+    variants_s: float = 0.0
+    rollout_s: float = 0.0
+    driver_bytes: int = 0
+
+    @property
+    def groups(self) -> list[Group]:
+        return [result for result in self.results if isinstance(result, Group)]
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        return [result for result in self.results if isinstance(result, Quarantined)]
+
+
+class Sampler:
+    """Drives the two pools. `kinds` and `answers` are K and M; evaluation passes its own."""
+
+    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool) -> None:
+        self.config = config
+        self.variants = variants
+        self.rollouts = rollouts
+        self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
+
+    async def collect(self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False) -> Collected:
+        """A group, or the reason why there is none, for each question in order."""
+        clock = _Spans()
+        results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, clock) for question in questions])
+        return Collected(list(results), clock.variants_s, clock.rollout_s, clock.bytes)
+
+    def prefetch(self, loop: asyncio.AbstractEventLoop, questions: Sequence[Question], step: int, kinds: tuple[str, ...]) -> None:
+        """Start building the variants that `collect` will want for this step. Called from another thread than the loop's."""
+
+        def begin() -> None:
+            for task in self._ahead.values():
+                task.cancel()
+            self._ahead = {(step, question.id): asyncio.ensure_future(self._build(question, step, kinds)) for question in questions}
+
+        loop.call_soon_threadsafe(begin)
+
+    async def _build(self, question: Question, step: int, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
+        """The question's variants: what is known of them and K references to their frames."""
+        seed = derived_seed(self.config.run.seed, step)
+        try:
+            return await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
+        except TimeoutError as error:
+            return Quarantined(question.id, f"{question.video}: {error}"), []
+
+    async def _group(self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, clock: _Spans) -> Group | Quarantined:
+        with clock.variants():
+            ahead = self._ahead.pop((step, question.id), None)
+            prepared, frames = await (ahead or self._build(question, step, kinds))
+        if isinstance(prepared, Quarantined):
+            return prepared
+        requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
+        with clock.rollouts():
+            results = await asyncio.gather(*[self.rollouts.call("generate", request, ref) for request, ref in zip(requests, frames, strict=True)])
+        clock.count(question, prepared, *requests, *results)
+        return self._scored(prepared, tuple(frames), results)
+
+    def _request(self, prepared: Prepared, variant: int, step: int, answers: int, greedy: bool) -> GenerateRequest:
+        return GenerateRequest(
+            question_id=prepared.question.id,
+            variant=variant,
+            prompt=prepared.prompt,
+            video_metadata=prepared.video_metadata[variant],
+            answers=answers,
+            seed=derived_seed(self.config.run.seed, step, prepared.question.id, variant),
+            greedy=greedy,
+        )
+
+    def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult]) -> Group:
+        question, reward = prepared.question, self.config.reward
+        rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
+        scores_KM = tuple(tuple(score(question, rollout.text) for rollout in row) for row in rollouts_KM)
+        return Group(
+            prepared=prepared,
+            frames=frames,
+            rollouts_KM=rollouts_KM,
+            scores_KM=scores_KM,
+            rewards_KM=tuple(tuple(total(s, reward.weights[question.task]) for s in row) for row in scores_KM),
+            correct_KM=tuple(tuple(correctness(question, s, reward.iou_threshold) for s in row) for row in scores_KM),
+            prompt_digests=tuple(result.prompt_digest for result in results),
+        )
+
+
+class _Spans:
+    """Wall time during which at least one coroutine was in each stage, and bytes that passed through the driver."""
+
+    def __init__(self) -> None:
+        self.variants_s = self.rollout_s = 0.0
+        self.bytes = 0
+        self._open = {"variants_s": 0, "rollout_s": 0}
+        self._since = {"variants_s": 0.0, "rollout_s": 0.0}
+
+    def variants(self) -> _Span:
+        return _Span(self, "variants_s")
+
+    def rollouts(self) -> _Span:
+        return _Span(self, "rollout_s")
+
+    def count(self, *records: Any) -> None:
+        import pickle
+
+        self.bytes += sum(len(pickle.dumps(record)) for record in records)
+
+
+class _Span:
+    def __init__(self, spans: _Spans, name: str) -> None:
+        self.spans = spans
+        self.name = name
+
+    def __enter__(self) -> None:
+        import time
+
+        if self.spans._open[self.name] == 0:
+            self.spans._since[self.name] = time.perf_counter()
+        self.spans._open[self.name] += 1
+
+    def __exit__(self, *_: object) -> None:
+        import time
+
+        self.spans._open[self.name] -= 1
+        if self.spans._open[self.name] == 0:
+            setattr(self.spans, self.name, getattr(self.spans, self.name) + time.perf_counter() - self.spans._since[self.name])

@@ -1,0 +1,415 @@
+"""The typed configuration tree. `load(path, overrides)` returns a frozen `Config` or raises `ConfigError`.
+
+Every field's docstring is its manual. A key that is not here, a value out of range and two values that cannot go
+together are refused when the tree is built, with the file, the key and the cure in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+VariantKind = Literal["uniform", "random_jitter", "random_crop"]
+
+
+class ConfigError(ValueError):
+    """The user's input is wrong. The message is one line that names file, key and cure; the command exits with 2."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Run(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run and of its folder. Starting again with the same name resumes from the last whole checkpoint."""
+    dir: Path = Path("runs")
+    """Folder that holds the run folders."""
+    seed: int = 0
+    """Every random choice is derived from it, the step, the question, the variant and the sample."""
+    steps: Positive = 1000
+    """Optimizer steps (GRPO updates) in all."""
+    save_every: Count = 50
+    """Steps between checkpoints; 0: only at the end."""
+    keep_checkpoints: Positive = 2
+    """How many of the newest checkpoints stay on disk."""
+    eval_every: Count = 0
+    """Steps between evaluations on `data.eval`; 0: only before the first step and after the last."""
+    dump_rollouts: bool = True
+    """Write every slot to rollouts/step_NNNNNN.jsonl."""
+
+
+class Model(Section):
+    path: str
+    """Folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16 on GPU, float32 on CPU."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention of the learner; it must take a 4-D mask."""
+    freeze_vision: bool = False
+    """Train the language model only."""
+
+
+class Prompt(Section):
+    system: str = ""
+    """System turn; empty: none (the template's own default stays)."""
+    format: str = "Think inside <think> </think>, then answer inside <answer> </answer>."
+    """Last line of the user's turn."""
+    instructions: dict[str, str] | None = None
+    """Line per task before the format line; null: rlvid's own."""
+
+
+class Data(Section):
+    train: Path
+    """Question file (JSON lines)."""
+    eval: Path | None = None
+    """Held-out question file."""
+    eval_limit: Count = 0
+    """Evaluate on the first N questions only; 0: all."""
+    questions_per_step: Positive = 8
+    """Q: questions (groups) in one update."""
+    max_bad_in_a_row: Positive = 32
+    """So many unusable videos one after another stop the run with advice."""
+
+
+class Video(Section):
+    frames: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+    """T: frames shown per variant (even: the model merges two frames into one)."""
+    candidates: Positive = 64
+    """Frames decoded once per video, evenly spaced; variants choose among them. At least `frames`."""
+    max_pixels: Positive = 128 * 28 * 28
+    """Upper bound of height x width of one shown frame; the frame keeps its aspect and is never enlarged."""
+    max_tokens: Positive = 6144
+    """Upper bound of visual tokens per variant, checked before an engine sees it."""
+    deadline_s: Seconds = 120
+    """A video that takes longer to decode is quarantined."""
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Video:
+        if self.candidates < self.frames:
+            raise ValueError(f"video.candidates ({self.candidates}) is below video.frames ({self.frames}): raise candidates")
+        return self
+
+
+class Variants(Section):
+    kinds: Annotated[tuple[VariantKind, ...], Field(min_length=1)] = ("uniform", "random_jitter", "random_crop", "random_jitter")
+    """One name per variant: K is the length of the list."""
+    min_crop_area: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Least share of the frame's area that a random crop keeps."""
+    actors: Positive = 1
+    """Variant actors."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each."""
+    threads: Positive = 1
+    """Threads each may use."""
+    prefetch: Count = 1
+    """Steps whose variants are built ahead of the rollouts."""
+
+
+class RolloutConfig(Section):
+    answers: Positive = 8
+    """M: answers sampled on each variant."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; the learner divides its logits by the same."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus share. Below 1 the sampler's probabilities are those of the cut distribution; the correction covers the gap."""
+    max_tokens: Positive = 1024
+    """Longest answer."""
+    max_model_len: Positive = 8192
+    """Longest prompt and answer together that the engine holds."""
+    max_sequences: Positive = 64
+    """Answers one engine samples at a time."""
+    engines: Positive = 1
+    """Rollout actors, each with its own vLLM engine."""
+    tensor_parallel: Positive = 1
+    """GPUs per engine."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each engine."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs that Ray reserves for each engine (0 on a machine without GPU, else tensor_parallel)."""
+    threads: Positive = 1
+    """CPU threads of an engine without GPU."""
+    kv_cache_gib: Positive = 1
+    """Key-value cache of an engine without GPU."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of the GPU's memory an engine takes."""
+    enforce_eager: bool = True
+    """No CUDA graphs; false is faster on GPUs once the run is known to work."""
+    start_deadline_s: Seconds = 600
+    """Longest wait for an engine to start."""
+    deadline_s: Seconds = 600
+    """Longest wait for the answers of one variant."""
+    max_restarts: Count = 3
+    """Restarts per actor before the run stops (rollout and variant actors)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RolloutConfig:
+        if self.answers > self.max_sequences:
+            raise ValueError(f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers")
+        if self.max_tokens >= self.max_model_len:
+            raise ValueError(f"rollout.max_tokens ({self.max_tokens}) leaves no room for a prompt in rollout.max_model_len ({self.max_model_len})")
+        if self.num_gpus and self.num_gpus != self.tensor_parallel:
+            raise ValueError(f"rollout.num_gpus ({self.num_gpus}) must equal rollout.tensor_parallel ({self.tensor_parallel}), or be 0 without GPUs")
+        return self
+
+
+class Reward(Section):
+    weights: dict[str, dict[str, float]] = {
+        "multiple_choice": {"accuracy": 1.0, "format": 1.0},
+        "open": {"accuracy": 1.0, "format": 1.0},
+        "numeric": {"accuracy": 1.0, "format": 1.0},
+        "regression": {"accuracy": 1.0, "format": 1.0},
+        "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
+        "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
+    }
+    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`."""
+    iou_threshold: Share = 0.5
+    """For tasks without an accuracy, an answer counts as right (zero-signal test) from this temporal IoU on."""
+    noise: bool = False
+    """Control experiment: the rewards of a step are dealt out anew among its slots at random, so that nothing can be learned from them."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Reward:
+        for task, parts in self.weights.items():
+            if task not in Reward.model_fields["weights"].default:
+                raise ValueError(f"reward.weights names an unknown task {task!r}{_suggest(task, Reward.model_fields['weights'].default)}")
+            for part in parts:
+                if part not in ("accuracy", "temporal_iou", "format"):
+                    raise ValueError(f"reward.weights.{task} names an unknown part {part!r}: accuracy, temporal_iou or format")
+        return self
+
+
+class Advantage(Section):
+    group: Literal["joint", "per_variant", "batch"] = "joint"
+    """Rewards normalized together: all K x M of a question, the M of a variant, or the whole step."""
+    scale: Literal["std", "none"] = "std"
+    """Divide by the standard deviation (GRPO) or not (Dr.GRPO)."""
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Added to the standard deviation."""
+    drop_zero_signal: bool = False
+    """Leave groups whose accuracy rewards are all equal out of the update and take the next questions instead."""
+    max_refills: Count = 2
+    """Rounds of replacement per step when `drop_zero_signal` is on."""
+
+
+class Loss(Section):
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Lower clip of the ratio: 1 - clip_low."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.28
+    """Upper clip of the ratio: 1 + clip_high (clip-higher)."""
+    aggregation: Literal["token", "sequence", "constant"] = "token"
+    """Mean over tokens (DAPO), mean of sequence means (GRPO), or sum over a constant length (Dr.GRPO)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Ratio per token, or its geometric mean over the sequence (GSPO)."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
+    importance_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Truncated importance sampling: cap of learner / sampler probability."""
+    passes: Positive = 1
+    """Updates made from one batch of rollouts; from the second on the clip acts."""
+
+
+class Learner(Section):
+    ranks: Positive = 1
+    """DeepSpeed ranks (actors)."""
+    zero_stage: Literal[1, 2, 3] = 1
+    """ZeRO stage."""
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    min_lr_share: Share = 0.0
+    """Learning rate at the end of the cosine, as a share of lr."""
+    warmup_steps: Count = 10
+    """Linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient clipping."""
+    micro_batch_tokens: Positive = 16384
+    """Tokens (prompts and answers) that go through the model at a time; a single prompt with its answers may exceed it."""
+    logprob_chunk: Positive = 1024
+    """Answer tokens whose logits exist at a time."""
+    gradient_checkpointing: bool = False
+    """Trade time for activation memory."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in host memory."""
+    threads: Positive = 1
+    """CPU threads of a rank."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each rank."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs that Ray reserves for each rank."""
+    start_deadline_s: Seconds = 900
+    """Longest wait for the group to start."""
+    deadline_s: Seconds = 1800
+    """Longest wait for one update or checkpoint."""
+
+
+class Sync(Section):
+    transport: Literal["auto", "gloo", "nccl"] = "auto"
+    """auto: nccl between GPUs, gloo otherwise."""
+    bucket_bytes: Positive = 512 * 2**20
+    """Weights are packed into buckets of about this size."""
+    verify: bool = True
+    """Compare a checksum of the engines' loaded weights with the learner's after every sync."""
+    deadline_s: Seconds = 300
+    """Longest wait for each phase of a sync."""
+
+
+class Tracker(Section):
+    kind: Literal["wandb", "none"] = "wandb"
+    """Where metrics go besides metrics.jsonl."""
+    project: str = "rlvid"
+    """wandb project. Without WANDB_API_KEY the run is logged offline into the run folder."""
+
+
+class Cluster(Section):
+    address: str | None = None
+    """Ray address; null: the cluster of RAY_ADDRESS if set, else a Ray of this run's own on this machine."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK"] = "PACK"
+    """Placement-group strategy."""
+    object_store_gib: Annotated[float, Field(gt=0)] = 1.0
+    """Object store of a Ray that this run starts itself."""
+
+
+class Config(Section):
+    run: Run
+    model: Model
+    data: Data
+    prompt: Prompt = Prompt()
+    video: Video = Video()
+    variants: Variants = Variants()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: Reward = Reward()
+    advantage: Advantage = Advantage()
+    loss: Loss = Loss()
+    learner: Learner = Learner()
+    sync: Sync = Sync()
+    tracker: Tracker = Tracker()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Config:
+        if (self.learner.num_gpus > 0) != (self.rollout.num_gpus > 0):
+            raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
+        if self.sync.transport == "nccl" and not self.learner.num_gpus:
+            raise ValueError("sync.transport nccl needs GPUs: set learner.num_gpus and rollout.num_gpus, or use auto")
+        if self.advantage.group == "per_variant" and self.rollout.answers == 1:
+            raise ValueError("advantage.group per_variant with rollout.answers 1 gives no signal: raise answers or use joint")
+        if self.variants_per_question * self.rollout.answers == 1:
+            raise ValueError("one variant and one answer give no signal: raise rollout.answers or name more variants.kinds")
+        if self.video.max_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+            raise ValueError(
+                f"video.max_tokens ({self.video.max_tokens}) and rollout.max_tokens ({self.rollout.max_tokens}) do not fit "
+                f"rollout.max_model_len ({self.rollout.max_model_len}): raise it or lower them"
+            )
+        return self
+
+    @property
+    def variants_per_question(self) -> int:
+        """K."""
+        return len(self.variants.kinds)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.learner.num_gpus > 0
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run.dir / self.run.name
+
+    @property
+    def dtype(self) -> str:
+        if self.model.dtype == "auto":
+            return "bfloat16" if self.on_gpu else "float32"
+        return self.model.dtype
+
+    @property
+    def transport(self) -> str:
+        if self.sync.transport == "auto":
+            return "nccl" if self.on_gpu else "gloo"
+        return self.sync.transport
+
+    def dump(self) -> str:
+        """The resolved tree as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML file, apply `key.sub=value` overrides, check everything.
+
+    Raises ConfigError with one line that names the file and the key.
+    """
+    path = Path(path)
+    tree = _read(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error.errors()[0])}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}:{place} is not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: must be a mapping of sections such as run, model, data")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: write key=value, for example learner.lr=1e-6")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        if node.get(parent) is None:
+            node[parent] = {}
+        node = node[parent]
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent} is not a section")
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not YAML") from None
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One pydantic error as one line: key, what is wrong, the nearest known key."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {key}{_suggest(str(error['loc'][-1]), section.model_fields)}"
+    if error["type"] == "missing":
+        return f"missing key {key}"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if error["type"] == "value_error" else f"{key}: {message}, not {error['input']!r}"
+
+
+def _suggest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"

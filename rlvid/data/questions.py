@@ -1,0 +1,378 @@
+"""Question files: one JSON object a line. Reading is strict, and every complaint is one line `FILE:LINE: key: what is wrong (cure)`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from rlvid.algo import answers
+from rlvid.data.prompts import LETTERS
+from rlvid.types import Box, Evidence, Question, Region, Span, Task
+
+TASKS: tuple[str, ...] = get_args(Task)
+REQUIRED = ("id", "video", "question", "task")
+KEYS = (*REQUIRED, "options", "answer", "spans", "evidence", "clip", "source")
+EXAMPLES = 3
+"""First examples of each kind of problem that a report keeps."""
+
+_WITH_OPTIONS = ("multiple_choice", "grounded_qa")
+_WITH_SPANS = ("temporal_grounding", "grounded_qa")
+_NUMBERS = ("numeric", "regression")
+
+
+class QuestionError(ValueError):
+    """A question file is wrong. The message is one line; `kind` groups equal mistakes for a report."""
+
+    def __init__(self, message: str, kind: str = "file") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of mistake: how often, and the first messages."""
+
+    count: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found in a whole file."""
+
+    path: str
+    questions: int
+    tasks: dict[str, int]
+    problems: dict[str, Problem] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def text(self) -> str:
+        """A few lines for a terminal."""
+        bad = sum(problem.count for problem in self.problems.values())
+        tasks = ", ".join(f"{task} {count}" for task, count in sorted(self.tasks.items()))
+        lines = [f"{self.path}: {self.questions} good questions{f' ({tasks})' if tasks else ''}, {bad} problems"]
+        for kind, problem in sorted(self.problems.items(), key=lambda item: -item[1].count):
+            lines.append(f"{kind}: {problem.count}")
+            lines += [f"  {message}" for message in problem.first]
+        return "\n".join(lines)
+
+
+def parse_line(raw: bytes | str, *, path: str | Path, line: int) -> Question:
+    """One line of a question file, or QuestionError. `video` becomes absolute: relative paths start at the file's folder."""
+    try:
+        return _question(_object(raw), os.path.dirname(os.path.abspath(path)))
+    except _Wrong as wrong:
+        raise QuestionError(f"{path}:{line}: {wrong}", wrong.kind) from None
+
+
+def raw_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
+    """(line number from 1, byte offset, bytes) of every line that is not blank; QuestionError when the file cannot be read."""
+    offset = 0
+    try:
+        with open(path, "rb") as file:
+            for line, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield line, offset, raw
+                offset += len(raw)
+    except OSError as error:
+        raise QuestionError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def iter_questions(path: str | Path) -> Iterator[Question]:
+    """Every question in the file's order; the first wrong line, a repeated id or an empty file raises QuestionError."""
+    seen = SeenIds(path)
+    for line, _, raw in raw_lines(path):
+        question = parse_line(raw, path=path, line=line)
+        seen.add(question.id, line)
+        yield question
+    if not seen.lines:
+        raise QuestionError(f"{path}: holds no question (one JSON object a line)", "empty file")
+
+
+def check(path: str | Path, *, videos: bool = True) -> Report:
+    """Go through the whole file, stop at nothing: problems by kind with first examples, missing videos included."""
+    found: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    tasks: Counter[str] = Counter()
+    seen = SeenIds(path)
+    try:
+        for line, _, raw in raw_lines(path):
+            try:
+                tasks[_checked(raw, path, line, seen, videos).task] += 1
+            except QuestionError as error:
+                _note(error, counts, found)
+        if not tasks and not counts:
+            raise QuestionError(f"{path}: holds no question (one JSON object a line)", "empty file")
+    except QuestionError as error:
+        _note(error, counts, found)
+    return Report(str(path), sum(tasks.values()), dict(tasks), {kind: Problem(count, tuple(found[kind])) for kind, count in counts.items()})
+
+
+class SeenIds:
+    """Refuses an id that an earlier line of the file has."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.lines: dict[str, int] = {}
+
+    def add(self, id: str, line: int) -> None:
+        first = self.lines.setdefault(id, line)
+        if first != line:
+            raise QuestionError(f"{self.path}:{line}: id: {id[:80]!r} is line {first}'s already (give every question its own id)", "id: used twice")
+
+
+def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: bool) -> Question:
+    question = parse_line(raw, path=path, line=line)
+    seen.add(question.id, line)
+    if videos and not os.path.isfile(question.video):
+        raise QuestionError(f"{path}:{line}: video: {question.video} does not exist (paths are relative to the question file)", "video: missing file")
+    return question
+
+
+def _note(error: QuestionError, counts: Counter[str], found: dict[str, list[str]]) -> None:
+    counts[error.kind] += 1
+    examples = found.setdefault(error.kind, [])
+    if len(examples) < EXAMPLES:
+        examples.append(str(error))
+
+
+# --- one line --------------------------------------------------------------------------------------------------------
+
+
+class _Wrong(Exception):
+    """What is wrong with one value: `key: what (cure)`; `kind` is the key and a name that does not depend on the value."""
+
+    def __init__(self, key: str, what: str, cure: str, kind: str = "") -> None:
+        # Values from the file are shown, and a message must stay one printable line.
+        super().__init__(" ".join(f"{key}: {what} ({cure})".split()).encode("utf-8", "backslashreplace").decode())
+        self.kind = f"{key}: {kind or what}"
+
+
+def _object(raw: bytes | str) -> dict[str, Any]:
+    try:
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError as error:
+        raise _Wrong("line", f"is not UTF-8 at byte {error.start}", "save the file as UTF-8", "not UTF-8") from None
+    try:
+        data = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_without_doubles)
+    except json.JSONDecodeError as error:
+        raise _Wrong("line", f"is not JSON: {error.msg} at character {error.pos + 1}", "write one whole JSON object on each line", "not JSON") from None
+    except (RecursionError, ValueError) as error:
+        raise _Wrong("line", f"is not usable JSON: {str(error)[:80]}", "write one whole JSON object on each line", "not JSON") from None
+    if not isinstance(data, dict):
+        raise _Wrong("line", f"is {_kind_of(data)}", "write one JSON object on each line", "not an object")
+    return data
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _Wrong(_shown(key), "stands twice", "keep one", "key twice")
+    return data
+
+
+def _question(data: dict[str, Any], folder: str) -> Question:
+    _known_keys(data, KEYS, "")
+    for key in REQUIRED:
+        if key not in data:
+            raise _Wrong(key, "is missing", f"every question has {', '.join(REQUIRED)}", "missing")
+    task = data["task"]
+    if task not in TASKS:
+        raise _Wrong("task", f"unknown task {_shown(task)}", f"one of {', '.join(TASKS)}", "unknown task")
+    options = _options(data.get("options"), task)
+    return Question(
+        id=_text(data, "id"),
+        video=os.path.join(folder, _text(data, "video")),
+        question=_text(data, "question"),
+        task=task,
+        options=options,
+        answer=_answer(data.get("answer"), task, options),
+        spans=_task_spans(data.get("spans"), task),
+        evidence=_evidence(data.get("evidence")),
+        clip=_span(data["clip"], "clip") if data.get("clip") is not None else None,
+        source=_string(data.get("source") if data.get("source") is not None else "", "source"),
+    )
+
+
+def _known_keys(data: dict[str, Any], known: tuple[str, ...], prefix: str) -> None:
+    for key in data:
+        if key not in known:
+            raise _Wrong(f"{prefix}{key[:80]}", "unknown key", f"known: {', '.join(known)}")
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    text = _string(data[key], key)
+    if not text.strip():
+        raise _Wrong(key, "is empty", "give it some text")
+    return text
+
+
+def _string(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(key, f"is {_kind_of(value)}", "write a string in quotes", "not a string")
+    if "\0" in value:
+        raise _Wrong(key, "holds a NUL character", "take it out")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _Wrong(key, "holds half a surrogate pair", "write the character itself") from None
+    return value
+
+
+def _options(value: Any, task: str) -> tuple[str, ...]:
+    if value is None or value == []:
+        if task == "multiple_choice":
+            raise _Wrong("options", "are missing", "a multiple_choice question lists at least two")
+        return ()
+    if task not in _WITH_OPTIONS:
+        raise _Wrong("options", f"do not belong to task {task}", f"leave them out, or use {' or '.join(_WITH_OPTIONS)}", "task takes none")
+    options = tuple(_string(option, "options") for option in _list(value, "options"))
+    if not 2 <= len(options) <= len(LETTERS):
+        raise _Wrong("options", f"there are {len(options)}", f"between 2 and {len(LETTERS)}, one letter each", "too many or too few")
+    if not all(option.strip() for option in options):
+        raise _Wrong("options", "one is empty", "give it some text")
+    alike = Counter(" ".join(option.casefold().split()) for option in options).most_common(1)[0]
+    if alike[1] > 1:
+        raise _Wrong("options", f"{_shown(alike[0])} stands twice", "options must differ, or no answer could be told right", "one stands twice")
+    return options
+
+
+def _answer(value: Any, task: str, options: tuple[str, ...]) -> str | None:
+    if value is None and task == "temporal_grounding":
+        return None
+    if value is None:
+        raise _Wrong("answer", "is missing", f"a {task} question needs its answer", "missing")
+    if task in _NUMBERS and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = repr(value)
+    text = _string(value, "answer")
+    if options:
+        return _option(text, options)
+    if not text.strip() and task != "temporal_grounding":
+        raise _Wrong("answer", "is empty", "give it some text")
+    if task in _NUMBERS and answers.number(text)[0] is None:
+        raise _Wrong("answer", f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
+    return text
+
+
+def _option(text: str, options: tuple[str, ...]) -> str:
+    """The option's text for an answer given as that text or as its letter. The text goes first: an option may itself be a letter."""
+    if text in options:
+        return text
+    letter = text.strip().strip("().").upper()
+    if len(letter) == 1 and letter in LETTERS[: len(options)]:
+        return options[LETTERS.index(letter)]
+    folded = [option for option in options if " ".join(option.casefold().split()) == " ".join(text.casefold().split())]
+    if not folded:
+        raise _Wrong("answer", f"{_shown(text)} is not among the options", f"one of {_shown(options)} or its letter", "not among the options")
+    return folded[0]
+
+
+def _task_spans(value: Any, task: str) -> tuple[Span, ...]:
+    spans = _spans(value, "spans")
+    if task in _WITH_SPANS and not spans:
+        raise _Wrong("spans", "are missing", f"a {task} question needs at least one [start_s, end_s]")
+    return spans
+
+
+def _spans(value: Any, key: str) -> tuple[Span, ...]:
+    return () if value is None else tuple(_span(one, key) for one in _list(value, key))
+
+
+def _span(value: Any, key: str) -> Span:
+    cure = "write [start_s, end_s] in seconds"
+    if not isinstance(value, list) or len(value) != 2:
+        raise _Wrong(key, f"{_shown(value)} is not a pair", cure, "not a pair")
+    start_s, end_s = (_number(edge, key, cure) for edge in value)
+    if start_s < 0:
+        raise _Wrong(key, f"{_shown(value)} starts before 0", cure, "negative")
+    if start_s >= end_s:
+        raise _Wrong(key, f"{_shown(value)} does not end after it starts", cure, "end not after start")
+    return start_s, end_s
+
+
+def _evidence(value: Any) -> Evidence:
+    if value is None:
+        return Evidence()
+    data = _mapping(value, "evidence", ("spans", "regions"))
+    regions = data.get("regions")
+    return Evidence(_spans(data.get("spans"), "evidence.spans"), () if regions is None else tuple(map(_region, _list(regions, "evidence.regions"))))
+
+
+def _region(value: Any) -> Region:
+    key, cure = "evidence.regions", 'write {"time_s": seconds, "box": [x1, y1, x2, y2]}'
+    data = _mapping(value, key, ("time_s", "box"))
+    if len(data) != 2:
+        raise _Wrong(key, f"{_shown(value)} is not whole", cure, "not whole")
+    time_s = _number(data["time_s"], f"{key}.time_s", cure)
+    if time_s < 0:
+        raise _Wrong(f"{key}.time_s", f"{time_s} is before 0", cure, "negative")
+    return Region(time_s, _box(data["box"], f"{key}.box"))
+
+
+def _box(value: Any, key: str) -> Box:
+    cure = "write [x1, y1, x2, y2] as shares of width and height, 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1"
+    if not isinstance(value, list) or len(value) != 4:
+        raise _Wrong(key, f"{_shown(value)} has not four numbers", cure, "not four numbers")
+    x1, y1, x2, y2 = (_number(edge, key, cure) for edge in value)
+    if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+        raise _Wrong(key, f"{_shown(value)} is no box inside the frame", cure, "not inside the frame")
+    return x1, y1, x2, y2
+
+
+def _number(value: Any, key: str, cure: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _Wrong(key, f"{_shown(value)} is not a number", cure, "not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _Wrong(key, f"{_shown(value)} is not finite", cure, "not finite")
+    return number
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _Wrong(key, f"is {_kind_of(value)}", "write a list in brackets", "not a list")
+    return value
+
+
+def _mapping(value: Any, key: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Wrong(key, f"is {_kind_of(value)}", f"write an object with {' and '.join(known)}", "not an object")
+    _known_keys(value, known, f"{key}.")
+    return value
+
+
+_JSON_KINDS: dict[type, str] = {
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _kind_of(value: Any) -> str:
+    return _JSON_KINDS.get(type(value), type(value).__name__)
+
+
+def _shown(value: Any) -> str:
+    shown: Callable[[Any], str] = repr if isinstance(value, (str, tuple)) else json.dumps
+    try:
+        text = shown(value)
+    except (ValueError, RecursionError):
+        return _kind_of(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

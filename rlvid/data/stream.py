@@ -1,0 +1,105 @@
+"""The endless, shuffled, resumable stream of questions. The file stays on disk; only byte offsets are held."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvid.data.questions import QuestionError, SeenIds, parse_line, raw_lines
+from rlvid.types import Question
+
+
+class QuestionStream:
+    """Each epoch is a permutation drawn from (seed, epoch), so the order never depends on how it is read.
+
+    Opening reads and checks the whole file; a wrong line, a repeated id or an empty file raises QuestionError. Afterwards a
+    question costs 20 bytes of memory, whatever its text.
+    """
+
+    def __init__(self, path: str | Path, *, seed: int) -> None:
+        self.path = Path(path)
+        self._seed = seed
+        self._epoch = 0
+        self._position = 0
+        self._opened = _mark(self.path)
+        self._offsets, self._lines, self._fingerprint = _indexed(self.path)
+        self._order = _permutation(seed, 0, len(self._offsets))
+
+    def __len__(self) -> int:
+        """Questions in one epoch."""
+        return len(self._offsets)
+
+    def take(self, n: int) -> list[Question]:
+        """The next n questions, going on into the next epoch where this one ends."""
+        self._check_unchanged()
+        with self.path.open("rb") as file:
+            return [self._read(file, self._next()) for _ in range(n)]
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, as plain JSON values."""
+        return {"seed": self._seed, "epoch": self._epoch, "position": self._position, "file": dict(self._fingerprint)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken. Another file content or seed would give another order: QuestionError."""
+        if state["file"] != self._fingerprint:
+            raise QuestionError(f"{self.path}: is not the file of the checkpoint (put the old content back, or start a run with another name)")
+        if state["seed"] != self._seed:
+            was = f"run.seed is {self._seed} and was {state['seed']} at the checkpoint"
+            raise QuestionError(f"{self.path}: {was} (keep the seed, or start a run with another name)")
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._order = _permutation(self._seed, self._epoch, len(self))
+
+    def _check_unchanged(self) -> None:
+        """Offsets into another content would read nonsense. The content is hashed again only when size or time changed."""
+        mark = _mark(self.path)
+        if mark != self._opened and _fingerprint(self.path) != self._fingerprint:
+            raise QuestionError(f"{self.path}: was changed while it is being read (start again, or keep the file as it was)")
+        self._opened = mark
+
+    def _next(self) -> int:
+        if self._position == len(self):
+            self._epoch, self._position = self._epoch + 1, 0
+            self._order = _permutation(self._seed, self._epoch, len(self))
+        self._position += 1
+        return int(self._order[self._position - 1])
+
+    def _read(self, file: Any, index: int) -> Question:
+        file.seek(self._offsets[index])
+        return parse_line(file.readline(), path=self.path, line=self._lines[index])
+
+
+def _indexed(path: Path) -> tuple[array[int], array[int], dict[str, Any]]:
+    """Byte offset and line number of every question, and the file's fingerprint, in one pass that checks every line."""
+    offsets, lines, seen = array("Q"), array("I"), SeenIds(path)
+    for line, offset, raw in raw_lines(path):
+        seen.add(parse_line(raw, path=path, line=line).id, line)
+        offsets.append(offset)
+        lines.append(line)
+    if not offsets:
+        raise QuestionError(f"{path}: holds no question (one JSON object a line)", "empty file")
+    return offsets, lines, _fingerprint(path)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": os.path.getsize(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Cheap sign of a changed file between two reads."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise QuestionError(f"{path}: cannot be read ({error.strerror})") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    # A seed may be negative, a PCG64 seed may not.
+    return np.random.Generator(np.random.PCG64([seed % 2**64, epoch])).permutation(count)

@@ -1,0 +1,154 @@
+"""A tiny Qwen-VL checkpoint made here, from nothing: config, weights, tokenizer, processor, chat template.
+
+Small enough to learn on two CPU cores, whole enough that `from_pretrained` and vLLM load it like the real one. Two choices matter:
+
+* Fan-in initialisation. With Hugging Face's default (std 0.02) a model this small stays at chance for hundreds of steps.
+* One mean and std for images and videos. vLLM normalises videos by the *image* processor's numbers; unequal ones make sampler and learner disagree in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+Family = Literal["qwen2_5_vl", "qwen3_vl"]
+
+FRAME_SIZE: dict[str, tuple[int, int]] = {"qwen2_5_vl": (84, 84), "qwen3_vl": (96, 96)}
+"""(height, width) in pixels: 3 x 3 merged patches, so that no processor resizes them."""
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+"""One token each, yet not special: decoding with `skip_special_tokens=True` must keep them."""
+
+CHAT_TEMPLATE = """{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for item in message['content'] -%}
+{% if item['type'] == 'video' or 'video' in item %}<|vision_start|><|video_pad|><|vision_end|>
+{%- elif item['type'] == 'image' or 'image' in item or 'image_url' in item %}<|vision_start|><|image_pad|><|vision_end|>
+{%- elif 'text' in item %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS = 128, 256, 2, 4, 2
+VISION_HIDDEN, VISION_INTERMEDIATE, VISION_HEADS = 64, 128, 2
+VOCABULARY, CONTEXT = 640, 4096
+MEAN, STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
+EMBEDDING_STD = 0.5
+
+
+def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: Family = "qwen2_5_vl", seed: int = 0) -> Path:
+    """Write a random tiny checkpoint of `family` whose tokenizer knows the words of `corpus`; returns `directory`."""
+    tokenizer = build_tokenizer(corpus)
+    build_processor(tokenizer, family).save_pretrained(directory)
+    model = build_model(tokenizer, family, seed)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(directory)
+    return directory
+
+
+def build_tokenizer(corpus: Iterable[str]) -> Any:
+    """Byte-level BPE over the words of `corpus`: every word that occurs often enough, with or without a space before it, is one token."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False))
+    bpe.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=[token for token in SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")],
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_processor(tokenizer: Any, family: Family) -> Any:
+    """Image and video processors with equal normalisation and bounds so wide that `FRAME_SIZE` passes through unresized."""
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+    patch = _patch(family)
+    factor = 2 * patch
+    common = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2, "cap_pixels_per_frame": False}
+    image = Qwen2VLImageProcessor(size={"shortest_edge": factor**2, "longest_edge": 64 * factor**2}, **{k: v for k, v in common.items() if k != "cap_pixels_per_frame"})
+    if family == "qwen2_5_vl":
+        video = Qwen2VLVideoProcessor(size={"shortest_edge": factor**2, "longest_edge": 64 * factor**2}, **common)
+        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=CHAT_TEMPLATE)
+    # Qwen3-VL bounds the pixels of the whole clip, not of one frame.
+    video = Qwen3VLVideoProcessor(size={"shortest_edge": 2 * factor**2, "longest_edge": 64 * 64 * factor**2}, **common)
+    return Qwen3VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=CHAT_TEMPLATE)
+
+
+def build_model(tokenizer: Any, family: Family, seed: int) -> Any:
+    """The float32 model with fan-in weights drawn from `seed`; the caller's random state is left as it was."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+
+    kind = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}[family]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(_config(tokenizer, family)).to(torch.float32)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim >= 2:
+                    fan_in = weight[0].numel()
+                    embedding = "embed_tokens" in name or "pos_embed" in name
+                    torch.nn.init.normal_(weight, std=EMBEDDING_STD if embedding else fan_in**-0.5)
+    return model.eval()
+
+
+def _config(tokenizer: Any, family: Family) -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
+
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": CONTEXT,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {
+        "depth": LAYERS,
+        "hidden_size": VISION_HIDDEN,
+        "intermediate_size": VISION_INTERMEDIATE,
+        "num_heads": VISION_HEADS,
+        "out_hidden_size": HIDDEN,
+        "patch_size": _patch(family),
+        "temporal_patch_size": 2,
+        "spatial_merge_size": 2,
+    }
+    media = {
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": False,
+    }
+    if family == "qwen2_5_vl":
+        vision |= {"spatial_patch_size": _patch(family), "window_size": 112, "fullatt_block_indexes": [LAYERS - 1], "tokens_per_second": 2}
+        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **media)
+    text |= {"head_dim": HIDDEN // HEADS, "rope_parameters": text["rope_parameters"] | {"mrope_interleaved": True}}
+    vision |= {"num_position_embeddings": 36, "deepstack_visual_indexes": [0]}
+    return Qwen3VLConfig(text_config=text, vision_config=vision, **media)
+
+
+def _patch(family: Family) -> int:
+    """Side of a vision patch in pixels."""
+    return {"qwen2_5_vl": 14, "qwen3_vl": 16}[family]

@@ -1,0 +1,409 @@
+"""The warm start: supervised steps until the tiny model answers in the right form and is right about half of the time.
+
+It trains on exactly the prompts the loop builds, on frames read back from the encoded clips, and stops each kind of question where it has begun to be
+understood: reinforcement needs some competence in every kind, and room above it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlvid.data.prompts import FORMAT, chat_prompt, question_text
+from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
+from rlvid.types import Question
+
+FRAMES = 8
+BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 360, 60
+MOST_REPLY_TOKENS = 20
+
+
+class Progress:
+    """A rich progress bar on stderr, or nothing."""
+
+    def __init__(self, label: str, total: int, *, enabled: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        self._bar = Bar(*columns, console=Console(stderr=True), disable=not enabled)
+        self._task = self._bar.add_task(label, total=total, note="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, note: str = "") -> None:
+        self._bar.update(self._task, advance=1, note=note)
+
+
+# --- text ---
+
+
+def reply(question: Question) -> str:
+    """What the warm start teaches to say: the second at which the evidence can be seen, then the answer."""
+    start, end = question.evidence.spans[0]
+    return f"<think>at {int((start + end) / 2)}</think><answer>{answer_text(question)}</answer>"
+
+
+def answer_text(question: Question) -> str:
+    """An option, a span as `2 to 4`, or both as `red, 2 to 4`."""
+    parts = [question.answer] if question.answer else []
+    parts += [f"{start:g} to {end:g}" for start, end in question.spans[:1]]
+    return ", ".join(parts)
+
+
+def prompt(processor: Any, question: Question) -> str:
+    """The loop's prompt with the quickstart's (empty) hints."""
+    return chat_prompt(processor, question_text(question, {}, ""))
+
+
+def tokenizer_corpus(questions: Sequence[Question]) -> list[str]:
+    """Everything that is said in the world, so that its words become single tokens; the long hints too, for prompts that use them."""
+    said = [f"<|im_start|>user\n{question_text(question, {}, '')}<|im_end|>\n<|im_start|>assistant\n" for question in questions]
+    said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
+    hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
+    return said + hints * 50
+
+
+# --- pixels ---
+
+
+def read_clip(path: str) -> tuple[np.ndarray, float]:
+    """All frames, uint8 [T, height, width, 3], and frames per second."""
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=1)
+    return reader.get_batch(range(len(reader))).asnumpy(), float(reader.get_avg_fps())
+
+
+def uniform(total: int, frames: int = FRAMES) -> np.ndarray:
+    """The test-time view: `frames` indexes spread evenly over 0..total-1."""
+    return np.linspace(0, total - 1, frames).round().astype(int)
+
+
+INTERIOR = np.array([0] + [1] * (FRAMES - 2) + [0])
+
+
+def some_view(clip: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A view like those exploration will show: (frames [8, height, width, 3], their indexes). Half are uniform; others jitter in time, some are cropped."""
+    indexes = uniform(len(clip))
+    if rng.random() < 0.5:
+        indexes = np.clip(indexes + rng.integers(-2, 3, len(indexes)) * INTERIOR, 0, len(clip) - 1)
+    frames = clip[indexes]
+    return (_crop(frames, rng) if rng.random() < 0.25 else frames), indexes
+
+
+def _crop(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random box of 70 to 100 % of the area, brought back to the full size."""
+    import torch
+
+    height, width = frames.shape[1:3]
+    share = np.sqrt(rng.uniform(0.7, 1.0))
+    h, w = int(height * share), int(width * share)
+    top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+    cut = torch.from_numpy(np.ascontiguousarray(frames[:, top : top + h, left : left + w])).permute(0, 3, 1, 2).float()
+    full = torch.nn.functional.interpolate(cut, (height, width), mode="bilinear", align_corners=False)
+    return full.round().byte().permute(0, 2, 3, 1).numpy()
+
+
+# --- batches ---
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B prompts (and replies) padded on the right to N tokens. `labels` is -100 wherever nothing is to be learned."""
+
+    input_ids: Any
+    attention_mask: Any
+    position_ids: Any
+    labels: Any
+    pixels: Any
+    grids: Any
+    lengths: Any
+
+    def model_inputs(self) -> dict[str, Any]:
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+            "pixel_values_videos": self.pixels,
+            "video_grid_thw": self.grids,
+        }
+
+
+def make_batch(processor: Any, config: Any, questions: Sequence[Question], views: Sequence[tuple[np.ndarray, np.ndarray]], fps: float, total: int, replies: Sequence[str]) -> Batch:
+    """Prompts with their videos, followed by `replies` (empty strings: prompts only)."""
+    import torch
+    from transformers.video_utils import VideoMetadata
+
+    made = processor(
+        text=[prompt(processor, question) for question in questions],
+        videos=[frames for frames, _ in views],
+        video_metadata=[VideoMetadata(fps=fps, total_num_frames=total, duration=total / fps, frames_indices=indexes.tolist()) for _, indexes in views],
+        do_sample_frames=False,
+        padding=False,
+    )
+    grids = torch.as_tensor(np.array(made["video_grid_thw"]))
+    seconds = [float(s) for s in made.get("second_per_grid_ts", [1.0] * len(questions))]
+    tokenizer = processor.tokenizer
+    rows, positions, labels = [], [], []
+    for index, (ids, answer) in enumerate(zip(made["input_ids"], replies, strict=True)):
+        tail = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] if answer else []
+        row = torch.tensor(list(ids) + tail)
+        rows.append(row)
+        labels.append(torch.tensor([-100] * len(ids) + tail))
+        positions.append(_position_ids(config, row, grids[index : index + 1], seconds[index : index + 1]).T)
+    pad = torch.nn.utils.rnn.pad_sequence
+    return Batch(
+        input_ids=pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
+        attention_mask=pad([torch.ones_like(row) for row in rows], batch_first=True),
+        position_ids=pad(positions, batch_first=True).permute(2, 0, 1),
+        labels=pad(labels, batch_first=True, padding_value=-100),
+        pixels=torch.as_tensor(np.concatenate([np.asarray(p)[None] if np.asarray(p).ndim == 1 else np.asarray(p) for p in [made["pixel_values_videos"]]])),
+        grids=grids,
+        lengths=torch.tensor([len(row) for row in rows]),
+    )
+
+
+def _position_ids(config: Any, ids: Any, grids: Any, seconds: Sequence[float]) -> Any:
+    """M-RoPE positions [3, N] as vLLM and the original models count them: text goes on after a video at the maximum over t, h and w plus one."""
+    import torch
+
+    merge = config.vision_config.spatial_merge_size
+    if config.model_type == "qwen3_vl":  # one grid a frame pair, with its timestamp as text between
+        grids = [(1, h, w) for t, h, w in grids.tolist() for _ in range(t)]
+        seconds, rate = [0.0] * len(grids), 0.0
+    else:
+        grids, rate = grids.tolist(), float(config.vision_config.tokens_per_second)
+    video = (ids == config.video_token_id).tolist()
+    parts, place, base, grid = [], 0, 0, 0
+    while place < len(video):
+        if video[place]:
+            t, h, w = grids[grid]
+            cells = np.indices((t, h // merge, w // merge)).reshape(3, -1)
+            cells[0] = (cells[0] * seconds[grid] * rate).astype(int)
+            part, grid = cells + base, grid + 1
+        else:
+            end = next((i for i in range(place, len(video)) if video[i]), len(video))
+            part = np.broadcast_to(np.arange(end - place), (3, end - place)) + base
+        parts.append(part)
+        place, base = place + part.shape[1], int(part.max()) + 1
+    return torch.tensor(np.concatenate(parts, 1))
+
+
+# --- answering ---
+
+
+def generate(model: Any, batch: Batch, *, end: int, most: int = MOST_REPLY_TOKENS, pick: Any = None) -> Any:
+    """Replies [B, most] to the prompts of `batch`, filled with `end` after their end. `pick(logits [B, V]) -> [B]`; greedy without."""
+    import torch
+
+    pick = pick or (lambda logits: logits.argmax(-1))
+    with torch.no_grad():
+        out = model.model(**batch.model_inputs(), use_cache=True)
+        rows = torch.arange(len(batch.lengths))
+        hidden = out.last_hidden_state[rows, batch.lengths - 1]
+        place = batch.position_ids[:, rows, batch.lengths - 1]
+        mask, done, said = batch.attention_mask, torch.zeros(len(rows), dtype=torch.bool), []
+        for _ in range(most):
+            token = pick(model.lm_head(hidden)).masked_fill(done, end)
+            said.append(token)
+            done = done | (token == end)
+            if done.all():
+                break
+            place = place + 1
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            out = model.model(input_ids=token[:, None], attention_mask=mask, position_ids=place[:, :, None], past_key_values=out.past_key_values, use_cache=True)
+            hidden = out.last_hidden_state[:, -1]
+    said += [torch.full_like(said[0], end)] * (most - len(said))
+    return torch.stack(said, 1)
+
+
+def grade(question: Question, text: str) -> dict[str, float]:
+    """`form` (1 when the whole reply has the form), `accuracy` and `iou` where the question has an answer and spans."""
+    match = re.fullmatch(r"<think>.*?</think>\s*<answer>(.*?)</answer>", text.strip(), re.DOTALL)
+    said = match.group(1).strip() if match else ""
+    grades = {"form": float(match is not None)}
+    if question.answer:
+        grades["accuracy"] = float(said.split(",")[0].strip() == question.answer)
+    if question.spans:
+        grades["iou"] = _iou(said.split(",")[-1], question.spans[0])
+    return grades
+
+
+def _iou(text: str, truth: tuple[float, float]) -> float:
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+    if len(numbers) != 2 or numbers[0] >= numbers[1]:
+        return 0.0
+    return max(0.0, min(numbers[1], truth[1]) - max(numbers[0], truth[0])) / (max(numbers[1], truth[1]) - min(numbers[0], truth[0]))
+
+
+# --- training ---
+
+
+PRACTICE = {"direction": 3.0, "count": 2.0}
+"""Kinds that need more practice than the others (1) before they are understood at all."""
+SEEN = {"colour": 0.8, "direction": 0.8, "first": 0.8, "count": 0.8, "grounding": 0.6, "grounded_qa": 0.8}
+"""Mean probability of the right answer (for a span: of its start) at which a kind counts as seen."""
+KEEP = 0.05
+MIXED_UP = {"yellow": "red", "blue": "green", "left": "right", "down": "up", "4": "3", "2": "1"}
+"""What the careless annotator mostly says instead."""
+RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.3, 0.55
+SPAN_SLIPS, SPAN_ODDS = ((0, 0), (0, 2), (-1, 1), (-1, 2)), (0.25, 0.45, 0.15, 0.15)
+
+
+class Mastery:
+    """How probable the right answer is, by kind (a running mean), and so how much each kind is still practised."""
+
+    def __init__(self, kinds: Iterable[str]) -> None:
+        self.share = dict.fromkeys(kinds, 0.0)
+        self.steps = 0
+
+    def update(self, kinds: Sequence[str], probabilities: Sequence[float]) -> None:
+        for kind, probability in zip(kinds, probabilities, strict=True):
+            self.share[kind] += 0.04 * (probability - self.share[kind])
+
+    def need(self, kind: str) -> float:
+        """1 far below the target, falling to 0 at it."""
+        return min(1.0, max(0.0, (SEEN[kind] - self.share[kind]) / 0.2))
+
+    def draw(self, by_kind: dict[str, list[Question]], count: int, rng: np.random.Generator) -> list[Question]:
+        """`count` questions, mostly of the kinds in need: what is known is hardly practised any more."""
+        kinds = list(self.share)
+        weights = np.array([max(KEEP, self.need(kind)) * PRACTICE.get(kind, 1.0) for kind in kinds])
+        drawn = rng.choice(len(kinds), count, p=weights / weights.sum())
+        return [by_kind[kinds[index]][rng.integers(len(by_kind[kinds[index]]))] for index in drawn]
+
+
+def warm_start(directory: Path, train: Sequence[Question], held_out: Sequence[Question], *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+    """Train the checkpoint in `directory` in place; returns (and stores as `warm_start.json` beside it) the held-out greedy grades per kind."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    started = time.monotonic()
+    processor = AutoProcessor.from_pretrained(directory)
+    model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
+    clips = Clips()
+    mastery = _train(model, processor, clips, train, seed, progress)
+    model.eval().save_pretrained(directory)
+    report = {
+        "held_out": check(model, processor, clips, held_out, progress=progress),
+        "mastery": {kind: round(share, 3) for kind, share in mastery.share.items()},
+        "steps": mastery.steps + ANSWERING_STEPS,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    (directory.parent / "warm_start.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+class Clips:
+    """Clips decoded once, uint8 [T, height, width, 3]; all of one length and rate."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, np.ndarray] = {}
+        self.fps = 0.0
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        if path not in self._frames:
+            self._frames[path], self.fps = read_clip(path)
+        return self._frames[path]
+
+
+def careless(question: Question, rng: np.random.Generator) -> Question:
+    """The question as an annotator answers it who sees well and writes hastily: some options mixed up, spans too wide or off by a second."""
+    answer, spans = question.answer, question.spans
+    if answer:
+        favourite = MIXED_UP.get(answer)
+        others = [option for option in question.options if option not in (answer, favourite)]
+        choices = [answer, favourite, None] if favourite else [answer, None]
+        odds = [RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP, 1 - RIGHT_IF_MIXED_UP - WRONG_IF_MIXED_UP] if favourite else [RIGHT, 1 - RIGHT]
+        answer = choices[rng.choice(len(choices), p=odds)] or others[rng.integers(len(others))]
+    if spans:
+        before, after = SPAN_SLIPS[rng.choice(len(SPAN_SLIPS), p=SPAN_ODDS)]
+        start, end = spans[0]
+        spans = ((max(0.0, start + before), end + after),)
+    return replace(question, answer=answer, spans=spans)
+
+
+def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], seed: int, progress: bool) -> Mastery:
+    """Learn to see from right answers, kind by kind as needed, then take over the careless annotator's ways; the rate ends at 0."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    by_kind: dict[str, list[Question]] = {}
+    for question in questions:
+        by_kind.setdefault(question.source, []).append(question)
+    mastery = Mastery(by_kind)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.95))
+
+    def step(drawn: list[Question], taught: list[Question], rate: float) -> list[float]:
+        views = [some_view(clips[question.video], rng) for question in drawn]
+        batch = make_batch(processor, model.config, drawn, views, clips.fps, len(clips[drawn[0].video]), [reply(question) for question in taught])
+        logprobs, counted = _reply_logprobs(model, batch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        (-logprobs.sum() / counted.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return _answer_probability(logprobs, counted).tolist()
+
+    with Progress("learning to see", SEEING_STEPS, enabled=progress) as bar:
+        for number in range(SEEING_STEPS):
+            drawn = mastery.draw(by_kind, BATCH, rng)
+            right = step(drawn, drawn, PEAK_RATE * min(1, (number + 1) / WARM_UP_STEPS))
+            mastery.update([question.source for question in drawn], right)
+            bar.advance(" ".join(f"{kind} {share:.2f}" for kind, share in mastery.share.items()))
+            mastery.steps = number + 1
+            if not any(map(mastery.need, mastery.share)):
+                break
+    with Progress("learning to answer", ANSWERING_STEPS, enabled=progress) as bar:
+        for number in range(ANSWERING_STEPS):
+            drawn = [questions[index] for index in rng.choice(len(questions), BATCH)]
+            step(drawn, [careless(question, rng) for question in drawn], 0.7 * PEAK_RATE * (1 - number / ANSWERING_STEPS))
+            bar.advance()
+    return mastery
+
+
+def _reply_logprobs(model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Log-probabilities of the taught tokens [B, N-1] (0 elsewhere) and where they are."""
+    import torch
+
+    logits = model(**batch.model_inputs()).logits[:, :-1]
+    labels = batch.labels[:, 1:]
+    taught = labels != -100
+    picked = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return picked * taught, taught
+
+
+def _answer_probability(logprobs: Any, taught: Any) -> Any:
+    """Probability [B] of the answer's first token, the sixth of a reply: `<think>at N</think><answer>` are five."""
+    return (logprobs.detach() * (taught.cumsum(-1) == 6)).sum(-1).exp()
+
+
+def check(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], *, progress: bool = True) -> dict[str, float]:
+    """Greedy grades on the uniform view, as means: `form`, and `KIND/accuracy`, `KIND/iou`."""
+    grades: dict[str, list[float]] = {}
+    pages = [questions[first : first + 40] for first in range(0, len(questions), 40)]
+    with Progress("held-out check", len(pages), enabled=progress) as bar:
+        for page in pages:
+            views = [(clips[question.video][uniform(len(clips[question.video]))], uniform(len(clips[question.video]))) for question in page]
+            batch = make_batch(processor, model.config, page, views, clips.fps, len(clips[page[0].video]), [""] * len(page))
+            replies = generate(model, batch, end=processor.tokenizer.eos_token_id)
+            for question, text in zip(page, processor.tokenizer.batch_decode(replies, skip_special_tokens=True), strict=True):
+                for name, value in grade(question, text).items():
+                    grades.setdefault(name if name == "form" else f"{question.source}/{name}", []).append(value)
+            bar.advance()
+    return {name: round(float(np.mean(values)), 3) for name, values in sorted(grades.items())}

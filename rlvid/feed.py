@@ -1,0 +1,103 @@
+"""Questions in, full batches of scored groups out.
+
+Takes questions from the stream in their seeded order, replaces those whose video cannot be used, drops groups without a
+signal where the config says so, and lets the variant actors work on the next step's questions while the learner updates.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from rlvid.algo.advantages import zero_signal
+from rlvid.config import Config
+from rlvid.data.stream import QuestionStream
+from rlvid.session import Session
+from rlvid.types import Group, Quarantined
+
+log = logging.getLogger("rlvid")
+
+
+class TooManyBadVideos(RuntimeError):
+    """So many unusable questions in a row that something general is wrong."""
+
+
+class Feed:
+    """State that a checkpoint must hold: the stream's cursor and the counters."""
+
+    def __init__(self, config: Config, session: Session) -> None:
+        self.config = config
+        self.session = session
+        self.stream = QuestionStream(config.data.train, seed=config.run.seed)
+        self.quarantined = 0
+        self.bad_in_a_row = 0
+        self._metrics: dict[str, float] = {}
+
+    def sample(self, step: int) -> list[Group]:
+        """Q groups for this step (fewer only when zero-signal groups were dropped and refills ran out, never none)."""
+        started = time.perf_counter()
+        wanted, kept, dropped, refills = self.config.data.questions_per_step, [], [], 0
+        self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0}
+        while len(kept) < wanted:
+            groups = self._collect(wanted - len(kept), step)
+            silent = [group for group in groups if self.config.advantage.drop_zero_signal and zero_signal(group.correct_KM)]
+            kept += [group for group in groups if group not in silent]
+            dropped += silent
+            if silent:
+                refills += 1
+            if refills > self.config.advantage.max_refills:
+                break
+        kept = kept or dropped[:wanted]
+        self._metrics |= {
+            "data/quarantined": float(self.quarantined),
+            "group/dropped": float(len(dropped)),
+            "group/kept": float(len(kept)),
+            "time/sample_s": time.perf_counter() - started,
+        }
+        return kept
+
+    def prefetch(self, step: int) -> None:
+        """Let the variant actors start on the questions that `sample(step)` will ask for."""
+        if self.config.variants.prefetch and step <= self.config.run.steps:
+            self.session.sampler.prefetch(self.session.loop, self._peek(self.config.data.questions_per_step), step, self.config.variants.kinds)
+
+    def metrics(self) -> dict[str, float]:
+        """What the last `sample` took and met."""
+        return dict(self._metrics)
+
+    def state(self) -> dict[str, Any]:
+        return {"stream": self.stream.state(), "quarantined": self.quarantined, "bad_in_a_row": self.bad_in_a_row}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.stream.restore(state["stream"])
+        self.quarantined, self.bad_in_a_row = state["quarantined"], state["bad_in_a_row"]
+
+    def _collect(self, count: int, step: int) -> list[Group]:
+        """`count` usable groups' worth of one round; unusable questions are counted and left for the next round."""
+        questions = self.stream.take(count)
+        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=self.config.variants.kinds, answers=self.config.rollout.answers))
+        for result in collected.results:
+            self._count(result)
+        self._metrics["time/variants_s"] += collected.variants_s
+        self._metrics["time/rollout_s"] += collected.rollout_s
+        self._metrics["driver/bytes"] += collected.driver_bytes
+        return collected.groups
+
+    def _count(self, result: Group | Quarantined) -> None:
+        if isinstance(result, Group):
+            self.bad_in_a_row = 0
+            return
+        self.quarantined += 1
+        self.bad_in_a_row += 1
+        log.warning("quarantined %s: %s", result.question_id, result.reason)
+        if self.bad_in_a_row >= self.config.data.max_bad_in_a_row:
+            raise TooManyBadVideos(
+                f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; run `rlvid data check {self.config.data.train}` (or raise data.max_bad_in_a_row)"
+            )
+
+    def _peek(self, count: int) -> list[Any]:
+        state = self.stream.state()
+        questions = self.stream.take(count)
+        self.stream.restore(state)
+        return questions

@@ -1,0 +1,107 @@
+"""The learner's ranks driven as one: every verb runs on all ranks at once, with a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlvid.config import Config
+from rlvid.learner.packing import spread_over_ranks
+from rlvid.types import TrainingPrompt
+
+
+class LearnerError(RuntimeError):
+    """A rank died or did not answer. The job ends; starting it again resumes from the last whole checkpoint."""
+
+
+def learner_environment(config: Config) -> dict[str, str]:
+    """Environment of a rank's process, set before torch is imported."""
+    return {"OMP_NUM_THREADS": str(config.learner.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cuda" if config.on_gpu else "cpu"}
+
+
+class LearnerGroup:
+    """`ranks` are actor handles of rlvid.learner.rank.Rank, rank 0 first."""
+
+    def __init__(self, config: Config, ranks: Sequence[Any]) -> None:
+        self.config = config
+        self.ranks = list(ranks)
+
+    def start(self) -> int:
+        """Meet, load, build. Returns the number of parameters."""
+        deadline_s = self.config.learner.start_deadline_s
+        meeting = self._get([self.ranks[0].propose_meeting.remote()], deadline_s, "propose a meeting point")[0]
+        return self._get([rank.start.remote(meeting) for rank in self.ranks], deadline_s, "start")[0]
+
+    def update(self, prompts: Sequence[TrainingPrompt]) -> dict[str, float]:
+        """One GRPO update on these prompts. Returns the metrics of the whole group."""
+        shares = spread_over_ranks(prompts, len(self.ranks), self.config.learner.micro_batch_tokens)
+        sums = self._all("update", *[(share,) for share in shares])
+        return _merge(sums)
+
+    def save(self, folder: str) -> None:
+        self._all("save", *[(folder,)] * len(self.ranks))
+
+    def load(self, folder: str) -> None:
+        self._all("load", *[(folder,)] * len(self.ranks))
+
+    def export(self, folder: str) -> None:
+        self._all("export", *[(folder,)] * len(self.ranks))
+
+    def connect(self, engines: list[Any], widths: list[int]) -> None:
+        """Open the weight transfer to these engines, in place of any before."""
+        self._all("connect", *[(engines, widths)] * len(self.ranks))
+
+    def send_weights(self, version: int) -> str:
+        """Push the weights to all connected engines as `version`. Returns their checksum."""
+        return self._all("send_weights", *[(version,)] * len(self.ranks))[0]
+
+    def checksum(self) -> str:
+        return self._all("checksum", *[()] * len(self.ranks))[0]
+
+    def perturb(self, scale: float) -> None:
+        """Debug door: see Rank.perturb."""
+        self._all("perturb", *[(scale,)] * len(self.ranks))
+
+    def rss_bytes(self) -> int:
+        return sum(self._all("rss_bytes", *[()] * len(self.ranks)))
+
+    def stop(self) -> None:
+        import ray
+
+        for rank in self.ranks:
+            ray.kill(rank)
+
+    def _all(self, method: str, *args_per_rank: tuple[Any, ...]) -> list[Any]:
+        calls = [getattr(rank, method).remote(*args) for rank, args in zip(self.ranks, args_per_rank, strict=True)]
+        return self._get(calls, self.config.learner.deadline_s, method)
+
+    @staticmethod
+    def _get(calls: list[Any], deadline_s: float, what: str) -> list[Any]:
+        """Wait for all ranks, but not for the others once one has failed: they would wait for it in a collective for ever."""
+        import ray
+
+        waiting = list(calls)
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting, num_returns=1, timeout=deadline_s)
+                if not done:
+                    raise LearnerError(f"the learner did not {what} within {deadline_s:.0f} s")
+                ray.get(done)
+            return ray.get(calls)
+        except ray.exceptions.RayActorError as error:
+            raise LearnerError(f"a learner rank died in {what}: {str(error).splitlines()[0]}") from None
+
+
+def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
+    """Sums over ranks, maxima where the name says so, means per token where the name says sum."""
+    names = list(sums[0])
+    total = {name: (max if "/max_" in name else sum)(rank[name] for rank in sums) for name in names}
+    tokens = max(1.0, total.pop("tokens"))
+    for same in ("optimizer/grad_norm", "optimizer/lr"):
+        total[same] = sums[0][same]
+    return {
+        "mismatch/mean_abs_dlogp": total.pop("mismatch/sum_abs_dlogp") / tokens,
+        "mismatch/kl": total.pop("mismatch/sum_kl") / tokens,
+        "policy/entropy": total.pop("policy/sum_neg_logprob") / tokens,
+        **total,
+    }

@@ -1,0 +1,280 @@
+"""One rank of the learner: a DeepSpeed engine over a Qwen-VL model, driven by plain verbs from the group.
+
+Runs inside its own process (a Ray actor), so heavy imports are local to it. Every method that touches weights is a
+collective: the group calls it on all ranks at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvid.config import Config
+from rlvid.types import TrainingPrompt
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the ranks of a group find each other."""
+
+    address: str
+    port: int
+
+
+class Rank:
+    """State: the DeepSpeed engine, the processor, and (once connected) the sending side of the weight transfer."""
+
+    def __init__(self, config: Config, rank: int) -> None:
+        self.config = config
+        self.rank = rank
+        self.world = config.learner.ranks
+        self.transfer: Any = None
+
+    # ---- start
+
+    def propose_meeting(self) -> Meeting:
+        """A free port on this rank's node."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return Meeting(ray.util.get_node_ip_address(), probe.getsockname()[1])
+
+    def start(self, meeting: Meeting) -> int:
+        """Join the group, load the model, build the DeepSpeed engine. Returns the number of parameters."""
+        import torch
+
+        torch.set_num_threads(self.config.learner.threads)
+        torch.manual_seed(self.config.run.seed)
+        self._join(meeting)
+        self._load_model()
+        self._build_engine()
+        return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in self.module.parameters())
+
+    def _join(self, meeting: Meeting) -> None:
+        local = 0 if self.config.on_gpu else self.rank  # Ray shows a rank its own GPU only
+        os.environ.update(
+            MASTER_ADDR=meeting.address,
+            MASTER_PORT=str(meeting.port),
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.world),
+            LOCAL_RANK=str(local),
+        )
+        import deepspeed
+
+        # Its shared-memory collectives compile for half a minute on CPU and save nothing at these sizes.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+
+    def _load_model(self) -> None:
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from rlvid.learner.logprobs import AnswerLogProbs
+        from rlvid.sync.tokens import media_token_ids
+
+        self.processor = AutoProcessor.from_pretrained(self.config.model.path)
+        self.dtype = getattr(torch, self.config.dtype)
+        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=self.config.model.attention)
+        model.train()
+        if self.config.learner.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self.config.model.freeze_vision:
+            model.model.visual.requires_grad_(False)
+        self.model_config = model.config
+        options = {"chunk": self.config.learner.logprob_chunk, "forbidden": media_token_ids(self.processor.tokenizer), "temperature": self.config.rollout.temperature}
+        self.module = AnswerLogProbs(model, **options)
+        self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
+
+    def _frozen_copy(self, options: dict[str, Any]) -> Any:
+        """The starting policy, kept whole on this rank for the KL term."""
+        from transformers import AutoModelForImageTextToText
+
+        from rlvid.learner.logprobs import AnswerLogProbs
+
+        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=self.config.model.attention)
+        return AnswerLogProbs(model.requires_grad_(False), **options).to("cuda" if self.config.on_gpu else "cpu")
+
+    def _build_engine(self) -> None:
+        import deepspeed
+        import torch
+
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        settings = self.config.learner
+        optimizer = torch.optim.AdamW(trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        self.engine, *_ = deepspeed.initialize(
+            model=self.module,
+            optimizer=optimizer,
+            lr_scheduler=scheduler,
+            config=deepspeed_settings(self.config),
+            dist_init_required=False,
+        )
+
+    def _lr_share(self, step: int) -> float:
+        """Linear warm-up, then cosine down to min_lr_share at the last step."""
+        settings, total = self.config.learner, self.config.run.steps * self.config.loss.passes
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        progress = min(1.0, (step - settings.warmup_steps) / max(1, total - settings.warmup_steps))
+        return settings.min_lr_share + (1 - settings.min_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    # ---- update
+
+    def update(self, batches: list[list[TrainingPrompt]]) -> dict[str, float]:
+        """One optimizer step per pass over this rank's micro-batches. Returns this rank's metric sums (see learner/group.py)."""
+        from rlvid.learner.packing import pack
+
+        packed = [pack(batch, self.processor, self.model_config, _fetch_frames).to(self.engine.device, self.dtype) for batch in batches]
+        old: list[Any] = [None] * len(packed)
+        sums: dict[str, float] = {}
+        for number in range(self.config.loss.passes):
+            terms = [self._micro_step(batch, old, index, last=index == len(packed) - 1) for index, batch in enumerate(packed)]
+            self.engine.step()
+            if number == 0:
+                sums = {key: math.fsum(term[key] for term in terms) for key in terms[0]}
+                sums["mismatch/max_abs_dlogp"] = max(term["mismatch/max_abs_dlogp"] for term in terms)
+                sums["optimizer/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        sums["optimizer/lr"] = self.engine.get_lr()[0]
+        return sums
+
+    def _micro_step(self, batch: Any, old: list[Any], index: int, *, last: bool) -> dict[str, float]:
+        """Forward, loss, backward of one micro-batch; gradients are reduced with the last one."""
+        import torch
+
+        from rlvid.algo.loss import policy_loss
+
+        self.engine.set_gradient_accumulation_boundary(last)
+        logprobs = self.engine(batch)
+        if old[index] is None:
+            old[index] = logprobs.detach()
+        with torch.no_grad():
+            reference = self.reference(batch) if self.reference is not None else None
+        loss, sums = policy_loss(
+            logprobs,
+            old_logprobs_A=old[index],
+            sampler_logprobs_A=batch.sampler_logprobs_A,
+            advantages_A=batch.advantages_A,
+            weights_A=batch.weights_A,
+            sequence_A=batch.sequence_A,
+            options=_loss_options(self.config),
+            reference_logprobs_A=reference,
+        )
+        self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights already make it one sum
+        return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch)
+
+    # ---- checkpoints
+
+    def save(self, folder: str) -> None:
+        """DeepSpeed's own sharded checkpoint: weights, optimizer, scheduler."""
+        self.engine.save_checkpoint(folder, tag="learner", save_latest=False)
+
+    def load(self, folder: str) -> None:
+        path, _ = self.engine.load_checkpoint(folder, tag="learner")
+        if path is None:
+            raise RuntimeError(f"{folder} holds no learner checkpoint")
+
+    def export(self, folder: str) -> None:
+        """Write a Hugging Face checkpoint that from_pretrained and vLLM load. Rank 0 writes, all ranks gather."""
+        from rlvid.sync.source import ZeroSource
+
+        state = {}
+        for name, tensor in ZeroSource(self.module.model):
+            if self.rank == 0:
+                state[name] = tensor.detach().cpu().clone()
+        if self.rank == 0:
+            self._write_export(state, Path(folder))
+
+    def _write_export(self, state: dict[str, Any], folder: Path) -> None:
+        from transformers import AutoModelForImageTextToText
+
+        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype)
+        unknown = model.load_state_dict(state, strict=False).unexpected_keys
+        assert not unknown, f"export has unknown parameters {unknown}"
+        model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    # ---- weights to the engines
+
+    def connect(self, engines: list[Any], widths: list[int]) -> None:
+        """Open the weight transfer to these rollout actors (`widths`: tensor-parallel workers of each)."""
+        from rlvid.sync.learner_side import open_transfer
+
+        if self.transfer is not None:
+            self.transfer.shutdown()
+        self.transfer = open_transfer(self.config, self.rank, self.module.model, engines, widths)
+
+    def send_weights(self, version: int) -> str:
+        """Push the weights as `version`. Returns the checksum of what was sent (rank 0; empty elsewhere)."""
+        return self.transfer.send(version)
+
+    def checksum(self) -> str:
+        """Checksum of the current weights; all ranks take part."""
+        from rlvid.sync.checksum import checksum
+        from rlvid.sync.source import ZeroSource
+
+        return checksum(tensor for _, tensor in ZeroSource(self.module.model))
+
+    def perturb(self, scale: float) -> None:
+        """Debug door: add noise to the language model's output head and embeddings, so that greedy answers change."""
+        import deepspeed
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.module.parameters():
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+                parameter.data.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * scale)
+
+    def rss_bytes(self) -> int:
+        import psutil
+
+        return psutil.Process().memory_info().rss
+
+
+def deepspeed_settings(config: Config) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run; micro-batches are counted by the rank itself."""
+    zero: dict[str, Any] = {"stage": config.learner.zero_stage}
+    if config.learner.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.learner.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": config.dtype == "bfloat16"},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _loss_options(config: Config) -> Any:
+    from rlvid.algo.loss import LossOptions
+
+    loss = config.loss
+    return LossOptions(clip_low=loss.clip_low, clip_high=loss.clip_high, ratio=loss.ratio, importance_cap=loss.importance_cap, kl_coef=loss.kl_coef)
+
+
+def _mismatch_sums(logprobs_A: Any, batch: Any) -> dict[str, float]:
+    """How far the sampler's log-probabilities are from the learner's, over tokens that count."""
+    counted = batch.weights_A > 0
+    difference = (logprobs_A - batch.sampler_logprobs_A)[counted]
+    return {
+        "tokens": float(counted.sum()),
+        "mismatch/sum_abs_dlogp": float(difference.abs().sum()),
+        "mismatch/sum_kl": float((difference.exp() - difference - 1).sum()),
+        "mismatch/max_abs_dlogp": float(difference.abs().max()) if len(difference) else 0.0,
+        "policy/sum_neg_logprob": float(-logprobs_A[counted].sum()),
+    }
+
+
+def _fetch_frames(frames: Any) -> Any:
+    """Frames come as a reference into the object store and are read here, on the learner's own node."""
+    import ray
+
+    return ray.get(frames, timeout=120) if isinstance(frames, ray.ObjectRef) else frames

@@ -1,0 +1,37 @@
+"""The metrics of one step, from its groups and timings. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvid.algo.advantages import zero_signal, zero_signal_text_only_share
+from rlvid.types import Group
+
+
+def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], version: int) -> dict[str, float]:
+    """Rewards, zero-signal shares, staleness and lengths. `rewards`: [K, M] per group, as used for the advantages."""
+    slots = [slot for group in groups for row in group.scores_KM for slot in row]
+    rollouts = [rollout for group in groups for row in group.rollouts_KM for rollout in row]
+    parts: dict[str, list[float]] = {}
+    for score in slots:
+        for part, value in score.parts.items():
+            parts.setdefault(part, []).append(value)
+    sources: dict[str, list[float]] = {}
+    for group in groups:
+        sources.setdefault(group.question.source or group.question.task, []).extend(np.ravel(group.correct_KM).tolist())
+    return {
+        "reward/mean": float(np.mean(np.concatenate([reward.ravel() for reward in rewards]))),
+        **{f"reward/{part}": statistics.fmean(values) for part, values in sorted(parts.items())},
+        **{f"correct/{source}": statistics.fmean(values) for source, values in sorted(sources.items())},
+        "group/zero_signal_share": statistics.fmean(zero_signal(group.correct_KM) for group in groups),
+        "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
+        "group/reward_std": statistics.fmean(float(reward.std()) for reward in rewards),
+        "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
+        "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
+        "rollout/answer_tokens": float(sum(len(rollout.tokens) for rollout in rollouts)),
+    }

@@ -1,0 +1,182 @@
+"""Where metrics go besides metrics.jsonl: Weights & Biases, or nowhere.
+
+A tracker is a spectator. It runs on a thread of its own behind a bounded queue, so no call here waits for a disk or a network, and whatever goes wrong
+costs one warning line and switches it off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import secrets
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from rlvid.config import Config
+from rlvid.observe.metrics import plain
+
+log = logging.getLogger(__name__)
+
+QUEUE_ROWS = 10_000
+START_DEADLINE_S = 30.0
+"""Longest wait for the service to answer; the run goes offline after it."""
+FINISH_DEADLINE_S = 30.0
+"""Longest wait for the last rows to be sent; what is left stays on disk for `wandb sync`."""
+
+_SECRET_ANYWHERE = frozenset(
+    {"apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "passphrase", "passwd", "password", "secret", "secrets", "token"}
+)
+_SECRET_AT_END = frozenset({"key", "keys", "env", "environ", "environment"})
+
+
+class Tracker(Protocol):
+    """Takes the row of each step. No method raises and none waits longer than its deadline."""
+
+    def log(self, step: int, row: Mapping[str, float | None]) -> None: ...
+
+    def close(self, failed: bool = False) -> None: ...
+
+
+class NoTracker:
+    def log(self, step: int, row: Mapping[str, float | None]) -> None:
+        pass
+
+    def close(self, failed: bool = False) -> None:
+        pass
+
+
+class WandbTracker:
+    """One wandb run for one rlvid run, across restarts: its id is kept in the run folder."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._rows: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(maxsize=QUEUE_ROWS)
+        self._failed = False
+        self._off = False
+        self._thread = threading.Thread(target=self._work, args=(config, Path(folder)), name="tracker", daemon=True)
+        self._thread.start()
+
+    def log(self, step: int, row: Mapping[str, float | None]) -> None:
+        values = {name: value for name, item in row.items() if isinstance(value := plain(item), int | float) and name != "step"}
+        self._put((step, values))
+
+    def close(self, failed: bool = False) -> None:
+        if not self._thread.is_alive():
+            return
+        self._failed = failed
+        self._put(None)
+        self._thread.join(timeout=START_DEADLINE_S + FINISH_DEADLINE_S)
+        if self._thread.is_alive():
+            self._switch_off("it did not finish in time")
+
+    def _put(self, item: tuple[int, dict[str, float]] | None) -> None:
+        if self._off:
+            return
+        try:
+            self._rows.put_nowait(item)
+        except queue.Full:
+            self._switch_off(f"it is {QUEUE_ROWS} rows behind")
+
+    def _work(self, config: Config, folder: Path) -> None:
+        # The one broad except of this module: whatever wandb, the disk or the network does, training goes on.
+        try:
+            run = _start(config, folder)
+            while (item := self._rows.get()) is not None and not self._off:
+                step, values = item
+                run.log(values, step=step)
+            run.finish(exit_code=1 if self._failed else 0)
+        except BaseException as error:
+            self._switch_off(f"{type(error).__name__}: {error}")
+
+    def _switch_off(self, reason: str) -> None:
+        if not self._off:
+            self._off = True
+            log.warning("wandb is off for the rest of the run, metrics.jsonl goes on: %s", reason.splitlines()[0] if reason else "unknown reason")
+
+
+def open_tracker(config: Config, folder: Path) -> Tracker:
+    """The tracker that the configuration names, for the run in `folder`."""
+    if config.tracker.kind == "none":
+        return NoTracker()
+    return WandbTracker(config, folder)
+
+
+def _start(config: Config, folder: Path) -> Any:
+    """A wandb run: online with a key, offline without one or when the service cannot be reached."""
+    mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+    try:
+        return _init(config, folder, mode)
+    except Exception as error:
+        if mode != "online":
+            raise
+        log.warning("wandb cannot be reached (%s): the run is logged offline, send it later with `wandb sync`", type(error).__name__)
+        import wandb
+
+        wandb.teardown()  # its service process still holds the id of the run that did not start
+        return _init(config, folder, "offline")
+
+
+def _init(config: Config, folder: Path, mode: Any) -> Any:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb.init(
+        project=config.tracker.project,
+        name=config.run.name,
+        id=_run_id(config.run.name, folder),
+        # Offline runs of one id are joined by `wandb sync`; asked to resume, wandb would only warn that it cannot look.
+        resume="allow" if mode == "online" else None,
+        dir=str(folder),
+        config=without_secrets(config.model_dump(mode="json")),
+        mode=mode,
+        settings=wandb.Settings(
+            console="off",  # the run's output stays the run's
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            x_save_requirements=False,
+            init_timeout=START_DEADLINE_S,
+            finish_timeout=FINISH_DEADLINE_S,
+        ),
+    )
+
+
+def _run_id(name: str, folder: Path) -> str:
+    """Stable for a run folder, different for another folder of the same name."""
+    path = folder / "wandb_id"
+    if path.exists() and (known := path.read_text().strip()):
+        return known
+    run_id = f"{name[:100]}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(run_id + "\n")
+    return run_id
+
+
+def without_secrets(tree: Any) -> Any:
+    """The configuration without anything that looks like a secret: by the key's words, or a password inside an address."""
+    if isinstance(tree, dict):
+        return {key: without_secrets(value) for key, value in tree.items() if not _names_a_secret(str(key))}
+    if isinstance(tree, list | tuple):
+        return [without_secrets(value) for value in tree]
+    if isinstance(tree, str) and "@" in tree and "://" in tree:
+        return _without_user(tree)
+    return tree
+
+
+def _names_a_secret(key: str) -> bool:
+    words = [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()) if word]
+    return bool(words) and (words[-1] in _SECRET_AT_END or not _SECRET_ANYWHERE.isdisjoint(words))
+
+
+def _without_user(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

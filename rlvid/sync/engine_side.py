@@ -1,0 +1,108 @@
+"""The receiving side of a weight push, inside vLLM's worker processes.
+
+On GPUs vLLM's own nccl engine receives. This is its twin for machines without one: the same buckets, broadcast over
+gloo. The worker extension adds what vLLM lacks: a checksum over the loaded weights that can be compared with the
+learner's (rlvid.sync.checksum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from math import prod
+from typing import Any
+
+import torch
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.distributed.weight_transfer.packed_tensor import unpack_tensor
+
+from rlvid.sync.checksum import checksum
+
+
+@dataclass
+class GlooInitInfo(WeightTransferInitInfo):
+    """Where the group meets, this engine's first rank in it, and what both sides must agree on."""
+
+    master_address: str
+    master_port: int
+    rank_offset: int
+    world_size: int
+    bucket_bytes: int
+    timeout_s: float
+
+
+@dataclass
+class GlooUpdateInfo(WeightTransferUpdateInfo):
+    """Name, dtype and full shape of every tensor that will come, in order."""
+
+    names: list[str]
+    dtype_names: list[str]
+    shapes: list[list[int]]
+
+    def buckets(self, bucket_bytes: int) -> Iterator[list[tuple[str, torch.dtype, list[int], int]]]:
+        """Consecutive tensors (name, dtype, shape, bytes), cut after the one that passes the bucket's size, as the sender cuts them."""
+        bucket: list[tuple[str, torch.dtype, list[int], int]] = []
+        used = 0
+        for name, dtype_name, shape in zip(self.names, self.dtype_names, self.shapes, strict=True):
+            dtype = getattr(torch, dtype_name)
+            bucket.append((name, dtype, shape, prod(shape) * dtype.itemsize))
+            used += bucket[-1][-1]
+            if used > bucket_bytes:
+                yield bucket
+                bucket, used = [], 0
+        if bucket:
+            yield bucket
+
+
+def join_group(info: GlooInitInfo, rank: int) -> Any:
+    """A gloo group of its own beside any global one, with a deadline on every collective."""
+    return stateless_init_torch_distributed_process_group(
+        info.master_address, info.master_port, rank, info.world_size, backend="gloo", timeout=timedelta(seconds=info.timeout_s)
+    )
+
+
+class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
+    """Receives broadcast buckets and loads them with the model's own `load_weights`."""
+
+    init_info_cls = GlooInitInfo
+    update_info_cls = GlooUpdateInfo
+
+    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        rank = init_info.rank_offset + self.parallel_config.data_parallel_index * self.parallel_config.world_size + self.parallel_config.rank
+        self.bucket_bytes = init_info.bucket_bytes
+        self.group = join_group(init_info, rank)
+
+    def start_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model)
+
+    def finish_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))  # the base class then synchronizes an accelerator; here is none
+
+    def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        for bucket in update_info.buckets(self.bucket_bytes):
+            names, dtypes, shapes, sizes = (list(column) for column in zip(*bucket, strict=True))
+            packed = torch.empty(sum(sizes), dtype=torch.uint8)
+            self.group.broadcast(packed, 0).wait()
+            self.model.load_weights(unpack_tensor(packed, names, shapes, dtypes, sizes))
+
+    def shutdown(self) -> None:
+        self.group = None
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker (`worker_extension_cls`); called through `collective_rpc`."""
+
+    model_runner: Any
+
+    def loaded_checksum(self) -> str:
+        """Checksum over all loaded parameters of this worker."""
+        return checksum(self.model_runner.get_model().parameters())

@@ -1,0 +1,179 @@
+"""The sending side of a weight push, inside the learner's ranks.
+
+One code path for every transport and ZeRO stage: all ranks gather layer by layer, rank 0 packs buckets and broadcasts
+while the engines receive, then the engines finish, take the version and drop their caches. Only the transport differs:
+vLLM's own nccl trainer engine on GPUs, its gloo twin below on CPU.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightSource
+from vllm.distributed.weight_transfer.packed_tensor import pack_tensors
+
+from rlvid.config import Config
+from rlvid.sync.checksum import element_sum, to_hex
+from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, join_group
+from rlvid.sync.source import ZeroSource
+
+
+class SummedSource(WeightSource):
+    """A ZeroSource as vLLM wants it, which adds up the checksum of what passes by."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.inner = ZeroSource(model)
+        self.total = 0
+
+    def metadata(self) -> list[ParamMeta]:
+        return [ParamMeta(name, dtype, shape) for name, dtype, shape in self.inner.shapes()]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self.total = 0
+        for name, tensor in self.inner:
+            self.total += element_sum(tensor)
+            yield name, tensor
+
+
+class EngineClient:
+    """vLLM's VLLMWeightSyncClient over rollout actors: one call fans out to all, waits for all, has a deadline.
+
+    `widths`: workers per engine; each engine gets its own place in the transfer group behind rank 0, the sender.
+    """
+
+    def __init__(self, engines: list[Any], widths: list[int], deadline_s: float) -> None:
+        self.engines = engines
+        self.widths = widths
+        self.deadline_s = deadline_s
+        self.version = 0
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        offsets = [1 + sum(self.widths[:i]) for i in range(len(self.engines))]
+        self._wait("join the weight transfer", [e.join_transfer.remote(init_info | {"rank_offset": o}) for e, o in zip(self.engines, offsets, strict=True)])
+
+    def start_weight_update(self) -> None:
+        self._wait("pause for new weights", [engine.start_update.remote() for engine in self.engines])
+
+    def update_weights(self, update_info: Any) -> None:
+        self._wait("receive weights", [engine.receive_update.remote(update_info) for engine in self.engines])
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._wait("finish the weight update", [engine.finish_update.remote(self.version) for engine in self.engines])
+
+    def _wait(self, what: str, calls: list[Any]) -> None:
+        import ray
+
+        try:
+            ray.get(calls, timeout=self.deadline_s)
+        except ray.exceptions.GetTimeoutError:
+            raise TimeoutError(f"sync: the engines did not {what} within {self.deadline_s:.0f} s (sync.deadline_s)") from None
+
+
+@dataclass
+class GlooTrainerInitInfo(TrainerInitInfo):
+    backend: ClassVar[str] = "gloo"
+
+    master_address: str
+    master_port: int
+    world_size: int
+    bucket_bytes: int
+    timeout_s: float
+
+
+class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
+    """The gloo twin of vLLM's NCCLTrainerWeightTransferEngine: the same handshake, the same order, buckets over gloo."""
+
+    init_info_cls = GlooTrainerInitInfo
+    group: Any = None
+    bucket_bytes = 0
+
+    @classmethod
+    def trainer_init(cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None) -> Self:
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
+        engine.bucket_bytes = init_info.bucket_bytes
+        if engine.is_sender:
+            fields = {key: value for key, value in asdict(init_info).items() if key != "rank"}
+            info = GlooInitInfo(**fields, rank_offset=1)
+            with ThreadPoolExecutor(max_workers=1) as pool:  # both sides must meet at the same time
+                joined = pool.submit(client.init_weight_transfer_engine, asdict(info))
+                engine.group = join_group(info, 0)
+                joined.result()
+        return engine
+
+    def send_weights(self) -> None:
+        assert self.source is not None
+        if not self.is_sender:
+            for _ in self.source:  # take part in the gathering
+                pass
+            return
+        metadata = self.source.metadata()
+        info = GlooUpdateInfo([m.name for m in metadata], [str(m.dtype).removeprefix("torch.") for m in metadata], [list(m.shape) for m in metadata])
+        self.client.start_weight_update()
+        pool = ThreadPoolExecutor(max_workers=1)
+        try:
+            received = pool.submit(self.client.update_weights, asdict(info))
+            self._broadcast(iter(self.source))
+            received.result()
+        finally:
+            pool.shutdown(wait=False)  # never wait for a call that cannot return
+        self.client.finish_weight_update()
+
+    def _broadcast(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        while (chunk := pack_tensors(weights, lambda item: item[1].cpu(), self.bucket_bytes)) is not None:
+            self.group.broadcast(chunk.packed_tensor, 0).wait()
+
+    def shutdown(self) -> None:
+        self.group = None
+
+
+class Transfer:
+    """An open connection from one learner rank to all engines."""
+
+    def __init__(self, engine: TrainerWeightTransferEngine[Any], source: SummedSource, client: EngineClient) -> None:
+        self.engine = engine
+        self.source = source
+        self.client = client
+
+    def send(self, version: int) -> str:
+        """Push the current weights as `version`; returns the checksum of what was sent."""
+        self.client.version = version
+        self.engine.send_weights()
+        return to_hex(self.source.total)
+
+    def shutdown(self) -> None:
+        self.engine.shutdown()
+
+
+def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer:
+    """Connect this rank to the engines; all ranks call it, rank 0 sends."""
+    client = EngineClient(engines, widths, config.sync.deadline_s)
+    source = SummedSource(model)
+    where = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
+    trainer: TrainerWeightTransferEngine[Any]
+    if config.transport == "gloo":
+        info = GlooTrainerInitInfo(**where, bucket_bytes=config.sync.bucket_bytes, timeout_s=config.sync.deadline_s)
+        trainer = GlooTrainerEngine.trainer_init(info, client=client, source=source)
+    else:
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+        nccl = NCCLTrainerInitInfo(**where, packed_buffer_size_bytes=config.sync.bucket_bytes)
+        trainer = WeightTransferTrainerFactory.trainer_init(nccl, client=client, source=source)
+    return Transfer(trainer, source, client)
+
+
+def _own_address() -> str:
+    import ray
+
+    return ray.util.get_node_ip_address()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,51 @@
+"""The learner's weights as a stream, for any ZeRO stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def unwrap(name: str) -> str:
+    """Parameter name without wrappers' prefixes."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+class ZeroSource:
+    """Iterates (name, full tensor) over a Hugging Face model whose parameters DeepSpeed may have partitioned.
+
+    Under ZeRO-3 the parameters of one layer are gathered together on all ranks (so every rank must iterate in step) and
+    released again before the next, which bounds the extra memory to one layer. Tied parameters come once.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """(name, dtype, full shape) in iteration order, without gathering."""
+        return [(unwrap(name), p.dtype, tuple(getattr(p, "ds_shape", p.shape))) for group in self._groups() for name, p in group]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for group in self._groups():
+            parameters = [parameter for _, parameter in group]
+            with _gathered(parameters):
+                for name, parameter in group:
+                    yield unwrap(name), parameter.detach()
+
+    def _groups(self) -> list[list[tuple[str, Any]]]:
+        """Parameters by layer: the first number in the name and what stands before it."""
+        groups: dict[str, list[tuple[str, Any]]] = {}
+        for name, parameter in self.model.named_parameters():
+            parts = name.split(".")
+            digit = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+            key = ".".join(parts[: digit + 1]) if digit is not None else name
+            groups.setdefault(key, []).append((name, parameter))
+        return list(groups.values())
+
+
+def _gathered(parameters: list[Any]) -> Any:
+    from deepspeed import zero
+
+    return zero.GatheredParameters(parameters, modifier_rank=None, enabled=any(hasattr(p, "ds_id") for p in parameters))

@@ -1,0 +1,153 @@
+"""The training loop, on one page.
+
+    stream ─► variant actors (K views of each video) ─► rollout engines (M answers on each) ─► reward parts
+                                        ▲                                                          │
+             weights, version n+1 ──────┘ ◄── learner: one GRPO update ◄── advantages over K x M ──┘
+
+This driver holds specs, tokens, numbers and references; pixels go from the variant actors to the engines and the learner
+through Ray's object store. Everything random is drawn from (seed, step, question, variant, sample), so a step can be
+repeated anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvid.algo.advantages import batch_advantages, joint_advantages, per_variant_advantages
+from rlvid.algo.loss import token_weights
+from rlvid.config import Config
+from rlvid.evaluate import eval_questions, evaluate
+from rlvid.feed import Feed
+from rlvid.journal import Journal, open_journal
+from rlvid.learner import checkpoints
+from rlvid.session import Session, open_session
+from rlvid.types import Group, TrainingPrompt
+
+log = logging.getLogger("rlvid")
+
+
+def run(config: Config) -> Path:
+    """Train as the config says; resume where a run of the same name stopped. Returns the run folder."""
+    with open_journal(config) as journal, open_session(config) as session:
+        feed = Feed(config, session)
+        first = resume(config, session, feed, journal)
+        if first == 1:
+            journal.row(0, evaluation(config, session))
+        for step in range(first, config.run.steps + 1):
+            groups = feed.sample(step)
+            rewards = shaped_rewards(config, groups, step)
+            advantages = normalize(config, rewards)
+            feed.prefetch(step + 1)
+            metrics = update(config, session, groups, advantages)
+            metrics |= sync(session, version=step)
+            if due(config.run.eval_every, step) or step == config.run.steps:
+                metrics |= evaluation(config, session)
+            journal.step(step, groups, rewards, advantages, feed.metrics() | metrics)
+            if due(config.run.save_every, step) or step == config.run.steps:
+                save(config, session, feed, step)
+        export(config, session)
+    return config.folder
+
+
+def shaped_rewards(config: Config, groups: list[Group], step: int) -> list[NDArray[Any]]:
+    """[K, M] per group. With reward.noise, the step's rewards dealt out anew among all its slots."""
+    rewards = [np.array(group.rewards_KM, dtype=np.float64) for group in groups]
+    if config.reward.noise:
+        dealt = np.random.default_rng((config.run.seed, step)).permutation(np.concatenate([r.ravel() for r in rewards]))
+        ends = np.cumsum([r.size for r in rewards])[:-1]
+        rewards = [part.reshape(r.shape) for part, r in zip(np.split(dealt, ends), rewards, strict=True)]
+    return rewards
+
+
+def normalize(config: Config, rewards: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Advantages [K, M] per group, by the configured kind of group."""
+    options: dict[str, Any] = {"scale": config.advantage.scale, "eps": config.advantage.eps}
+    if config.advantage.group == "batch":
+        return batch_advantages(rewards, **options)
+    one = joint_advantages if config.advantage.group == "joint" else per_variant_advantages
+    return [one(rewards_KM, **options) for rewards_KM in rewards]
+
+
+def update(config: Config, session: Session, groups: list[Group], advantages: list[NDArray[Any]]) -> dict[str, float]:
+    """One GRPO update of the learner on all slots."""
+    assert session.learner is not None
+    started = time.perf_counter()
+    metrics = session.learner.update(training_prompts(config, groups, advantages))
+    return metrics | {"time/learn_s": time.perf_counter() - started}
+
+
+def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
+    """One per variant: its prompt and M answers. Each token's weight makes the sum over everything the configured mean."""
+    lengths = [len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row]
+    weights = iter(token_weights(lengths, config.loss.aggregation, config.rollout.max_tokens))
+    return [
+        TrainingPrompt(
+            prompt=group.prepared.prompt,
+            prompt_digest=group.prompt_digests[variant],
+            prompt_tokens=row[0].prompt_tokens,
+            video_metadata=group.prepared.video_metadata[variant],
+            frames=group.frames[variant],
+            tokens_MN=tuple(rollout.tokens for rollout in row),
+            logprobs_MN=tuple(rollout.logprobs for rollout in row),
+            advantages_M=tuple(advantages_KM[variant].tolist()),
+            weights_M=tuple(next(weights) for _ in row),
+        )
+        for group, advantages_KM in zip(groups, advantages, strict=True)
+        for variant, row in enumerate(group.rollouts_KM)
+    ]
+
+
+def sync(session: Session, version: int) -> dict[str, float]:
+    """New weights to every engine, verified."""
+    started = time.perf_counter()
+    session.sync(version)
+    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(version)}
+
+
+def evaluation(config: Config, session: Session) -> dict[str, float]:
+    """Held-out metrics of the weights as they are, if the config names held-out questions."""
+    if config.data.eval is None:
+        return {}
+    started = time.perf_counter()
+    metrics, _, _ = evaluate(session, eval_questions(config))
+    return metrics | {"time/eval_s": time.perf_counter() - started}
+
+
+def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> int:
+    """Go back to the last whole checkpoint, if there is one. Returns the next step."""
+    assert session.learner is not None
+    found = checkpoints.latest(config.folder / "checkpoints")
+    if found is None:
+        session.verify(session.learner.checksum())  # engines and learner start from the same weights
+        journal.rewind(0)
+        return 1
+    folder, state = found
+    checkpoints.check_same_run(config, state)
+    session.learner.load(str(folder.absolute()))
+    feed.restore(state["feed"])
+    session.sync(state["step"])
+    journal.rewind(state["step"])
+    log.info("resumed %s after step %d", config.run.name, state["step"])
+    return state["step"] + 1
+
+
+def save(config: Config, session: Session, feed: Feed, step: int) -> None:
+    assert session.learner is not None
+    state = {"feed": feed.state(), "fingerprint": checkpoints.fingerprint(config)}
+    checkpoints.save(config.folder / "checkpoints", step, session.learner, state, keep=config.run.keep_checkpoints)
+
+
+def export(config: Config, session: Session) -> None:
+    """The policy as a Hugging Face checkpoint in the run folder."""
+    assert session.learner is not None
+    session.learner.export(str((config.folder / "export").absolute()))
+
+
+def due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,169 @@
+"""The records that cross module borders. Frozen, light, no heavy imports.
+
+Suffixes name dimensions: K variants of one video, M answers on each, T frames, N answer tokens. A *group* is the K x M
+slots of one question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Task = Literal["multiple_choice", "open", "numeric", "regression", "temporal_grounding", "grounded_qa"]
+Span = tuple[float, float]
+"""Start and end in seconds of the original video."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 as shares of width and height, 0..1."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box at one moment of the original video."""
+
+    time_s: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where in the video the answer can be seen."""
+
+    spans: tuple[Span, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of a question file. `video` is an absolute path; `answer` is the option's text for a choice."""
+
+    id: str
+    video: str
+    question: str
+    task: Task
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    spans: tuple[Span, ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
+    clip: Span | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """A variant *is* this: any worker can cut the same pixels from the video again, bit for bit.
+
+    `times_s` [T] are the true timestamps of the frames shown, ascending; `size` is (height, width) in pixels.
+    """
+
+    kind: str
+    times_s: tuple[float, ...]
+    box: Box | None
+    size: tuple[int, int]
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "times_s": list(self.times_s), "box": list(self.box) if self.box else None, "size": list(self.size), "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled answer. `tokens` [N] and `logprobs` [N] are the sampler's own; `policy_version` is the weights' version."""
+
+    question_id: str
+    variant: int
+    sample: int
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    policy_version: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """The reward parts of one answer by name, and why a part is 0 where the answer could not be read."""
+
+    parts: dict[str, float]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A question that cannot be used, and why. It is counted and replaced by the next one."""
+
+    question_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """M answers on one variant. The frames travel beside it as a reference into the object store."""
+
+    question_id: str
+    variant: int
+    prompt: str
+    video_metadata: dict[str, Any]
+    answers: int
+    seed: int
+    greedy: bool = False
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """`prompt_digest` stands for the engine's prompt token ids; the learner's processor must give the same."""
+
+    rollouts: tuple[Rollout, ...]
+    prompt_digest: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store."""
+
+    question: Question
+    prompt: str
+    specs: tuple[VariantSpec, ...]
+    video_metadata: tuple[dict[str, Any], ...]
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The K x M slots of one question. `frames` [K] are references into the object store, never pixels."""
+
+    prepared: Prepared
+    frames: tuple[Any, ...]
+    rollouts_KM: tuple[tuple[Rollout, ...], ...]
+    scores_KM: tuple[tuple[Score, ...], ...]
+    rewards_KM: tuple[tuple[float, ...], ...]
+    correct_KM: tuple[tuple[float, ...], ...]
+    prompt_digests: tuple[str, ...]
+
+    @property
+    def question(self) -> Question:
+        return self.prepared.question
+
+
+@dataclass(frozen=True)
+class TrainingPrompt:
+    """One prompt with its video and all its answers: what one shared-prefix micro-batch is made of.
+
+    tokens_MN, logprobs_MN: ragged, per answer; advantages_M: one per answer; `weight_M`: what each token of an answer
+    counts in the loss, so that the sum over all ranks and micro-batches is the configured mean.
+    """
+
+    prompt: str
+    prompt_digest: str
+    prompt_tokens: int
+    video_metadata: dict[str, Any]
+    frames: Any
+    tokens_MN: tuple[tuple[int, ...], ...]
+    logprobs_MN: tuple[tuple[float, ...], ...]
+    advantages_M: tuple[float, ...]
+    weights_M: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and of all answers."""
+        return self.prompt_tokens + sum(len(tokens) for tokens in self.tokens_MN)

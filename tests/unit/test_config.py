@@ -1,0 +1,159 @@
+"""The configuration tree: every shipped file parses, and every mistake is answered in one line that names the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlvid.config import Config, ConfigError, load
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in ROOT.glob("configs/**/*.yaml") if "deepspeed" not in path.parts)
+LEAST = {"run": {"name": "r"}, "model": {"path": "m"}, "data": {"train": "t.jsonl"}}
+
+
+def write(folder: Path, tree: object) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    message = str(caught.value)
+    assert message and "\n" not in message and "pydantic" not in message
+    return message
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_shipped_file_parses(path: Path) -> None:
+    config = load(path)
+    assert config.run.name
+    again = Config.model_validate(yaml.safe_load(config.dump()))
+    assert again == config, "the resolved tree must read back as itself"
+
+
+def test_names_of_shipped_runs_differ() -> None:
+    names = [load(path).run.name for path in CONFIGS]
+    assert len(set(names)) == len(names), "two files of one run name would resume each other's checkpoints"
+
+
+def test_defaults_are_enough(tmp_path: Path) -> None:
+    config = load(write(tmp_path, LEAST))
+    assert config.variants_per_question == len(config.variants.kinds)
+    assert not config.on_gpu and config.dtype == "float32" and config.transport == "gloo"
+
+
+def test_gpu_resolves_auto(tmp_path: Path) -> None:
+    config = load(write(tmp_path, LEAST), ["learner.num_gpus=1", "rollout.num_gpus=1"])
+    assert config.on_gpu and config.dtype == "bfloat16" and config.transport == "nccl"
+
+
+def test_the_tree_is_frozen(tmp_path: Path) -> None:
+    config = load(write(tmp_path, LEAST))
+    with pytest.raises(ValueError, match="frozen"):
+        config.run.seed = 1  # type: ignore[misc]
+
+
+def test_every_field_has_its_manual() -> None:
+    for name, section in Config.model_fields.items():
+        for field, info in section.annotation.model_fields.items():  # type: ignore[union-attr]
+            assert info.description, f"{name}.{field} has no docstring"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("learner.lr=2e-6", ("learner", "lr", 2e-6)),
+        ("learner.lr=0.5", ("learner", "lr", 0.5)),
+        ("variants.kinds=[uniform, uniform]", ("variants", "kinds", ("uniform", "uniform"))),
+        ("data.eval=null", ("data", "eval", None)),
+        ("run.name=other", ("run", "name", "other")),
+        ("prompt.format=a=b", ("prompt", "format", "a=b")),
+        ("tracker.kind=none", ("tracker", "kind", "none")),
+        ("run.dump_rollouts=false", ("run", "dump_rollouts", False)),
+    ],
+)
+def test_overrides(tmp_path: Path, override: str, expected: tuple[str, str, object]) -> None:
+    section, field, value = expected
+    assert getattr(getattr(load(write(tmp_path, LEAST), [override]), section), field) == value
+
+
+def test_the_last_override_wins(tmp_path: Path) -> None:
+    assert load(write(tmp_path, LEAST), ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("lerner.lr=1", ["unknown key lerner", "did you mean learner?"]),
+        ("learner.lrr=1", ["unknown key learner.lrr", "did you mean lr?"]),
+        ("rollout.answer=1", ["unknown key rollout.answer", "did you mean answers?"]),
+        ("loss.qqqqqq=1", ["unknown key loss.qqqqqq", "known:", "clip_low"]),
+        ("learner.lr", ["learner.lr", "key=value"]),
+        ("=3", ["key=value"]),
+        ("run.seed.x=1", ["run.seed"]),
+        ("learner.lr=-1", ["learner.lr", "-1"]),
+        ("learner.lr=[", ["learner.lr=[", "not YAML"]),
+        ("learner.zero_stage=4", ["learner.zero_stage", "4"]),
+        ("run.name=../up", ["run.name", "../up"]),
+        ("run.steps=0", ["run.steps"]),
+        ("run.steps=many", ["run.steps", "many"]),
+        ("variants.kinds=[]", ["variants.kinds"]),
+        ("variants.kinds=[unifrom]", ["variants.kinds", "unifrom"]),
+        ("video.frames=7", ["video.frames"]),
+        ("reward.weights={multiple_chioce: {accuracy: 1}}", ["multiple_chioce", "did you mean multiple_choice?"]),
+        ("reward.weights={open: {acuracy: 1}}", ["reward.weights.open", "acuracy"]),
+        ("model.path=null", ["model.path"]),
+        ("model=null", ["model"]),
+        ("learner=3", ["learner"]),
+    ],
+)
+def test_a_wrong_value_names_the_key(tmp_path: Path, override: str, says: list[str]) -> None:
+    message = refusal(write(tmp_path, LEAST), override)
+    assert all(part in message for part in says), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "both"),
+    [
+        (["video.candidates=8", "video.frames=16"], ["video.candidates", "video.frames"]),
+        (["rollout.answers=65"], ["rollout.answers", "rollout.max_sequences"]),
+        (["rollout.max_tokens=8192"], ["rollout.max_tokens", "rollout.max_model_len"]),
+        (["rollout.num_gpus=1", "rollout.tensor_parallel=2"], ["rollout.num_gpus", "rollout.tensor_parallel"]),
+        (["learner.num_gpus=1"], ["learner.num_gpus", "rollout.num_gpus"]),
+        (["sync.transport=nccl"], ["sync.transport", "num_gpus"]),
+        (["advantage.group=per_variant", "rollout.answers=1"], ["advantage.group", "rollout.answers"]),
+        (["variants.kinds=[uniform]", "rollout.answers=1"], ["variants.kinds", "rollout.answers"]),
+        (["video.max_tokens=8000"], ["video.max_tokens", "rollout.max_tokens", "rollout.max_model_len"]),
+    ],
+)
+def test_an_impossible_pair_names_both_and_the_cure(tmp_path: Path, overrides: list[str], both: list[str]) -> None:
+    message = refusal(write(tmp_path, LEAST), *overrides)
+    assert all(name in message for name in both), message
+
+
+def test_a_missing_key(tmp_path: Path) -> None:
+    assert "missing key data" in refusal(write(tmp_path, {"run": {"name": "r"}, "model": {"path": "m"}}))
+    assert "missing key run.name" in refusal(write(tmp_path, {**LEAST, "run": {}}))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    assert str(missing) in refusal(missing) and "no such file" in refusal(missing)
+    assert "line 2" in refusal(write(tmp_path, "run: {name: r}\nmodel: ]\n"))
+    assert "mapping" in refusal(write(tmp_path, "- a\n"))
+    assert "mapping" in refusal(write(tmp_path, ""))
+    assert "unknown key 7" in refusal(write(tmp_path, {**LEAST, 7: 1}))
+    assert "cannot be read" in refusal(tmp_path)
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00a")
+    assert "c.yaml" in refusal(tmp_path / "c.yaml")
+    assert "c.yaml" in refusal(write(tmp_path, "a: \x00"))
+
+
+def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, {**LEAST, "learner": {"lrr": 1}})
+    assert refusal(path).startswith(f"{path}: ")
