@@ -87,11 +87,20 @@ fi
 import csv, pathlib, shutil, sysconfig
 
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
+
+
+def torn(info, name, size):
+    """Missing or cut short. Byte code is rewritten at will, and a package's own metadata may give its sizes wrongly."""
+    path = site / name
+    if name.endswith(".pyc"):
+        return False
+    return not path.is_file() or (size and not name.startswith(info.name) and path.stat().st_size != int(size))
+
+
 for info in site.glob("*.dist-info"):
     record = info / "RECORD"
     rows = list(csv.reader(record.open(newline=""))) if record.is_file() else []
-    torn = [name for name, _, size in rows if size and not ((site / name).is_file() and (site / name).stat().st_size == int(size))]
-    if not rows or torn:
+    if not rows or any(torn(info, name, size) for name, _, size in rows):
         print(f"setup: {info.name.removesuffix('.dist-info')} is not whole and is installed again")
         shutil.rmtree(info)
 PY
@@ -101,7 +110,7 @@ total=$(grep -c '^[^#]*==' "$requirements")
 watch_packages() {
   local folders=(.venv/lib/python3*/site-packages)
   while sleep 10; do
-    say "  $(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' 2>/dev/null | wc -l) of $total packages after ${SECONDS} s"
+    say "  $(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' ! -name 'pip-*' ! -name 'rlvid-*' 2>/dev/null | wc -l) of $total packages after ${SECONDS} s"
   done
 }
 watch_packages 9<&- &

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -106,8 +105,8 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
     from rlvid.data.questions import check
 
     report = check(file)
-    print(report)
-    if not report.usable:
+    print(report.text())
+    if not report.questions:
         raise typer.Exit(2)
 
 
@@ -142,15 +141,10 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
     Console().print(table)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: turns exceptions into exit codes and one clear line."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)])
     logging.getLogger("rlvid").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import threading
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -73,10 +74,11 @@ class Session:
 @contextlib.contextmanager
 def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Session]:
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
-    import ray
-
     _check_model(config)
     connect(config)
+    import ray
+
+    _end_on_sigterm()
     session: Session | None = None
     try:
         session = _create(config, place(config), with_learner)
@@ -87,6 +89,12 @@ def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Sessi
         if session is not None:
             _stop(session)
         ray.shutdown()
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends a run like Ctrl-C, actors and all. Ray puts its own handler in place when it starts."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _check_model(config: Config) -> None:

@@ -31,24 +31,26 @@ class Places:
 
 
 def connect(config: Config) -> None:
-    """Join the configured cluster, or start a Ray of this run's own on loopback."""
+    """Join the configured cluster, or start a Ray of this run's own on loopback. Call it before anything imports ray."""
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end must fail, not start another Ray
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not address:
+        # On Linux, too, this switch makes a Ray that is not a cluster stay on 127.0.0.1.
+        os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", GLOO_SOCKET_IFNAME="lo", VLLM_HOST_IP="127.0.0.1")
     import ray
 
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end must fail, not start another Ray
-    if address:
-        ray.init(address=address, log_to_driver=False, logging_level="WARNING")
-        return
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", GLOO_SOCKET_IFNAME="lo", VLLM_HOST_IP="127.0.0.1")
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, int(_cpus(config)) + 1),
-        object_store_memory=int(config.cluster.object_store_gib * 2**30),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="WARNING",
-        _node_ip_address="127.0.0.1",
-    )
+    own = {} if address else _own_ray(config)
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+
+
+def _own_ray(config: Config) -> dict[str, Any]:
+    """Settings of a Ray for this run alone. CPUs are a bookkeeping number here: thread counts are set per actor."""
+    return {
+        "num_cpus": max(os.cpu_count() or 1, int(_cpus(config)) + 1),
+        "object_store_memory": int(config.cluster.object_store_gib * 2**30),
+        "include_dashboard": False,
+    }
 
 
 def place(config: Config, deadline_s: float = 300) -> Places:
@@ -64,7 +66,8 @@ def place(config: Config, deadline_s: float = 300) -> Places:
         ray.get(group.ready(), timeout=deadline_s)
     except ray.exceptions.GetTimeoutError:
         total = {key: sum(bundle.get(key, 0) for bundle in wanted) for key in ("CPU", "GPU")}
-        raise PlacementError(f"the cluster has no room: the run wants {total}, the cluster has {ray.cluster_resources()}; lower rollout.engines or learner.ranks, or add nodes") from None
+        there = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
+        raise PlacementError(f"the run wants {total}, the cluster has {there}: lower rollout.engines or learner.ranks, or add nodes") from None
     engines, ranks = config.rollout.engines, config.learner.ranks
     return Places(group, tuple(range(engines)), tuple(range(engines + ranks, len(bundles))), tuple(range(engines, engines + ranks)))
 

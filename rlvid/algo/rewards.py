@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from rlvid.algo import answers
+from rlvid.algo import answers, choices, spans
 from rlvid.types import Question, Score, Span, Task
 
 RELATIVE_ERRORS_PERCENT = tuple(range(50, 0, -5))
@@ -22,8 +22,8 @@ def temporal_iou(predicted: Span | None, truth: Span | Sequence[Span]) -> float:
 
     0 for a malformed span (none, an end before its start, not finite). Two equal instants give 1 [D].
     """
-    spans = [truth] if truth and isinstance(truth[0], (int, float)) else list(truth)
-    return max((_iou(predicted, one) for one in spans), default=0.0)  # type: ignore[arg-type]
+    truths = [truth] if truth and isinstance(truth[0], (int, float)) else list(truth)
+    return max((_iou(predicted, one) for one in truths), default=0.0)  # type: ignore[arg-type]
 
 
 def score(question: Question, text: str) -> Score:
@@ -86,7 +86,7 @@ Read = tuple[dict[str, float], str]
 
 
 def _multiple_choice(question: Question, answer: str) -> Read:
-    index, reason = answers.choice(answers.unwrapped(answer), question.options)
+    index, reason = choices.choice(answers.unwrapped(answer), question.options)
     right = index is not None and question.options[index] == question.answer
     return {"accuracy": float(right)}, reason
 
@@ -96,7 +96,7 @@ def _open(question: Question, answer: str) -> Read:
     said, truth = answers.unwrapped(answer), answers.plain(question.answer or "").split()
     if not answers.plain(said):
         return {"accuracy": 0.0}, "the answer has no words"
-    readings = (said, answers.without_lead_in(said))
+    readings = (said, choices.without_lead_in(said))
     return {"accuracy": max(rouge_l(answers.plain(reading).split(), truth) for reading in readings)}, ""
 
 
@@ -125,12 +125,12 @@ def _pair(question: Question, answer: str) -> tuple[float | None, float | None, 
 
 
 def _temporal_grounding(question: Question, answer: str) -> Read:
-    found, reason = answers.span(answer)
+    found, reason = spans.span(answer)
     return {"temporal_iou": temporal_iou(found, question.spans)}, reason
 
 
 def _grounded_qa(question: Question, answer: str) -> Read:
-    words, found, reason = answers.answer_and_span(answer)
+    words, found, reason = spans.answer_and_span(answer)
     read, why = (_multiple_choice if question.options else _open)(question, words)
     return read | {"temporal_iou": temporal_iou(found, question.spans)}, "; ".join(part for part in (why, reason) if part)
 

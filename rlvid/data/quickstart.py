@@ -31,6 +31,7 @@ SHAPES = ("square", "circle", "triangle")
 KINDS = ("colour", "direction", "first", "count", "grounding", "grounded_qa")
 MOST_THINGS = 4
 MOVER_WINDOW = (7, 8)
+RAMP_X, RAMP_Y = (50, 50, 50), (-20, 10, 50)
 
 INSTRUCTIONS: dict[str, str] = {}
 FORMAT_HINT = ""
@@ -49,7 +50,10 @@ class World:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. Centre and `size` (its width) are shares of the frame; it moves from `centre` to `target` while it is seen, `start_s` <= t < `end_s`."""
+    """One object. Centre and `size` (its width) are shares of the frame; it is seen at `start_s` <= t < `end_s`.
+
+    A moving one starts at `centre` and goes on by `velocity` (shares per second).
+    """
 
     colour: str
     shape: str
@@ -57,14 +61,13 @@ class Thing:
     start_s: float
     end_s: float
     centre: tuple[float, float]
-    target: tuple[float, float]
+    velocity: tuple[float, float] = (0.0, 0.0)
 
     def box(self, time_s: float) -> Box | None:
         """Where it is at `time_s`, or None while it is not seen."""
         if not self.start_s <= time_s < self.end_s:
             return None
-        share = (time_s - self.start_s) / (self.end_s - self.start_s - 1 / FPS)
-        x, y = (a + share * (b - a) for a, b in zip(self.centre, self.target, strict=True))
+        x, y = (c + v * (time_s - self.start_s) for c, v in zip(self.centre, self.velocity, strict=True))
         return x - self.size / 2, y - self.size / 2, x + self.size / 2, y + self.size / 2
 
 
@@ -153,7 +156,7 @@ def _glimpse(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, .
     size = rng.uniform(0.14, 0.3)
     centre = _spot(rng, size)
     start, end = _window(rng, 1, 3)
-    return [Thing(list(COLOURS)[number % 4], rng.choice(SHAPES), size, start, end, centre, centre)], ("colour", "grounding"), ""
+    return [Thing(list(COLOURS)[number % 4], rng.choice(SHAPES), size, start, end, centre)], ("colour", "grounding"), ""
 
 
 def _visitor(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, ...], str]:
@@ -161,19 +164,18 @@ def _visitor(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, .
     size = rng.uniform(0.24, 0.34)
     centre = _spot(rng, size)
     start, end = _window(rng, 2, 4)
-    return [Thing(list(COLOURS)[number % 4], rng.choice(SHAPES), size, start, end, centre, centre)], ("grounded_qa",), ""
+    return [Thing(list(COLOURS)[number % 4], rng.choice(SHAPES), size, start, end, centre)], ("grounded_qa",), ""
 
 
 def _mover(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, ...], str]:
     """One thing that crosses the frame from edge to edge."""
     direction = list(DIRECTIONS)[number % 4]
     size = rng.uniform(0.22, 0.34)
-    dx, dy = DIRECTIONS[direction]
-    ends = (size / 2, 1 - size / 2) if dx + dy > 0 else (1 - size / 2, size / 2)
-    lane = rng.uniform(size / 2, 1 - size / 2)
-    centre, target = ((ends[0], lane), (ends[1], lane)) if dx else ((lane, ends[0]), (lane, ends[1]))
     start, end = _window(rng, *MOVER_WINDOW)
-    return [Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), size, start, end, centre, target)], ("direction",), direction
+    axes = DIRECTIONS[direction]
+    velocity = tuple(axis * (1 - size) / (end - start) for axis in axes)
+    centre = tuple({1: size / 2, -1: 1 - size / 2}.get(axis) or place for axis, place in zip(axes, _spot(rng, size), strict=True))
+    return [Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), size, start, end, centre, velocity)], ("direction",), direction
 
 
 def _pair(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, ...], str]:
@@ -190,7 +192,7 @@ def _pair(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, ...]
     for colour, (start, end) in zip(colours, windows, strict=True):
         size = rng.uniform(0.2, 0.32)
         centre = _spot(rng, size)
-        things.append(Thing(colour, rng.choice(SHAPES), size, start, end, centre, centre))
+        things.append(Thing(colour, rng.choice(SHAPES), size, start, end, centre))
     return things, ("first",), ""
 
 
@@ -201,7 +203,7 @@ def _several(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, .
     things = []
     for cell in rng.sample(range(9), 1 + number % MOST_THINGS):
         centre = tuple((place + 0.5) / 3 + rng.uniform(-1, 1) * (0.32 - size) / 2 for place in (cell % 3, cell // 3))
-        things.append(Thing(colour, shape, size, start, end, centre, centre))
+        things.append(Thing(colour, shape, size, start, end, centre))
     return things, ("count",), ""
 
 
@@ -227,9 +229,10 @@ def render(scene: Scene, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(scene.name.encode()).digest()[:8], "big"))
     grain = rng.integers(-scene.noise, scene.noise + 1, (height, width, 1))
-    still = np.clip(np.array(scene.backdrop) + grain, 0, 255).astype(np.uint8)
-    frames = np.repeat(still[None], DURATION_S * FPS, axis=0)
     y, x = (np.mgrid[0:height, 0:width] + 0.5) / np.array([height, width]).reshape(2, 1, 1)
+    light = x[..., None] * np.array(RAMP_X) + y[..., None] * np.array(RAMP_Y)
+    still = np.clip(np.array(scene.backdrop) + light + grain, 0, 255).astype(np.uint8)
+    frames = np.repeat(still[None], DURATION_S * FPS, axis=0)
     for index, frame in enumerate(frames):
         for thing in scene.things:
             if box := thing.box(index / FPS):
@@ -293,9 +296,10 @@ def _shown(scene: Scene) -> tuple[Thing, ...]:
 
 
 def _regions(thing: Thing) -> list[Region]:
-    """Where the thing is at the first, the middle and the last frame that show it."""
-    first, last = round(thing.start_s * FPS), round(thing.end_s * FPS) - 1
-    times = sorted({index / FPS for index in (first, (first + last) // 2, last)})
+    """Where the thing is at the first, the middle and the last of the frames that show it whole."""
+    boxes = [(index / FPS, thing.box(index / FPS)) for index in range(DURATION_S * FPS)]
+    whole = [time_s for time_s, box in boxes if box and min(box) >= 0 and max(box) <= 1]
+    times = sorted({whole[index] for index in (0, len(whole) // 2, -1)})
     return [Region(time_s, tuple(round(side, 4) for side in thing.box(time_s))) for time_s in times]
 
 

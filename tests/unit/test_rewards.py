@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvid.algo import answers
+from rlvid.algo import answers, choices, spans
 from rlvid.algo.rewards import PARTS, correctness, mean_relative_accuracy, rouge_l, score, temporal_iou, total
 from rlvid.types import Question, Score
 
@@ -417,7 +417,7 @@ GROUNDED = [
 
 @pytest.mark.parametrize(("answer", "options", "index"), CHOICES)
 def test_choice_spellings(answer, options, index):
-    found, reason = answers.choice(answers.unwrapped(answer), options)
+    found, reason = choices.choice(answers.unwrapped(answer), options)
     assert found == index and bool(reason) == (index is None), reason
     for right in range(len(options)):
         scored = score(question(options=options, answer=options[right]), f"<think>hm</think><answer>{answer}</answer>")
@@ -432,14 +432,14 @@ def test_number_spellings(answer, value):
 
 @pytest.mark.parametrize(("answer", "expected"), SPANS)
 def test_span_spellings(answer, expected):
-    found, reason = answers.span(answer)
+    found, reason = spans.span(answer)
     assert found == (None if expected is None else pytest.approx(expected)), reason
     assert bool(reason) == (expected is None)
 
 
 @pytest.mark.parametrize(("answer", "words", "expected"), GROUNDED)
 def test_grounded_spellings(answer, words, expected):
-    said, found, reason = answers.answer_and_span(answer)
+    said, found, reason = spans.answer_and_span(answer)
     assert answers.plain(said) == answers.plain(words)
     assert found == (None if expected is None else pytest.approx(expected)), reason
 

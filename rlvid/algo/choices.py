@@ -1,0 +1,163 @@
+"""Which option a model's answer names: by its text, its letter, or both if they agree [D].
+
+As everywhere in reading answers: `(value, "")` or `(None, reason)`, never an exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rlvid.algo.answers import NOTHING_INSIDE, bare, spaced, words
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NEGATED_VERBS = ("isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "dont", "cannot", "cant")
+NEGATIONS = frozenset(("not", "no", "never", "neither", "nor", "none", "except", "without", *_NEGATED_VERBS))
+
+_LEAD_IN = re.compile(
+    r"(?:(?:so|therefore|thus|hence|i think|i believe)\b[ ,:]*)?(?:it is |it's )?(?:my |the )?(?:(?:correct|final|right|best|most likely) )?"
+    r"(?:(?:answer|option|choice|letter|number)\b(?: choice| option| letter)?(?: is| would be| must be| should be)?[ ]*[:=\-]?[ ]*)?",
+    re.IGNORECASE,
+)
+_LONE_LETTER = re.compile(r"(?P<open>[(\[{]?) ?(?P<letter>[A-Za-z]) ?(?P<close>[)\]}.:,;]{0,2})")
+_LETTER_THEN = re.compile(r"(?P<open>[(\[]?)(?P<letter>[A-Za-z])(?P<mark> ?[)\]][.:]?| ?[:,]| ?[-–—=](?= )|\.(?=[ A-Z(])|(?= )) ?(?P<rest>\S.*)", re.DOTALL)
+_LETTER_NAMED = re.compile(r"\(([A-Za-z])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter)(?: is)? ?:? ?\(?([A-Z])\b|(?<![\w'’.-])([B-HJ-Z])(?![\w'’.-]*\w)")
+_LETTER_LISTED = re.compile(r"(?<![\w'’])([A-Z])(?= ?(?:,|/|&|and|or) ?\(?[A-Z](?![\w'’]))")
+_BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
+_LONE_CAPITAL = re.compile(r"(?<![\w'’])(?:[B-HJ-Z]|A(?! ))(?![\w'’])")
+_ENDS_WITH_LETTER = re.compile(r"(?<![\w'’])([AI])[.!)*\"']{0,3}\Z")
+
+
+def choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
+    """Index of the option that the answer names, by its text, its letter, or both if they agree.
+
+    A whole answer that is an option's text counts as that before anything is read as a letter; an answer that can be read as two
+    different options is none.
+    """
+    answer = bare(answer)
+    if not answer:
+        return None, NOTHING_INSIDE
+    for reading in (answer, without_lead_in(answer)):
+        found, reason = _whole_choice(reading, options)
+        if found is not None or reason:
+            return found, reason
+    reading = without_lead_in(answer)
+    found, reason = _letter_and_rest(reading, options)
+    if found is not None or reason:
+        return found, reason
+    return _named_choice(reading, options)
+
+
+def without_lead_in(answer: str) -> str:
+    """Without "The answer is", "Option", "I think it is" and the like in front, if anything is left."""
+    match = _LEAD_IN.match(answer)
+    rest = bare(answer[match.end() :]) if match else answer
+    return rest or answer
+
+
+def _whole_choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
+    """The answer is nothing but an option's text or nothing but a letter; (None, "") if it is neither."""
+    by_text = _by_text(answer, options)
+    by_letter, bracketed = _by_letter(answer, options)
+    if by_text is None or by_letter is None or by_text == by_letter:
+        return (by_letter if by_text is None else by_text), ""
+    if bracketed:
+        return by_letter, ""
+    return None, f"{answer[:20]!r} is one option's letter and another option's text"
+
+
+def _by_text(answer: str, options: Sequence[str]) -> int | None:
+    """Index of the option with this text: the first of ever more forgiving spellings in which exactly one option fits."""
+    for spelling in (_exactly, spaced, _trimmed, _joined_words, _without_article):
+        wanted = spelling(answer)
+        fits = [index for index, option in enumerate(options) if wanted and spelling(option) == wanted]
+        if len(fits) == 1:
+            return fits[0]
+    return None
+
+
+def _by_letter(answer: str, options: Sequence[str]) -> tuple[int | None, bool]:
+    """Index of the option that a lone letter stands for, and whether a bracket or mark shows that a letter is meant."""
+    match = _LONE_LETTER.fullmatch(answer)
+    if not match:
+        return None, False
+    index = LETTERS.index(match["letter"].upper())
+    return (index if index < len(options) else None), bool(match["open"] or match["close"])
+
+
+def _letter_and_rest(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
+    """`B. red`, `(B) red`, `b) because ...`; (None, "") where the first letter is only a word ("A red ball")."""
+    match = _LETTER_THEN.fullmatch(answer)
+    if not match or LETTERS.index(match["letter"].upper()) >= len(options):
+        return None, ""
+    index = LETTERS.index(match["letter"].upper())
+    rest = bare(match["rest"])
+    by_rest, reason = _whole_choice(rest, options)
+    if index in (by_rest, _by_text(rest, options)):
+        return index, ""
+    if not match["mark"]:
+        return None, ""
+    if reason or (by_rest is not None) or _mentions(rest, options) - {index}:
+        return None, f"letter {match['letter'].upper()} and what follows name different options"
+    return index, ""
+
+
+def _named_choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
+    """The one option that a sentence names, if it negates nothing: "the ball is red", "I think it is option B"."""
+    first = re.split(r"[,;:.\n(]", answer, maxsplit=1)[0].strip()
+    named = _mentions(answer, options)
+    if len(named) > 1:
+        return None, "the answer names several options"
+    if not named:
+        return None, "the answer names no option"
+    (index,) = named
+    own = set(words(options[index]))
+    negated = any(word in NEGATIONS and word not in own for word in words(answer.replace("'", "").replace("’", "")))
+    if negated and _by_text(first, options) != index:
+        return None, "the answer is a negation"
+    return index, ""
+
+
+def _mentions(answer: str, options: Sequence[str]) -> set[int]:
+    """Options whose words or letter occur in the answer; words inside a longer option that also occurs do not count for the shorter."""
+    left = f" {' '.join(words(answer))} "
+    named = set()
+    texts = sorted(((" ".join(words(option)), index) for index, option in enumerate(options)), key=lambda pair: -len(pair[0]))
+    for text, index in texts:
+        # A lone letter is no mention: "a" is an article. Letters are looked for below, in the forms that mean a letter.
+        if (len(text) > 1 or text.isdigit()) and f" {text} " in left:
+            named.add(index)
+            left = left.replace(f" {text} ", " | ")
+    inside = {word for index in named for word in options[index].split()}
+    letters = {LETTERS.index(letter.upper()) for letter in _letters(answer, options) if letter not in inside}
+    return named | {index for index in letters if index < len(options)}
+
+
+def _letters(answer: str, options: Sequence[str]) -> list[str]:
+    """Letters that mean an option rather than a word: (B), option b, a lone B anywhere, a lone A or I in a list or at the end.
+
+    Where options hold lone letters themselves ("vitamin C"), a lone letter in a sentence may be such a word: only (B) counts.
+    """
+    if any(_LONE_CAPITAL.search(option) for option in options):
+        return _BRACKETED_LETTER.findall(answer)
+    named = [next(filter(None, groups)) for groups in _LETTER_NAMED.findall(answer)]
+    return named + _LETTER_LISTED.findall(answer) + _ENDS_WITH_LETTER.findall(answer)
+
+
+def _exactly(text: str) -> str:
+    return text.strip()
+
+
+def _trimmed(text: str) -> str:
+    """Without brackets, quotes and full stops around it: signs such as -, + and % stay."""
+    return spaced(text).strip(" .,;:!?\"'`*()[]{}“”‘’").strip()
+
+
+def _joined_words(text: str) -> str:
+    """Words and numbers only, signs of numbers kept: "-5" is not "5"."""
+    return " ".join(re.findall(r"(?<!\w)[-+](?=\d)|[^\W_]+(?:\.\d+)*|%|\+|#", spaced(text)))
+
+
+def _without_article(text: str) -> str:
+    """Words after one leading article. "A red ball" loses its A here and "A. red ball" does not: there it is a letter."""
+    return " ".join(words(re.sub(r"^(?:a|an|the) ", "", _trimmed(text))))

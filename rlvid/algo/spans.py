@@ -1,0 +1,183 @@
+"""The span of time in a model's answer, alone or beside the words of a grounded answer [D].
+
+As everywhere in reading answers: `(value, "")` or `(None, reason)`, never an exception.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from rlvid.algo.answers import bare, json_value, json_words
+from rlvid.types import Span
+
+_UNIT = r"(?P<unit>hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|ms)(?![^\W\d_])\.?"
+_CLOCK = r"(?P<clock>\d{1,4}:\d{1,2}(?::\d{1,2})?(?:\.\d{1,9}|(?<=:\d\d),\d{3}(?![\d:]))?)(?![\d:])"
+# A time starts after no letter or digit, or after the unit of a larger part: the 05 of 1m05s.
+_TIME_START = r"(?P<minus>-)?(?:(?<![\w.:])|(?<=\d[hm])|(?<=\dmin))"
+_SECONDS = r"(?P<first>\d{1,9}(?:\.\d{1,20})?)(?!\d|[eE][-+]?\d)"
+_TIME = re.compile(rf"{_TIME_START}(?:{_CLOCK}|{_SECONDS})(?: ?{_UNIT})?", re.IGNORECASE)
+_SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_JOIN = re.compile(r" ?(?:and )?")
+_STARTS = ("start", "start_s", "start_time", "begin", "from")
+_ENDS = ("end", "end_s", "end_time", "stop", "to")
+_SPANS = ("span", "spans", "time", "times", "timestamp", "timestamps", "interval", "segment")
+
+_LABELS = r"(?:time|times|timestamps?|span|interval|segment|evidence|period|range|start(?:s|ing)?|when)"
+_BEFORE_A_SPAN = re.compile(rf"(?:^|(?<=[\s,;:.(\[|]))(?:(?:from|between|at|during|over|in|within)(?: the)?(?: {_LABELS})?|{_LABELS})\Z", re.IGNORECASE)
+_ONLY_CONNECTIVES = re.compile(
+    rf"(?:\s|\b(?:and|it|this|that|the|is|was|are|can|be|seen|shown|visible|happens?|occurs?|appears?|lasts|video|clip|around|about|{_LABELS})\b)*",
+    re.IGNORECASE,
+)
+_MARKS = " ,;:.-–—|/=([{<~"
+
+Timed = tuple[float, int, int]
+"""Seconds, and where the time begins and ends in the text."""
+
+
+def span(answer: str) -> tuple[Span | None, str]:
+    """(start, end) in seconds: `65 - 80`, `1:05 to 1:20`, `01:02:03.5`, `from 65 s to 80 s`, `1m05s-1m20s`, [65, 80], {"start": 65, "end": 80}."""
+    answer = bare(answer)
+    data = json_value(answer)
+    if data is not None:
+        return _json_span(data)
+    times, reason = _times(answer)
+    if reason:
+        return None, reason
+    if len(times) != 2:
+        return None, f"a start and an end are needed, found {len(times)} time(s)"
+    return _ordered(times[0][0], times[1][0])
+
+
+def answer_and_span(answer: str) -> tuple[str, Span | None, str]:
+    """A grounded answer in one reply -> (its words, its span or None, why there is no span).
+
+    `red, from 2.0 to 4.0` | `red 2 to 4` | `from 2 to 4 s: red` | {"answer": "red", "start": 2, "end": 4}. The last two times are the span, so that
+    the words may hold numbers themselves.
+    """
+    answer = bare(answer)
+    data = json_value(answer)
+    if isinstance(data, dict):
+        found, reason = _json_span(data)
+        return json_words(data), found, reason
+    times, reason = _times(answer)
+    if reason or len(times) < 2:
+        return answer, None, reason or f"a start and an end are needed, found {len(times)} time(s)"
+    (start_s, begins, _), (end_s, _, ends) = times[-2], times[-1]
+    found, reason = _ordered(start_s, end_s)
+    return _around(answer[:begins], answer[ends:]), found, reason
+
+
+def _times(text: str) -> tuple[list[Timed], str]:
+    """Every time in the text in order; a reason instead when one of them is no time (`1:75`, `-5`)."""
+    found: list[Timed] = []
+    units: list[str] = []
+    for match in _TIME.finditer(text):
+        if match["minus"] and _is_sign(text, match.start(), bool(found)):
+            return [], "a time is negative"
+        value = _clock_seconds(match["clock"]) if match["clock"] else float(match["first"])
+        if value is None:
+            return [], f"{match['clock']} is not a time"
+        unit = "" if match["clock"] else _unit_of(match["unit"])
+        if found and _continues(units[-1], unit, text[found[-1][2] : match.start()]):
+            found[-1] = (found[-1][0] + value * _SECONDS_OF[unit or "s"], found[-1][1], match.end())
+            units[-1] = unit or "s"
+            continue
+        found.append((value * _SECONDS_OF[unit or "s"], match.start(), match.end()))
+        units.append("clock" if match["clock"] else unit)
+    return _shared_unit(found, units), ""
+
+
+def _is_sign(text: str, at: int, after_a_time: bool) -> bool:
+    """Whether this dash is a minus (-5 to 80) and not the dash of a range (65 -80)."""
+    return not after_a_time or text[:at].rstrip().endswith(("to", "and", ",", "(", "["))
+
+
+def _clock_seconds(clock: str) -> float | None:
+    *larger, seconds = clock.replace(",", ".").split(":")
+    parts = [float(part) for part in (*larger, seconds)]
+    if any(part >= 60 for part in parts[1:]):
+        return None
+    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+
+
+def _unit_of(unit: str | None) -> str:
+    return "" if not unit else "ms" if unit.lower() == "ms" else unit[0].lower()
+
+
+def _continues(before: str, unit: str, between: str) -> bool:
+    """`1 min 5 s`, `1m05`: a smaller unit right after a larger one belongs to the same time."""
+    smaller = {"h": ("m", "s", ""), "m": ("s", "")}.get(before, ())
+    return unit in smaller and bool(_JOIN.fullmatch(between)) and (unit != "" or between == "")
+
+
+def _shared_unit(found: list[Timed], units: list[str]) -> list[Timed]:
+    """`1 to 2 minutes`: a first number without a unit has the unit of the second."""
+    if len(found) >= 2 and units[-2] == "" and units[-1] in ("h", "m", "ms"):
+        value, begins, ends = found[-2]
+        found[-2] = (value * _SECONDS_OF[units[-1]], begins, ends)
+    return found
+
+
+def _ordered(start_s: float, end_s: float) -> tuple[Span | None, str]:
+    if not (math.isfinite(start_s) and math.isfinite(end_s)) or start_s < 0:
+        return None, "a time is negative or not a number"
+    return ((start_s, end_s), "") if end_s >= start_s else (None, "the end lies before the start")
+
+
+def _json_span(data: Any) -> tuple[Span | None, str]:
+    pair = _json_pair(data)
+    if pair is None:
+        return None, "no start and end in the JSON"
+    seconds = [_json_seconds(value) for value in pair]
+    if seconds[0] is None or seconds[1] is None:
+        return None, "a time in the JSON is not a number"
+    return _ordered(seconds[0], seconds[1])
+
+
+def _json_pair(data: Any) -> tuple[Any, Any] | None:
+    """The two values that stand for start and end."""
+    if isinstance(data, dict):
+        lower = {str(key).lower(): value for key, value in data.items()}
+        start, end = (next((lower[key] for key in keys if key in lower), None) for keys in (_STARTS, _ENDS))
+        if start is not None and end is not None:
+            return start, end
+        inner = next((lower[key] for key in _SPANS if key in lower), None)
+        return _json_pair(inner) if isinstance(inner, (dict, list)) else _text_pair(inner)
+    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], (dict, list)):
+        return _json_pair(data[0])
+    return (data[0], data[1]) if isinstance(data, list) and len(data) == 2 else None
+
+
+def _text_pair(value: Any) -> tuple[Any, Any] | None:
+    return span(value)[0] if isinstance(value, str) and not value.lstrip().startswith(("{", "[")) else None
+
+
+def _json_seconds(value: Any) -> float | None:
+    if isinstance(value, str):
+        times, _ = _times(bare(value))
+        return times[0][0] if len(times) == 1 else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _around(before: str, after: str) -> str:
+    """The answer's words: what stands before the span without the words that lead to it, else what stands after it."""
+    return _led_up_to(before) or bare(after.lstrip(" ,;:.-–—|/=)]}>~"))
+
+
+def _led_up_to(before: str) -> str:
+    """`red, from` -> `red`, `red. It is visible between` -> `red`. Only words that stand last go, so "turn it on" keeps its on."""
+    for _ in range(3):
+        kept = _BEFORE_A_SPAN.sub("", before.rstrip(_MARKS)).rstrip(_MARKS)
+        last = max(kept.rfind(mark) for mark in ",;:.(")
+        kept = kept[: last + 1].rstrip(_MARKS) if _ONLY_CONNECTIVES.fullmatch(kept, last + 1) else kept
+        if kept == before:
+            break
+        before = kept
+    return bare(before)

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+
+from rlvid.algo.loss import LossOptions, k3_kl, policy_loss, token_weights
+
+
+def loss_of(logprobs, old, sampler, advantages, weights=None, sequence=None, reference=None, **options):
+    n = len(logprobs)
+    return policy_loss(
+        torch.tensor(logprobs, requires_grad=True),
+        old_logprobs_A=torch.tensor(old),
+        sampler_logprobs_A=torch.tensor(sampler),
+        advantages_A=torch.tensor(advantages),
+        weights_A=torch.tensor(weights or [1 / n] * n),
+        sequence_A=torch.tensor(sequence or [0] * n),
+        options=LossOptions(**options),
+        reference_logprobs_A=None if reference is None else torch.tensor(reference),
+    )
+
+
+def test_first_update_is_the_plain_policy_gradient():
+    logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
+    loss, _ = policy_loss(
+        logprobs,
+        old_logprobs_A=logprobs.detach(),
+        sampler_logprobs_A=logprobs.detach(),
+        advantages_A=torch.tensor([1.0, -3.0]),
+        weights_A=torch.tensor([0.5, 0.5]),
+        sequence_A=torch.tensor([0, 1]),
+        options=LossOptions(),
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(1.0)
+    assert logprobs.grad.tolist() == pytest.approx([-0.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "expected"),
+    [
+        (math.log(1.5), 1.0, 1.28),  # clip-higher
+        (math.log(1.5), -1.0, -1.5),  # a bad answer made likelier is not clipped
+        (math.log(0.5), -1.0, -0.8),
+        (math.log(0.5), 1.0, 0.5),
+        (math.log(1.1), 2.0, 2.2),
+    ],
+)
+def test_asymmetric_clip(log_ratio, advantage, expected):
+    loss, _ = loss_of([-1.0 + log_ratio], [-1.0], [-1.0], [advantage])
+    assert loss.item() == pytest.approx(-expected, rel=1e-5)
+
+
+def test_importance_is_truncated():
+    loss, _ = loss_of([-1.0, -1.0], [-1.0, -1.0], [-3.0, -1.5], [1.0, 1.0])
+    assert loss.item() == pytest.approx(-(2.0 + math.exp(0.5)) / 2, rel=1e-5)
+
+
+def test_sequence_ratio_is_the_geometric_mean():
+    loss, _ = loss_of([-1.1, -0.9, -2.0], [-1.0, -1.0, -1.9], [-1.0, -1.0, -1.9], [1.0, 1.0, 1.0], sequence=[0, 0, 1], ratio="sequence")
+    assert loss.item() == pytest.approx(-(1 + 1 + math.exp(-0.1)) / 3, rel=1e-5)
+
+
+def test_kl_is_k3():
+    assert k3_kl(torch.tensor([-1.0]), torch.tensor([-1.5])).item() == pytest.approx(math.exp(-0.5) + 0.5 - 1, rel=1e-6)
+    with_kl, sums = loss_of([-1.0], [-1.0], [-1.0], [0.0], reference=[-1.5], kl_coef=0.1)
+    assert with_kl.item() == pytest.approx(0.1 * sums["loss/kl"].item(), rel=1e-6)
+
+
+def test_token_weights():
+    assert token_weights([2, 6], "token", 10) == [1 / 8, 1 / 8]
+    assert token_weights([2, 6], "sequence", 10) == [1 / 4, 1 / 12]
+    assert token_weights([2, 6], "constant", 10) == [1 / 20, 1 / 20]

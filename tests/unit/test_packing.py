@@ -1,0 +1,139 @@
+"""One forward for a prompt and all its answers is exactly the separate forwards, for both model families."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
+
+from rlvid.data.prompts import chat_prompt
+from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks
+from rlvid.sync.tokens import media_token_ids, token_digest
+from rlvid.types import TrainingPrompt, VariantSpec
+from rlvid.variants.build import video_metadata
+
+CORPUS = ["What colour is it? red green blue yellow", "When is it seen? 1 to 2", "<think>at 3</think><answer>red</answer>"] * 20
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def tiny(request, tmp_path_factory):
+    folder = build_tiny_model(tmp_path_factory.mktemp(request.param), CORPUS, family=request.param)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    processor = AutoProcessor.from_pretrained(folder)
+    return model, processor, FRAME_SIZE[request.param]
+
+
+def make_prompt(processor, size, *, seed, answers, frames=4):
+    rng = np.random.default_rng(seed)
+    spec = VariantSpec("uniform", tuple(np.sort(rng.uniform(0, 9, frames)).round(3).tolist()), None, size, 0)
+    video = rng.integers(0, 255, (frames, *size, 3), dtype=np.uint8)
+    text = chat_prompt(processor, f"What colour is it? {seed}")
+    metadata = video_metadata(spec)
+    ids = processor(
+        text=[text],
+        videos=[video],
+        video_metadata=[VideoMetadata(**{k: v for k, v in metadata.items() if k != "do_sample_frames"})],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )["input_ids"][0].tolist()
+    forbidden = set(media_token_ids(processor.tokenizer))
+    words = [token for token in range(20, len(processor.tokenizer)) if token not in forbidden]
+    tokens = tuple(tuple(rng.choice(words, length).tolist()) for length in answers)
+    logprobs = tuple(tuple((-rng.random(length)).tolist()) for length in answers)
+    advantages = tuple(rng.normal(size=len(answers)).tolist())
+    return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, tuple(1 / 20 for _ in answers))
+
+
+def per_answer(model, processor, prompt):
+    """Log-probs of every answer by its own plain forward: full logits, no mask, no packing."""
+    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, prompt.frames)
+    forbidden = list(media_token_ids(processor.tokenizer))
+    after = int(positions.max()) + 1
+    out = []
+    for tokens in prompt.tokens_MN:
+        answer = torch.tensor(tokens)
+        all_positions = torch.cat([positions, (after + torch.arange(len(answer))).expand(3, -1)], 1)
+        logits = model(input_ids=torch.cat([ids, answer])[None], position_ids=all_positions[:, None], use_cache=False, **pixels).logits[0].float()
+        logits[:, forbidden] = float("-inf")
+        out.append(torch.log_softmax(logits[len(ids) - 1 : -1], -1).gather(-1, answer[:, None])[:, 0])
+    return torch.cat(out)
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_loss_and_gradients_equal_separate_forwards(tiny):
+    model, processor, size = tiny
+    prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), make_prompt(processor, size, seed=2, answers=(4, 2), frames=6)]
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0)
+
+    model.zero_grad()
+    batch = pack(prompts, processor, model.config)
+    packed = wrapped(batch)
+    (packed * batch.advantages_A).sum().backward()
+    packed_gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model.zero_grad()
+    separate = torch.cat([per_answer(model, processor, prompt) for prompt in prompts])
+    (separate * batch.advantages_A).sum().backward()
+
+    assert relative(packed, separate) < 1e-5
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.norm() > 1e-6:
+            assert relative(packed_gradients[name], parameter.grad) < 1e-5, name
+    assert any("visual" in name for name in packed_gradients)
+
+
+def test_chunks_do_not_matter(tiny):
+    model, processor, size = tiny
+    batch = pack([make_prompt(processor, size, seed=3, answers=(7, 6))], processor, model.config)
+    forbidden = media_token_ids(processor.tokenizer)
+    one, many = (AnswerLogProbs(model, chunk=chunk, forbidden=forbidden, temperature=0.7)(batch) for chunk in (100, 3))
+    assert torch.allclose(one, many, atol=1e-6)
+
+
+def test_forbidden_tokens_have_no_probability(tiny):
+    model, processor, size = tiny
+    prompt = make_prompt(processor, size, seed=4, answers=(2,))
+    forbidden = media_token_ids(processor.tokenizer)
+    batch = pack([dataclasses.replace(prompt, tokens_MN=((forbidden[0], forbidden[1]),))], processor, model.config)
+    assert torch.isneginf(AnswerLogProbs(model, chunk=10, forbidden=forbidden, temperature=1.0)(batch)).all()
+
+
+def test_a_prompt_that_differs_from_the_engines_is_refused(tiny):
+    model, processor, size = tiny
+    prompt = dataclasses.replace(make_prompt(processor, size, seed=5, answers=(2,)), prompt_digest="0" * 16)
+    with pytest.raises(ValueError, match="the engine's prompt and the learner's differ"):
+        pack([prompt], processor, model.config)
+
+
+def test_positions_equal_transformers_where_it_is_right(tiny):
+    model, processor, size = tiny
+    prompt = make_prompt(processor, size, seed=6, answers=(2,))
+    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, prompt.frames)
+    types = (ids == model.config.video_token_id).int() * 2
+    theirs, _ = model.model.get_rope_index(ids[None], mm_token_type_ids=types[None], video_grid_thw=pixels["video_grid_thw"], second_per_grid_ts=None)
+    if model.config.model_type == "qwen3_vl":
+        assert torch.equal(positions, theirs[:, 0])
+    else:
+        video = ids == model.config.video_token_id
+        assert torch.equal(positions[1:, video], theirs[1:, 0, video])  # height and width; time and what follows is where transformers departs
+
+
+def test_budget_and_ranks(tiny):
+    _, processor, size = tiny
+    prompts = [make_prompt(processor, size, seed=seed, answers=(3,) * (1 + seed % 4)) for seed in range(9)]
+    longest = max(prompt.length for prompt in prompts)
+    for budget in (1, longest, 3 * longest, 10**6):
+        batches = split_by_budget(prompts, budget)
+        assert [prompt for batch in batches for prompt in batch] == prompts
+        assert all(len(batch) == 1 or sum(p.length for p in batch) <= budget for batch in batches)
+    shares = spread_over_ranks(prompts, 4, 2 * longest)
+    assert len({len(share) for share in shares}) == 1
+    real = [prompt for share in shares for batch in share for prompt in batch if any(prompt.weights_M)]
+    assert sorted(map(id, real)) == sorted(map(id, prompts))
