@@ -109,7 +109,7 @@ PY
 total=$(grep -c '^[^#]*==' "$requirements")
 watch_packages() {
   local folders=(.venv/lib/python3*/site-packages)
-  while sleep 10; do
+  while sleep 10 >/dev/null 2>&1; do # a sleep that outlives an interrupted run must not hold its output open
     say "  $(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' ! -name 'pip-*' ! -name 'rlvid-*' 2>/dev/null | wc -l) of $total packages after ${SECONDS} s"
   done
 }
@@ -120,7 +120,7 @@ run_pip() {
   "$python" -m pip --disable-pip-version-check --no-input install --no-deps --progress-bar off "$@" >"$log" 2>&1
 }
 
-pip_trouble() { grep -E '^ *(ERROR|error)' "$log" | head -n 3 >&2 || tail -n 5 "$log" >&2; }
+pip_trouble() { grep '^ERROR' "$log" | tail -n 1 >&2 || tail -n 5 "$log" >&2; }
 
 where=()
 if [ -d "${RLVID_TORCH_INDEX:-}" ]; then

@@ -247,12 +247,16 @@ def _ray() -> Check:
         return Check("ray cluster", "ok", "RAY_ADDRESS is not set: a run starts a Ray of its own here, or set cluster.address")
     if address in ("auto", "local"):
         return Check("ray cluster", "ok", f"RAY_ADDRESS={address}")
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
-    where = f"{parts.hostname}:{parts.port}"  # without a user name or password
-    if not parts.hostname or not parts.port:
-        return Check("ray cluster", "fail", "RAY_ADDRESS is not host:port", "set it to the head node's address, for example head:6379")
     try:
-        with socket.create_connection((parts.hostname, parts.port), timeout=3):
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        return Check("ray cluster", "fail", "RAY_ADDRESS is not host:port", "set it to the head node's address, for example head:6379")
+    where = f"{host}:{port}"  # without a user name or password
+    try:
+        with socket.create_connection((host, port), timeout=3):
             return Check("ray cluster", "ok", f"{where} answers")
     except OSError as error:
         return Check("ray cluster", "fail", f"{where} does not answer: {_one_line(error)}", "start the head node (ray start --head), or unset RAY_ADDRESS")

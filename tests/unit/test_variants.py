@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from clips import make
+from tests.unit.clips import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

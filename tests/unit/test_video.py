@@ -8,7 +8,7 @@ import os
 import av
 import numpy as np
 import pytest
-from clips import make
+from tests.unit.clips import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
