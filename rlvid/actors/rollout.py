@@ -141,6 +141,10 @@ class RolloutActor:
         await self.engine.check_health()
         return self.version
 
+    async def pid(self) -> int:
+        """The actor's process; the engine's is its child."""
+        return os.getpid()
+
     async def stop(self) -> None:
         """End the engine process."""
         if self.engine is not None:

@@ -1,0 +1,83 @@
+"""Weights reach the engines, caches do not lie, and a dead engine is replaced: on one open session."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from rlvid.config import load
+from rlvid.data.questions import iter_questions
+from rlvid.session import SyncError, open_session
+from tests.integration.conftest import CONFIG, small_overrides
+
+
+@pytest.fixture(scope="module")
+def session(world, tmp_path_factory):
+    config = load(CONFIG, [*small_overrides(world, tmp_path_factory.mktemp("runs")), "rollout.engines=2", "rollout.threads=1", "learner.threads=1"])
+    with open_session(config) as opened:
+        opened.verify(opened.learner.checksum())
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def questions(world):
+    return list(iter_questions(world.eval))[:8]
+
+
+def greedy(session, questions):
+    collected = session.wait(session.sampler.collect(questions, step=0, kinds=("uniform",), answers=1, greedy=True))
+    return [group.rollouts_KM[0][0].tokens for group in collected.groups]
+
+
+def sampled(session, questions, step):
+    return session.wait(session.sampler.collect(questions, step=step, kinds=("uniform", "random_crop"), answers=4)).groups
+
+
+def test_engines_answer_alike_and_repeatably(session, questions):
+    assert greedy(session, questions) == greedy(session, questions)
+
+
+def test_a_sync_of_unchanged_weights_changes_no_answer(session, questions):
+    before = greedy(session, questions)
+    session.sync(1)
+    assert greedy(session, questions) == before
+
+
+def test_a_policy_changed_by_hand_changes_greedy_answers(session, questions):
+    """The same videos stand in the engines' caches: stale vision embeddings or keys would keep the old answers."""
+    before, old = greedy(session, questions), session.learner.checksum()
+    session.learner.perturb(0.3)
+    session.sync(2)
+    changed = greedy(session, questions)
+    assert session.learner.checksum() != old
+    assert sum(a != b for a, b in zip(before, changed, strict=True)) >= len(questions) // 2
+    assert {rollout.policy_version for group in sampled(session, questions[:2], 1) for row in group.rollouts_KM for rollout in row} == {2}
+
+
+def test_a_wrong_checksum_is_noticed(session):
+    with pytest.raises(SyncError, match="the learner sent 0000"):
+        session.verify("0" * 16)
+
+
+def test_killed_engines_are_replaced_and_their_work_replayed(session, questions):
+    """SIGKILL to an engine process, then to an actor, each while it works: the same seeds give the same slots, each once."""
+    import ray
+
+    expected = sampled(session, questions, 7)
+    for victim in (lambda pid: psutil.Process(pid).children(recursive=True)[-1].pid, lambda pid: pid):
+        pid = ray.get(session.rollouts.handles[0].pid.remote(), timeout=60)
+        target = victim(pid)
+        restarts = session.rollouts.restarts
+        session.loop.call_soon_threadsafe(session.loop.call_later, 0.2, os.kill, target, signal.SIGKILL)
+        again = sampled(session, questions * 3, 7)
+        assert session.rollouts.restarts == restarts + 1
+        assert len(again) == 3 * len(questions)
+        for group, reference in zip(again, expected * 3, strict=True):
+            assert [[r.seed for r in row] for row in group.rollouts_KM] == [[r.seed for r in row] for row in reference.rollouts_KM]
+        same = sum(g.rollouts_KM == e.rollouts_KM for g, e in zip(again, expected * 3, strict=True))
+        texts = sum([[r.text for r in row] for row in g.rollouts_KM] == [[r.text for r in row] for row in e.rollouts_KM] for g, e in zip(again, expected * 3, strict=True))
+        assert texts >= 0.9 * len(again), (texts, same)
+        session.verify(session.learner.checksum())
