@@ -16,5 +16,4 @@ cat <<TEXT
 The run is in $folder:
   metrics.jsonl  one row a step      rollouts/  every answer with its reward and advantage
   export/        the trained model   wandb/     the same metrics for wandb
-Look at it with:  .venv/bin/rlvid report $folder
 TEXT

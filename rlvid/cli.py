@@ -15,7 +15,9 @@ from rich.table import Table
 
 from rlvid.config import Config, ConfigError, load
 
-app = typer.Typer(help="Reinforcement learning that teaches video-language models to answer questions about videos.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Reinforcement learning that teaches video-language models to answer questions about videos.", no_args_is_help=True, add_completion=False
+)
 data_app = typer.Typer(help="Question files: make, check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -143,7 +145,9 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
 
 def main() -> None:
     """Entry point: turns exceptions into exit codes and one clear line."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)]
+    )
     logging.getLogger("rlvid").setLevel(logging.INFO)
     try:
         app()

@@ -155,7 +155,9 @@ class RolloutConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> RolloutConfig:
         if self.answers > self.max_sequences:
-            raise ValueError(f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers")
+            raise ValueError(
+                f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers"
+            )
         if self.max_tokens >= self.max_model_len:
             raise ValueError(f"rollout.max_tokens ({self.max_tokens}) leaves no room for a prompt in rollout.max_model_len ({self.max_model_len})")
         if self.num_gpus and self.num_gpus != self.tensor_parallel:
@@ -372,7 +374,7 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}:{place} is not YAML: {getattr(error, 'problem', error)}") from None
+        raise ConfigError(f"{path}:{place} is not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must be a mapping of sections such as run, model, data")
     return tree

@@ -37,7 +37,9 @@ class Feed:
     def sample(self, step: int) -> list[Group]:
         """Q groups for this step (fewer only when zero-signal groups were dropped and refills ran out, never none)."""
         started = time.perf_counter()
-        wanted, kept, dropped, refills = self.config.data.questions_per_step, [], [], 0
+        wanted, refills = self.config.data.questions_per_step, 0
+        kept: list[Group] = []
+        dropped: list[Group] = []
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0}
         while len(kept) < wanted:
             groups = self._collect(wanted - len(kept), step)
@@ -92,9 +94,8 @@ class Feed:
         self.bad_in_a_row += 1
         log.warning("quarantined %s: %s", result.question_id, result.reason)
         if self.bad_in_a_row >= self.config.data.max_bad_in_a_row:
-            raise TooManyBadVideos(
-                f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; run `rlvid data check {self.config.data.train}` (or raise data.max_bad_in_a_row)"
-            )
+            advice = f"run `rlvid data check {self.config.data.train}` (or raise data.max_bad_in_a_row)"
+            raise TooManyBadVideos(f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; {advice}")
 
     def _peek(self, count: int) -> list[Any]:
         state = self.stream.state()

@@ -53,7 +53,9 @@ class Journal:
             self._show(step, metrics)
         self.clock = time.perf_counter()
 
-    def step(self, step: int, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]], metrics: Mapping[str, float]) -> None:
+    def step(
+        self, step: int, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]], metrics: Mapping[str, float]
+    ) -> None:
         """Dump the step's slots, then write its row."""
         if self.config.run.dump_rollouts:
             write_step(self.folder / "rollouts", step, groups, rewards, advantages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ def connect(config: Config) -> None:
     import ray
 
     own = {} if address else _own_ray(config)
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
 
 
 def _own_ray(config: Config) -> dict[str, Any]:

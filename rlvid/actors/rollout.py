@@ -13,7 +13,6 @@ from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
 
-
 CPU_BLOCK_TOKENS = 32
 """Key-value block on CPU. vLLM's 128 is longer than a tiny model's prompt, which then could not be shared among its answers."""
 
@@ -159,7 +158,7 @@ def engine_arguments(config: Config) -> Any:
     rollout = config.rollout
     return AsyncEngineArgs(
         model=config.model.path,
-        dtype=config.dtype,
+        dtype=config.dtype,  # type: ignore[arg-type]
         max_model_len=rollout.max_model_len,
         max_num_seqs=rollout.max_sequences,
         max_num_batched_tokens=max(rollout.max_model_len, 4096),

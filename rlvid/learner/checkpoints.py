@@ -64,5 +64,6 @@ def fingerprint(config: Config) -> dict[str, Any]:
 def check_same_run(config: Config, state: dict[str, Any]) -> None:
     """Raise ConfigError when the resumed run's settings do not fit the checkpoint."""
     for key, value in fingerprint(config).items():
-        if state["fingerprint"].get(key) != value:
-            raise ConfigError(f"{key} is {value!r}, but the checkpoint of run {config.run.name} was made with {state['fingerprint'].get(key)!r}: set it back, or choose another run.name")
+        before = state["fingerprint"].get(key)
+        if before != value:
+            raise ConfigError(f"{key} is {value!r}, but run {config.run.name} was made with {before!r}: set it back, or choose another run.name")

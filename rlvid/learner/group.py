@@ -16,7 +16,12 @@ class LearnerError(RuntimeError):
 
 def learner_environment(config: Config) -> dict[str, str]:
     """Environment of a rank's process, set before torch is imported."""
-    return {"OMP_NUM_THREADS": str(config.learner.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cuda" if config.on_gpu else "cpu"}
+    return {
+        "OMP_NUM_THREADS": str(config.learner.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR": "cuda" if config.on_gpu else "cpu",
+    }
 
 
 class LearnerGroup:

@@ -119,7 +119,9 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
     )
 
 
-def encode_prompt(prompt: TrainingPrompt, processor: Any, config: Any, frames_THWC: np.ndarray) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
+def encode_prompt(
+    prompt: TrainingPrompt, processor: Any, config: Any, frames_THWC: np.ndarray
+) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
     """((input_ids [P], position_ids [3, P]), {pixel_values_videos, video_grid_thw}) by the checkpoint's own processor."""
     from transformers.video_utils import VideoMetadata
 
@@ -127,7 +129,9 @@ def encode_prompt(prompt: TrainingPrompt, processor: Any, config: Any, frames_TH
     encoded = processor(text=[prompt.prompt], videos=[frames_THWC], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
     ids = encoded["input_ids"][0]
     if token_digest(ids.tolist()) != prompt.prompt_digest:
-        raise ValueError(f"the engine's prompt and the learner's differ ({prompt.prompt_tokens} against {len(ids)} tokens): the checkpoint's processor is not the engine's")
+        raise ValueError(
+            f"the engine's prompt and the learner's differ ({prompt.prompt_tokens} against {len(ids)} tokens): the checkpoint's processor is not the engine's"
+        )
     seconds = encoded.get("second_per_grid_ts")
     seconds_list = [float(value) for value in seconds] if seconds is not None else None
     positions = position_ids(config, ids.tolist(), encoded["video_grid_thw"].tolist(), seconds_list)

@@ -86,7 +86,11 @@ class Rank:
         if self.config.model.freeze_vision:
             model.model.visual.requires_grad_(False)
         self.model_config = model.config
-        options = {"chunk": self.config.learner.logprob_chunk, "forbidden": media_token_ids(self.processor.tokenizer), "temperature": self.config.rollout.temperature}
+        options: dict[str, Any] = {
+            "chunk": self.config.learner.logprob_chunk,
+            "forbidden": media_token_ids(self.processor.tokenizer),
+            "temperature": self.config.rollout.temperature,
+        }
         self.module = AnswerLogProbs(model, **options)
         self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
 

@@ -1,83 +1,13 @@
-"""What a step measured: values collected by reduction, one JSON row a step on disk.
-
-`Meter` is filled while the step runs and gives the row; `MetricsFile` keeps the rows. A row holds plain numbers or null.
-"""
+"""metrics.jsonl: one JSON row a step on disk. A row holds plain numbers or null."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-Reduction = Literal["mean", "sum", "max", "last"]
-Row = dict[str, float | None]
-"""Metric name -> value; None where there is no finite value."""
-
-
-class Meter:
-    """Collects named values within one step. A name has one reduction, fixed by its first use.
-
-    Not for several threads at once: each thread fills its own and `update`s the step's at the end.
-    """
-
-    def __init__(self) -> None:
-        self._reduction: dict[str, Reduction] = {}
-        self._value: dict[str, float] = {}
-        self._weight: dict[str, float] = {}
-
-    def mean(self, name: str, value: float, weight: float = 1.0) -> None:
-        """Weighted mean of the step's values; None when all weights are 0."""
-        self._claim(name, "mean")
-        if weight:
-            self._value[name] = self._value.get(name, 0.0) + float(value) * weight
-            self._weight[name] = self._weight.get(name, 0.0) + weight
-
-    def sum(self, name: str, value: float) -> None:
-        self._claim(name, "sum")
-        self._value[name] = self._value.get(name, 0.0) + float(value)
-
-    def max(self, name: str, value: float) -> None:
-        self._claim(name, "max")
-        self._value[name] = max(self._value.get(name, -math.inf), float(value))
-
-    def last(self, name: str, value: float) -> None:
-        self._claim(name, "last")
-        self._value[name] = float(value)
-
-    def update(self, values: Mapping[str, float | None], reduction: Reduction = "last") -> None:
-        """Take in a whole row. None is passed over."""
-        for name, value in values.items():
-            if value is not None:
-                getattr(self, reduction)(name, value)
-
-    @contextmanager
-    def time(self, name: str) -> Iterator[None]:
-        """Adds the seconds that the block took."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.sum(name, time.perf_counter() - start)
-
-    def row(self) -> Row:
-        """The step's row. The meter is empty afterwards; reductions stay fixed."""
-        row: Row = {}
-        for name in self._reduction:
-            if name not in self._value:
-                continue
-            row[name] = _finite(self._value[name] / self._weight[name] if self._reduction[name] == "mean" else self._value[name])
-        self._value.clear()
-        self._weight.clear()
-        return row
-
-    def _claim(self, name: str, reduction: Reduction) -> None:
-        known = self._reduction.setdefault(name, reduction)
-        assert known == reduction, f"metric {name} is reduced by {known} and by {reduction}"
+from typing import Any
 
 
 class MetricsFile:

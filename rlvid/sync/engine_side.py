@@ -92,7 +92,8 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
             names, dtypes, shapes, sizes = (list(column) for column in zip(*bucket, strict=True))
             packed = torch.empty(sum(sizes), dtype=torch.uint8)
             self.group.broadcast(packed, 0).wait()
-            self.model.load_weights(unpack_tensor(packed, names, shapes, dtypes, sizes))
+            model: Any = self.model
+            model.load_weights(unpack_tensor(packed, names, shapes, dtypes, sizes))
 
     def shutdown(self) -> None:
         self.group = None

@@ -153,7 +153,7 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
     """Connect this rank to the engines; all ranks call it, rank 0 sends."""
     client = EngineClient(engines, widths, config.sync.deadline_s)
     source = SummedSource(model)
-    where = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
+    where: dict[str, Any] = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
     trainer: TrainerWeightTransferEngine[Any]
     if config.transport == "gloo":
         info = GlooTrainerInitInfo(**where, bucket_bytes=config.sync.bucket_bytes, timeout_s=config.sync.deadline_s)

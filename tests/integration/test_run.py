@@ -7,17 +7,38 @@ import pytest
 import torch
 
 from rlvid.algo.advantages import joint_advantages, zero_signal
+from rlvid.algo.rewards import score
 from rlvid.config import load
 from rlvid.data.questions import iter_questions
-from rlvid.algo.rewards import score
 from rlvid.sync.tokens import media_token_ids
 from rlvid.variants.explore import derived_seed
 from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 
 STEPS = 3
-PROMISED = """step reward/mean reward/accuracy group/zero_signal_share group/zero_signal_share_text_only group/reward_std repair/share
-repair/success_share teacher/leak_share mismatch/mean_abs_dlogp mismatch/kl staleness/max sync/version driver/bytes time/step_s
-time/variants_s time/rollout_s time/teacher_s time/learn_s time/sync_s throughput/rollout_tokens_per_s memory/host_rss_bytes""".split()
+PROMISED = [
+    "step",
+    "reward/mean",
+    "reward/accuracy",
+    "group/zero_signal_share",
+    "group/zero_signal_share_text_only",
+    "group/reward_std",
+    "repair/share",
+    "repair/success_share",
+    "teacher/leak_share",
+    "mismatch/mean_abs_dlogp",
+    "mismatch/kl",
+    "staleness/max",
+    "sync/version",
+    "driver/bytes",
+    "time/step_s",
+    "time/variants_s",
+    "time/rollout_s",
+    "time/teacher_s",
+    "time/learn_s",
+    "time/sync_s",
+    "throughput/rollout_tokens_per_s",
+    "memory/host_rss_bytes",
+]
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,9 @@ def test_killed_engines_are_replaced_and_their_work_replayed(session, questions)
         for group, reference in zip(again, expected * 3, strict=True):
             assert [[r.seed for r in row] for row in group.rollouts_KM] == [[r.seed for r in row] for row in reference.rollouts_KM]
         same = sum(g.rollouts_KM == e.rollouts_KM for g, e in zip(again, expected * 3, strict=True))
-        texts = sum([[r.text for r in row] for row in g.rollouts_KM] == [[r.text for r in row] for row in e.rollouts_KM] for g, e in zip(again, expected * 3, strict=True))
+        texts = sum(
+            [[r.text for r in row] for row in g.rollouts_KM] == [[r.text for r in row] for row in e.rollouts_KM]
+            for g, e in zip(again, expected * 3, strict=True)
+        )
         assert texts >= 0.9 * len(again), (texts, same)
         session.verify(session.learner.checksum())

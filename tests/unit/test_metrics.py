@@ -7,39 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvid.observe.metrics import Meter, MetricsFile
+from rlvid.observe.metrics import MetricsFile
 
 
 def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_each_reduction() -> None:
-    meter = Meter()
-    for value in (1.0, 4.0, 2.0):
-        meter.mean("mean", value)
-        meter.sum("sum", value)
-        meter.max("max", value)
-        meter.last("last", value)
-    meter.mean("weighted", 1.0, weight=3)
-    meter.mean("weighted", 5.0, weight=1)
-    meter.mean("unweighted", 5.0, weight=0)
-    meter.max("nan", math.nan)
-    meter.update({"row": 3.0, "absent": None})
-    with meter.time("time/x_s"):
-        pass
-    row = meter.row()
-    assert 0 <= row.pop("time/x_s") < 1
-    assert row == {"mean": pytest.approx(7 / 3), "sum": 7.0, "max": 4.0, "last": 2.0, "weighted": 2.0, "nan": None, "row": 3.0}
-    assert meter.row() == {}
-
-
-def test_a_name_has_one_reduction() -> None:
-    meter = Meter()
-    meter.sum("a", 1)
-    meter.row()
-    with pytest.raises(AssertionError, match="a is reduced by sum and by mean"):
-        meter.mean("a", 1)
 
 
 def test_rows_hold_plain_json(tmp_path: Path) -> None:

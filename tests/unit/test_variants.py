@@ -10,7 +10,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from tests.unit.clips import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from rlvid.data.video import Clip, read_candidates, shown_size
 from rlvid.types import VariantSpec
 from rlvid.variants.build import GRID_QUANTUM_S, TICKS_PER_S, cut, rebuild, seconds_per_grid, video_metadata
 from rlvid.variants.explore import KINDS, derived_seed, explore, shown_frames
+from tests.unit.clips import make
 
 SIZE = (56, 84)
 

@@ -8,11 +8,11 @@ import os
 import av
 import numpy as np
 import pytest
-from tests.unit.clips import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvid.data.video import MAX_ASPECT, WORK_ZOOM, VideoError, nearest, read_at, read_candidates, resized, shown_size, work_size
+from tests.unit.clips import make
 
 
 def read(path, candidates=8, clip=None, max_pixels=100_352, factor=28):
