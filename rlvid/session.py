@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +42,7 @@ class Session:
     learner: LearnerGroup | None = None
     version: int = 0
     connected: list[Any] = field(default_factory=list)
+    sockets: str = ""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -111,8 +116,11 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
 
     rollout, variant, learner = ray.remote(RolloutActor), ray.remote(VariantActor), ray.remote(Rank)
 
+    sockets = os.path.join(tempfile.gettempdir(), f"rlvid-{secrets.token_hex(4)}")
+
     def make_rollout(number: int) -> Any:
-        options = places.at(places.rollout[number], num_cpus=config.rollout.num_cpus, num_gpus=config.rollout.num_gpus, env=rollout_environment(config))
+        needs = {"num_cpus": config.rollout.num_cpus, "num_gpus": config.rollout.num_gpus}
+        options = places.at(places.rollout[number], **needs, env=rollout_environment(config, sockets))
         return rollout.options(**options, max_concurrency=1000).remote(config, number)
 
     def make_variant(number: int) -> Any:
@@ -141,7 +149,7 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         max_restarts=config.rollout.max_restarts,
     )
     ranks = LearnerGroup(config, [make_rank(number) for number in range(config.learner.ranks)]) if with_learner else None
-    return Session(config, variants, rollouts, Sampler(config, variants, rollouts), ranks)
+    return Session(config, variants, rollouts, Sampler(config, variants, rollouts), ranks, sockets=sockets)
 
 
 def _start(session: Session) -> None:
@@ -167,3 +175,4 @@ def _stop(session: Session) -> None:
     if session.learner is not None:
         session.learner.stop()
     session.loop.call_soon_threadsafe(session.loop.stop)
+    shutil.rmtree(session.sockets, ignore_errors=True)  # of engines that were killed

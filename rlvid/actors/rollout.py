@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from typing import Any
 
@@ -17,8 +18,10 @@ CPU_BLOCK_TOKENS = 32
 """Key-value block on CPU. vLLM's 128 is longer than a tiny model's prompt, which then could not be shared among its answers."""
 
 
-def rollout_environment(config: Config) -> dict[str, str]:
-    """Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
+def rollout_environment(config: Config, sockets: str) -> dict[str, str]:
+    """`sockets`: a folder for the engine's sockets, which vLLM never deletes itself.
+
+    Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
     threads = str(config.rollout.threads)
     checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
     return checked_on_cpu | {
@@ -29,6 +32,7 @@ def rollout_environment(config: Config) -> dict[str, str]:
         "KMP_BLOCKTIME": "0",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_RPC_BASE_PATH": sockets,
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -52,6 +56,7 @@ class RolloutActor:
         from rlvid.sync.tokens import media_token_ids
 
         register()
+        os.makedirs(os.environ["VLLM_RPC_BASE_PATH"], exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(self.config.model.path)
         # A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on.
         self.forbidden = {token: -1e30 for token in media_token_ids(tokenizer)}
@@ -148,6 +153,7 @@ class RolloutActor:
         """End the engine process."""
         if self.engine is not None:
             self.engine.shutdown()
+        shutil.rmtree(os.environ["VLLM_RPC_BASE_PATH"], ignore_errors=True)
 
 
 def engine_arguments(config: Config) -> Any:
