@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from rlvid.config import Config, ConfigError, load
+from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
 
-app = typer.Typer(
-    help="Reinforcement learning that teaches video-language models to answer questions about videos.", no_args_is_help=True, add_completion=False
-)
+log = logging.getLogger("rlvid")
+
+MANUAL = """Reinforcement learning that teaches video-language models to answer questions about videos.
+
+First run: rlvid data quickstart, then rlvid train configs/quickstart.yaml
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
+"""
+
+app = typer.Typer(help=MANUAL, no_args_is_help=True, add_completion=False)
 data_app = typer.Typer(help="Question files: make, check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file, see configs/.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that replace the file's, as key.sub=value.", show_default=False)]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file; configs/ holds ready ones, rlvid/config.py says what each key means.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that replace the file's, such as learner.lr=1e-6. Default: none.", show_default=False)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"rlvid {version('rlvid')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)] = False) -> None:
+    pass
 
 
 @app.command()
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check config, questions and model, print what would run, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check config, questions and model folder, print the whole config, and stop. Default: train.")
+    ] = False,
 ) -> None:
     """Train a policy. A run of the same name goes on from its last whole checkpoint.
 
@@ -40,6 +64,7 @@ def train(
     if dry_run:
         print(settings.dump())
         return
+    _stay_offline_without_hub(settings.model.path)
     from rlvid import train as training
 
     folder = training.run(settings)
@@ -51,24 +76,31 @@ def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Hugging Face checkpoint folder, such as runs/NAME/export.")] = ...,  # type: ignore[assignment]
-    data: Annotated[Path | None, typer.Option("--data", help="Question file; default: the config's data.eval.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for metrics.json and predictions.jsonl; default: in the run folder.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Question file. Default: the config's data.eval.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for metrics.json and predictions.jsonl. Default: eval/CHECKPOINT in the run folder.")
+    ] = None,
 ) -> None:
     """Greedy answers to held-out questions, scored by task and source.
 
     Example: rlvid eval configs/quickstart.yaml --checkpoint runs/quickstart/export
     """
+    settings = load(config, overrides or [])
+    _check_eval_inputs(settings, checkpoint, data, out)
     from rlvid import evaluate as evaluation
 
-    settings = load(config, overrides or [])
-    _must_exist(checkpoint, "--checkpoint")
     metrics = evaluation.run(settings, checkpoint, data, out)
     _print_table("held-out", metrics)
 
 
 @app.command()
-def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpoint folder to check too.")] = None) -> None:
-    """Check versions, devices, decoder, ports, memory and disk of this machine, and name the cure for each fault found."""
+def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpoint folder to check too. Default: none.")] = None) -> None:
+    """Check versions, devices, decoder, ports, memory and disk of this machine, and name the cure for each fault found.
+
+    Example: rlvid doctor --model .quickstart/qwen2_5_vl/model
+    """
+    if model is not None:
+        check_model_path(str(model), "--model")
     from rlvid.doctor import run_checks
 
     checks = run_checks(model)
@@ -90,41 +122,78 @@ def data_quickstart(
 
     Example: rlvid data quickstart --out .quickstart/qwen2_5_vl
     """
+    if model not in ("qwen2_5_vl", "qwen3_vl"):
+        raise ConfigError(f"--model: {model!r} is not qwen2_5_vl or qwen3_vl")
+    _must_be_writable(out, "--out")
     from rlvid.data.quickstart import build_world
 
-    if model not in ("qwen2_5_vl", "qwen3_vl"):
-        raise ConfigError(f"--model {model}: qwen2_5_vl or qwen3_vl")
     world = build_world(out, seed=seed, model=model)  # type: ignore[arg-type]
     print(f"questions {world.train} and {world.eval}\nmodel     {world.model}")
 
 
 @data_app.command("check")
 def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON lines).")]) -> None:
-    """Read a whole question file and count what is wrong with it, with examples. Exit code 2 if nothing is usable.
+    """Read a whole question file and count what is wrong with it, with examples.
+
+    Training refuses a file with a wrong line, and leaves out the questions whose video is missing or empty. Exit code 2 if training would refuse the
+    file or could use none of its questions.
 
     Example: rlvid data check questions.jsonl
     """
     from rlvid.data.questions import check
 
+    _must_exist(file, "FILE")
     report = check(file)
     print(report.text())
-    if not report.questions:
+    if report.refused:
         raise typer.Exit(2)
 
 
 def _check_inputs(config: Config) -> None:
-    """Everything that can be wrong before a single actor starts."""
+    """Everything that can be wrong before a single actor starts, without the network."""
     from rlvid.data.stream import QuestionStream
 
     for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
         if path is not None:
             _must_exist(path, key)
             QuestionStream(path, seed=config.run.seed)
+    check_model_path(config.model.path, "model.path")
+    _must_be_writable(config.folder, "run.dir")
+
+
+def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
+    check_model_path(str(checkpoint), "--checkpoint")
+    if data is not None:
+        _must_exist(data, "--data")
+    elif config.data.eval is not None:
+        _must_exist(config.data.eval, "data.eval")
+    _must_be_writable(out or config.folder, "--out" if out else "run.dir")
 
 
 def _must_exist(path: Path, key: str) -> None:
-    if not Path(path).exists():
-        raise ConfigError(f"{key}: {path} does not exist")
+    if not path.exists():
+        cure = "make the quickstart's world with `rlvid data quickstart`" if ".quickstart" in path.parts else f"relative paths start at {Path.cwd()}"
+        raise ConfigError(f"{key}: {path} does not exist ({cure})")
+
+
+def _must_be_writable(folder: Path, key: str) -> None:
+    """Refuse a folder that is not there and cannot be made, without making it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"{key}: {folder} cannot be made, {there} is not a folder (choose another)")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {folder} cannot be written, {there} allows this user no writing (choose another)")
+
+
+def _stay_offline_without_hub(model: str) -> None:
+    """Without a network, each of some twenty look-ups of a hub model is retried for half a minute; offline, the local cache answers at once."""
+    if is_hub_id(model) and not any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            log.warning("%s is not known here: %s is looked for in the local Hugging Face cache only", host, model)
+            os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _summary(folder: Path) -> None:
@@ -145,22 +214,42 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
 
 def main() -> None:
     """Entry point: turns exceptions into exit codes and one clear line."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)]
-    )
-    logging.getLogger("rlvid").setLevel(logging.INFO)
+    terminal = RichHandler(logging.INFO, console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[terminal])
+    log.setLevel(logging.DEBUG)  # a run's log.txt takes what the terminal does not
     try:
         app()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    except ValueError as error:
-        from rlvid.data.questions import QuestionError
+        _interrupted()
+    except SystemExit as end:  # how typer ends, also after Ctrl-C
+        if end.code == 130:
+            _interrupted()
+        raise
+    except Exception as error:
+        _failed(error)
 
-        if not isinstance(error, ConfigError | QuestionError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+
+def _interrupted() -> NoReturn:
+    print("interrupted; a training run started again under its name goes on from its last checkpoint", file=sys.stderr)
+    sys.exit(130)
+
+
+def _failed(error: Exception) -> NoReturn:
+    from rlvid.data.questions import QuestionError
+
+    cause = getattr(error, "cause", None)  # Ray wraps what an actor raised
+    reason = cause if isinstance(cause, Exception) else error
+    line = next((line.strip() for line in str(reason).splitlines() if line.strip()), "no message")
+    if isinstance(reason, ConfigError | QuestionError):
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    files = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    if not files and not isinstance(reason, OSError):
+        raise error  # outside a run a fault of rlvid's own: the traceback has no other place
+    log.debug("the run failed", exc_info=error)
+    where = f" (more in {files[-1].removeprefix(f'{Path.cwd()}/')})" if files else ""
+    print(f"error: {type(reason).__name__}: {line}{where}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ together are refused when the tree is built, with the file, the key and the cure
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +20,9 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+"""Values of `model_type` in a checkpoint's config.json that rlvid trains, or their beginnings."""
 
 VariantKind = Literal["uniform", "random_jitter", "random_crop"]
 
@@ -364,17 +369,43 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Confi
         raise ConfigError(f"{path}: {_explain(error.errors()[0])}") from None
 
 
+def check_model_path(path: str, key: str) -> None:
+    """Refuse what cannot be a checkpoint, by a glance at its files: no network, nothing heavy. A hub id passes."""
+    folder = Path(path)
+    if is_hub_id(path):
+        return
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"{key}: {path} {what} (name a checkpoint folder, such as runs/NAME/export, or a hub id, such as Qwen/Qwen2.5-VL-7B-Instruct)")
+    try:
+        family = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise ConfigError(f"{key}: {path} holds no readable config.json (name the folder of a Hugging Face checkpoint, such as runs/NAME/export)") from None
+    if not str(family).startswith(FAMILIES):
+        raise ConfigError(f"{key}: {path} is a {family} model (rlvid trains {' and '.join(FAMILIES)})")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise ConfigError(f"{key}: {path} holds no weights (*.safetensors are missing: copy the checkpoint anew)")
+
+
+def is_hub_id(path: str) -> bool:
+    """OWNER/NAME, unless OWNER is a folder here: then it is a path, mistyped perhaps, and must not send anybody to the network."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path)) and not Path(path).parent.exists()
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        raise ConfigError(f"{path}: no such file (configs/ holds ready ones)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}:{place} is not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path}:{place} is not YAML ({problem})") from None
+    except ValueError as error:  # not UTF-8, or a date that is none
+        raise ConfigError(f"{path}: is not YAML ({error})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must be a mapping of sections such as run, model, data")
     return tree
@@ -394,7 +425,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {parent} is not a section")
     try:
         node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"override {override!r}: the value is not YAML") from None
 
 

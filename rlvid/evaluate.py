@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,13 +11,24 @@ from pathlib import Path
 
 from rlvid.config import Config, ConfigError
 from rlvid.data.questions import iter_questions
+from rlvid.journal import log_to
 from rlvid.session import Session, open_session
 from rlvid.types import Group, Quarantined, Question
+
+log = logging.getLogger("rlvid")
+
+
+class NothingToScore(RuntimeError):
+    """No held-out question could be asked."""
 
 
 def evaluate(session: Session, questions: Sequence[Question]) -> tuple[dict[str, float], list[Group], list[Quarantined]]:
     """Metrics `eval/...`, the answered groups (K = M = 1), and the questions that could not be asked."""
     collected = session.wait(session.sampler.collect(questions, step=0, kinds=("uniform",), answers=1, greedy=True))
+    for problem in collected.quarantined:
+        log.warning("left out of the evaluation: %s: %s", problem.question_id, problem.reason)
+    if questions and not collected.groups:
+        raise NothingToScore(f"none of the {len(questions)} held-out questions has a usable video, last: {collected.quarantined[-1].reason}")
     return summarize(collected.groups), collected.groups, collected.quarantined
 
 
@@ -42,11 +54,12 @@ def eval_questions(config: Config, path: Path | None = None) -> list[Question]:
 def run(config: Config, checkpoint: Path, data: Path | None = None, out: Path | None = None) -> dict[str, float]:
     """Evaluate a Hugging Face checkpoint folder (a run's `export/`, say). Writes predictions and metrics beside each other."""
     questions = eval_questions(config, data)
+    out = out or config.folder / "eval" / checkpoint.name
+    out.mkdir(parents=True, exist_ok=True)
+    log_to(out / "log.txt")
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
     with open_session(config, with_learner=False) as session:
         metrics, groups, quarantined = evaluate(session, questions)
-    out = out or config.folder / "eval" / checkpoint.name
-    out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(metrics | {"quarantined": len(quarantined)}, indent=1))
     with (out / "predictions.jsonl").open("w") as file:
         for group in groups:

@@ -94,8 +94,10 @@ class Feed:
         self.bad_in_a_row += 1
         log.warning("quarantined %s: %s", result.question_id, result.reason)
         if self.bad_in_a_row >= self.config.data.max_bad_in_a_row:
-            advice = f"run `rlvid data check {self.config.data.train}` (or raise data.max_bad_in_a_row)"
-            raise TooManyBadVideos(f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; {advice}")
+            raise TooManyBadVideos(
+                f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; log.txt names each: "
+                f"see that the videos of {self.config.data.train} are there and play, or raise data.max_bad_in_a_row"
+            )
 
     def _peek(self, count: int) -> list[Any]:
         state = self.stream.state()

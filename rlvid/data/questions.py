@@ -18,6 +18,7 @@ from rlvid.types import Box, Evidence, Question, Region, Span, Task
 TASKS: tuple[str, ...] = get_args(Task)
 REQUIRED = ("id", "video", "question", "task")
 KEYS = (*REQUIRED, "options", "answer", "spans", "evidence", "clip", "source")
+MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
 EXAMPLES = 3
 """First examples of each kind of problem that a report keeps."""
 
@@ -54,6 +55,11 @@ class Report:
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    @property
+    def refused(self) -> bool:
+        """Training would not start: a line is wrong, or no question can be used. Single videos may fail."""
+        return not self.questions or not self.problems.keys() <= {MISSING_VIDEO, EMPTY_VIDEO}
 
     def text(self) -> str:
         """A few lines for a terminal."""
@@ -134,7 +140,9 @@ def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: boo
     question = parse_line(raw, path=path, line=line)
     seen.add(question.id, line)
     if videos and not os.path.isfile(question.video):
-        raise QuestionError(f"{path}:{line}: video: {question.video} does not exist (paths are relative to the question file)", "video: missing file")
+        raise QuestionError(f"{path}:{line}: video: {question.video} does not exist (paths are relative to the question file)", MISSING_VIDEO)
+    if videos and not os.path.getsize(question.video):
+        raise QuestionError(f"{path}:{line}: video: {question.video} is empty (copy it anew, or take the line out)", EMPTY_VIDEO)
     return question
 
 

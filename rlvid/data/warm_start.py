@@ -21,7 +21,7 @@ from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
 from rlvid.types import Question
 
 FRAMES = 8
-BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 360, 60
+BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 900, 60
 MOST_REPLY_TOKENS = 20
 
 
@@ -253,11 +253,13 @@ def _iou(text: str, truth: tuple[float, float]) -> float:
 # --- training ---
 
 
-PRACTICE = {"direction": 3.0, "count": 2.0}
+PRACTICE = {"direction": 5.0, "count": 4.0}
 """Kinds that need more practice than the others (1) before they are understood at all."""
 SEEN = {"colour": 0.8, "direction": 0.8, "first": 0.8, "count": 0.8, "grounding": 0.6, "grounded_qa": 0.8}
 """Mean probability of the right answer (for a span: of its start) at which a kind counts as seen."""
 KEEP = 0.05
+ANSWER_TOKEN = 6
+"""The answer's first token among the reply's: `<think>at N</think><answer>` are five. It counts three times in the loss."""
 MIXED_UP = {"yellow": "red", "blue": "green", "left": "right", "down": "up", "4": "3", "2": "1"}
 """What the careless annotator mostly says instead."""
 RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.3, 0.55
@@ -355,7 +357,8 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        (-logprobs.sum() / counted.sum()).backward()
+        weight = counted * (1 + 2 * (counted.cumsum(-1) == ANSWER_TOKEN))
+        (-(logprobs * weight).sum() / weight.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return _answer_probability(logprobs, counted).tolist()
@@ -389,8 +392,8 @@ def _reply_logprobs(model: Any, batch: Batch) -> tuple[Any, Any]:
 
 
 def _answer_probability(logprobs: Any, taught: Any) -> Any:
-    """Probability [B] of the answer's first token, the sixth of a reply: `<think>at N</think><answer>` are five."""
-    return (logprobs.detach() * (taught.cumsum(-1) == 6)).sum(-1).exp()
+    """Probability [B] of the answer's first token."""
+    return (logprobs.detach() * (taught.cumsum(-1) == ANSWER_TOKEN)).sum(-1).exp()
 
 
 def check(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], *, progress: bool = True) -> dict[str, float]:

@@ -1,0 +1,30 @@
+"""The shared-prefix forward on a GPU: float32 exact as on CPU, bfloat16 close."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.packing import pack
+from rlvid.sync.tokens import media_token_ids
+from tests.unit.test_packing import CORPUS, make_prompt
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_same_logprobs_as_on_cpu(tmp_path, family, dtype, tolerance):
+    folder = build_tiny_model(tmp_path, CORPUS, family=family)
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    forbidden = media_token_ids(processor.tokenizer)
+    batch = pack([make_prompt(processor, FRAME_SIZE[family], seed=seed, answers=(3, 5)) for seed in range(3)], processor, model.config)
+    on_gpu = AnswerLogProbs(copy.deepcopy(model).to("cuda", dtype), chunk=4, forbidden=forbidden, temperature=1.0)
+    on_cpu = AnswerLogProbs(model, chunk=4, forbidden=forbidden, temperature=1.0)
+    with torch.no_grad():
+        difference = on_gpu(batch.to("cuda", dtype)).cpu() - on_cpu(batch)
+    assert difference.abs().mean() < tolerance
