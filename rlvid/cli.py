@@ -188,12 +188,15 @@ def _must_be_writable(folder: Path, key: str) -> None:
 def _stay_offline_without_hub(model: str) -> None:
     """Without a network, each of some twenty look-ups of a hub model is retried for half a minute; offline, the local cache answers at once."""
     if is_hub_id(model) and not any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+        from huggingface_hub import constants
+
+        host = urlsplit(constants.ENDPOINT).hostname
         try:
             socket.getaddrinfo(host, 443)
         except OSError:
             log.warning("%s is not known here: %s is looked for in the local Hugging Face cache only", host, model)
-            os.environ["HF_HUB_OFFLINE"] = "1"
+            os.environ["HF_HUB_OFFLINE"] = "1"  # for the actors
+            constants.HF_HUB_OFFLINE = True  # for this process, which has read it already
 
 
 def _summary(folder: Path) -> None:

@@ -6,6 +6,7 @@ that a resumed run must share. What was interrupted half-way keeps its temporary
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -53,12 +54,19 @@ def fingerprint(config: Config) -> dict[str, Any]:
     return {
         "run.seed": config.run.seed,
         "model.path": config.model.path,
+        "the checkpoint in model.path": _model_digest(Path(config.model.path)),
         "learner.zero_stage": config.learner.zero_stage,
         "learner.ranks": config.learner.ranks,
         "data.questions_per_step": config.data.questions_per_step,
         "variants.kinds": list(config.variants.kinds),
         "rollout.answers": config.rollout.answers,
     }
+
+
+def _model_digest(folder: Path) -> str:
+    """Fingerprint of a checkpoint folder: contents of its small files, names and sizes of the large ones. A hub id has none."""
+    parts = [(path.name, path.stat().st_size, path.read_bytes() if path.stat().st_size < 2**26 else b"") for path in sorted(folder.glob("*")) if path.is_file()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def check_same_run(config: Config, state: dict[str, Any]) -> None:
