@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from rlvid.data.tiny_model import FRAME_SIZE, Family
-from rlvid.types import Box, Evidence, Question, Region, Span
+from rlvid.types import Box, Evidence, Question, Region, Span, Task
 
 DURATION_S, FPS = 8, 4
 COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 225), "yellow": (225, 205, 40)}
@@ -93,7 +93,10 @@ def build_world(
     warm_start: bool = True,
     progress: bool = True,
 ) -> World:
-    """The world in `directory`, built if it is not there or was made by another recipe. An interrupted build leaves nothing that could be taken for a whole one."""
+    """The world in `directory`, built if it is not there or was made by another recipe.
+
+    An interrupted build leaves nothing that could be taken for a whole one.
+    """
     directory = Path(directory).absolute()
     recipe = {"seed": seed, "model": model, "train": train_questions, "eval": eval_questions, "warm_start": warm_start, "code": _code_digest()}
     world = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", FRAME_SIZE[model])
@@ -147,7 +150,7 @@ def plan_scenes(split: str, questions: int, seed: int) -> Iterator[Scene]:
 
 def _scene(name: str, kind: str, number: int, rng: random.Random) -> Scene:
     things, kinds, direction = _SCENES[kind](number, rng)
-    backdrop = tuple(rng.randrange(10, 60) for _ in range(3))
+    backdrop = rng.randrange(10, 60), rng.randrange(10, 60), rng.randrange(10, 60)
     return Scene(name, tuple(things), backdrop, rng.randrange(2, 14), kinds, direction)
 
 
@@ -173,8 +176,9 @@ def _mover(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, ...
     size = rng.uniform(0.22, 0.34)
     start, end = _window(rng, *MOVER_WINDOW)
     axes = DIRECTIONS[direction]
-    velocity = tuple(axis * (1 - size) / (end - start) for axis in axes)
-    centre = tuple({1: size / 2, -1: 1 - size / 2}.get(axis) or place for axis, place in zip(axes, _spot(rng, size), strict=True))
+    speed = (1 - size) / (end - start)
+    x, y = ({1: size / 2, -1: 1 - size / 2}.get(axis) or place for axis, place in zip(axes, _spot(rng, size), strict=True))
+    centre, velocity = (x, y), (axes[0] * speed, axes[1] * speed)
     return [Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), size, start, end, centre, velocity)], ("direction",), direction
 
 
@@ -202,8 +206,8 @@ def _several(number: int, rng: random.Random) -> tuple[list[Thing], tuple[str, .
     start, end = _window(rng, 6, DURATION_S)
     things = []
     for cell in rng.sample(range(9), 1 + number % MOST_THINGS):
-        centre = tuple((place + 0.5) / 3 + rng.uniform(-1, 1) * (0.32 - size) / 2 for place in (cell % 3, cell // 3))
-        things.append(Thing(colour, shape, size, start, end, centre))
+        x, y = ((place + 0.5) / 3 + rng.uniform(-1, 1) * (0.32 - size) / 2 for place in (cell % 3, cell // 3))
+        things.append(Thing(colour, shape, size, start, end, (x, y)))
     return things, ("count",), ""
 
 
@@ -277,14 +281,15 @@ def ask(scene: Scene) -> list[Question]:
 
 def _question(scene: Scene, kind: str) -> Question:
     thing = scene.things[0]
-    text, task, options, answer = {
+    asked: dict[str, tuple[str, Task, tuple[str, ...], str | None]] = {
         "colour": ("What colour is it?", "multiple_choice", tuple(COLOURS), thing.colour),
         "direction": ("Which way does it move?", "multiple_choice", tuple(DIRECTIONS), scene.direction),
         "first": ("Which colour comes first?", "multiple_choice", tuple(COLOURS), thing.colour),
         "count": ("How many are there?", "multiple_choice", tuple(str(n + 1) for n in range(MOST_THINGS)), str(len(scene.things))),
         "grounding": ("When is it seen?", "temporal_grounding", (), None),
         "grounded_qa": ("What colour is it, and when is it seen?", "grounded_qa", tuple(COLOURS), thing.colour),
-    }[kind]
+    }
+    text, task, options, answer = asked[kind]
     spans = ((thing.start_s, thing.end_s),) if task != "multiple_choice" else ()
     evidence = Evidence(spans=tuple((t.start_s, t.end_s) for t in _shown(scene)), regions=tuple(region for t in scene.things for region in _regions(t)))
     return Question(f"{scene.name}-{kind}", f"clips/{scene.name}.mp4", text, task, options, answer, spans, evidence, None, kind)
@@ -298,9 +303,13 @@ def _shown(scene: Scene) -> tuple[Thing, ...]:
 def _regions(thing: Thing) -> list[Region]:
     """Where the thing is at the first, the middle and the last of the frames that show it whole."""
     boxes = [(index / FPS, thing.box(index / FPS)) for index in range(DURATION_S * FPS)]
-    whole = [time_s for time_s, box in boxes if box and min(box) >= 0 and max(box) <= 1]
-    times = sorted({whole[index] for index in (0, len(whole) // 2, -1)})
-    return [Region(time_s, tuple(round(side, 4) for side in thing.box(time_s))) for time_s in times]
+    whole = [Region(time_s, _rounded(box)) for time_s, box in boxes if box and min(box) >= 0 and max(box) <= 1]
+    return [whole[index] for index in sorted({0, len(whole) // 2, len(whole) - 1})]
+
+
+def _rounded(box: Box) -> Box:
+    x1, y1, x2, y2 = (round(side, 4) for side in box)
+    return x1, y1, x2, y2
 
 
 def _to_json(question: Question) -> dict[str, Any]:
@@ -336,5 +345,5 @@ def _code_digest() -> str:
     """Digest of the source that makes the world: a changed constant, prompt or training step is another recipe."""
     from rlvid.data import prompts, tiny_model, warm_start
 
-    sources = [Path(__file__), *(Path(module.__file__) for module in (prompts, tiny_model, warm_start))]
+    sources = [Path(__file__), *(Path(str(module.__file__)) for module in (prompts, tiny_model, warm_start))]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

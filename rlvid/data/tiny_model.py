@@ -81,13 +81,15 @@ def build_processor(tokenizer: Any, family: Family) -> Any:
 
     patch = _patch(family)
     factor = 2 * patch
-    common = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2, "cap_pixels_per_frame": False}
-    image = Qwen2VLImageProcessor(size={"shortest_edge": factor**2, "longest_edge": 64 * factor**2}, **{k: v for k, v in common.items() if k != "cap_pixels_per_frame"})
+    common: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
+    frame = {"shortest_edge": factor**2, "longest_edge": 64 * factor**2}
+    image = Qwen2VLImageProcessor(size=frame, **common)
     if family == "qwen2_5_vl":
-        video = Qwen2VLVideoProcessor(size={"shortest_edge": factor**2, "longest_edge": 64 * factor**2}, **common)
-        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=CHAT_TEMPLATE)
+        frames = Qwen2VLVideoProcessor(size=frame, cap_pixels_per_frame=False, **common)
+        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=frames, chat_template=CHAT_TEMPLATE)
     # Qwen3-VL bounds the pixels of the whole clip, not of one frame.
-    video = Qwen3VLVideoProcessor(size={"shortest_edge": 2 * factor**2, "longest_edge": 64 * 64 * factor**2}, **common)
+    clip = {"shortest_edge": 2 * factor**2, "longest_edge": 64 * 64 * factor**2}
+    video = Qwen3VLVideoProcessor(size=clip, cap_pixels_per_frame=False, **common)
     return Qwen3VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=CHAT_TEMPLATE)
 
 
@@ -96,7 +98,7 @@ def build_model(tokenizer: Any, family: Family, seed: int) -> Any:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
-    kind = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}[family]
+    kind: Any = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}[family]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind(_config(tokenizer, family)).to(torch.float32)
@@ -114,7 +116,7 @@ def _config(tokenizer: Any, family: Family) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
@@ -127,7 +129,7 @@ def _config(tokenizer: Any, family: Family) -> Any:
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
     }
-    vision = {
+    vision: dict[str, Any] = {
         "depth": LAYERS,
         "hidden_size": VISION_HIDDEN,
         "intermediate_size": VISION_INTERMEDIATE,

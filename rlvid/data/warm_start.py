@@ -143,7 +143,9 @@ class Batch:
         }
 
 
-def make_batch(processor: Any, config: Any, questions: Sequence[Question], views: Sequence[tuple[np.ndarray, np.ndarray]], fps: float, total: int, replies: Sequence[str]) -> Batch:
+def make_batch(
+    processor: Any, config: Any, questions: Sequence[Question], views: Sequence[tuple[np.ndarray, np.ndarray]], fps: float, total: int, replies: Sequence[str]
+) -> Batch:
     """Prompts with their videos, followed by `replies` (empty strings: prompts only)."""
     import torch
     from transformers.video_utils import VideoMetadata
@@ -225,7 +227,8 @@ def generate(model: Any, batch: Batch, *, end: int, most: int = MOST_REPLY_TOKEN
                 break
             place = place + 1
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-            out = model.model(input_ids=token[:, None], attention_mask=mask, position_ids=place[:, :, None], past_key_values=out.past_key_values, use_cache=True)
+            more = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": place[:, :, None]}
+            out = model.model(**more, past_key_values=out.past_key_values, use_cache=True)
             hidden = out.last_hidden_state[:, -1]
     said += [torch.full_like(said[0], end)] * (most - len(said))
     return torch.stack(said, 1)
