@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvid.data.questions import iter_questions
 from rlvid.data.tiny_model import FRAME_SIZE, Family
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
 
@@ -31,7 +32,9 @@ SHAPES = ("square", "circle", "triangle")
 KINDS = ("colour", "direction", "first", "count", "grounding", "grounded_qa")
 MOST_THINGS = 4
 MOVER_WINDOW = (7, 8)
+"""Shortest and longest stay of a moving thing in seconds."""
 RAMP_X, RAMP_Y = (50, 50, 50), (-20, 10, 50)
+"""How much lighter (RGB) the backdrop is at the right and at the bottom."""
 
 INSTRUCTIONS: dict[str, str] = {}
 FORMAT_HINT = ""
@@ -130,7 +133,7 @@ def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
                 write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, FRAME_SIZE[family]))
                 questions += ask(scene)
                 bar.advance()
-            lines = [json.dumps(_to_json(question)) for question in questions]
+            lines = [json.dumps(asdict(question)) for question in questions]
             (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     build_tiny_model(directory / "model", tokenizer_corpus(_read(directory, "train")), family=family, seed=seed)
     if recipe["warm_start"]:
@@ -303,31 +306,18 @@ def _shown(scene: Scene) -> tuple[Thing, ...]:
 def _regions(thing: Thing) -> list[Region]:
     """Where the thing is at the first, the middle and the last of the frames that show it whole."""
     boxes = [(index / FPS, thing.box(index / FPS)) for index in range(DURATION_S * FPS)]
-    whole = [Region(time_s, _rounded(box)) for time_s, box in boxes if box and min(box) >= 0 and max(box) <= 1]
-    return [whole[index] for index in sorted({0, len(whole) // 2, len(whole) - 1})]
+    whole = [(time_s, box) for time_s, box in boxes if box and min(box) >= -1e-9 and max(box) <= 1 + 1e-9]
+    return [Region(time_s, _rounded(box)) for time_s, box in sorted({whole[index] for index in (0, len(whole) // 2, -1)})]
 
 
 def _rounded(box: Box) -> Box:
-    x1, y1, x2, y2 = (round(side, 4) for side in box)
+    x1, y1, x2, y2 = (min(1.0, max(0.0, round(side, 4))) for side in box)
     return x1, y1, x2, y2
 
 
-def _to_json(question: Question) -> dict[str, Any]:
-    """The line's keys, exactly those of a question file."""
-    return asdict(question)
-
-
 def _read(directory: Path, split: str) -> list[Question]:
-    """A question file just written, `video` made absolute."""
-    rows = [json.loads(line) for line in (directory / f"{split}.jsonl").read_text().splitlines()]
-    return [_from_json(row, directory) for row in rows]
-
-
-def _from_json(row: dict[str, Any], directory: Path) -> Question:
-    regions = tuple(Region(region["time_s"], tuple(region["box"])) for region in row["evidence"]["regions"])
-    evidence = Evidence(tuple(map(tuple, row["evidence"]["spans"])), regions)
-    plain = {key: row[key] for key in ("id", "question", "task", "answer", "clip", "source")}
-    return Question(video=str(directory / row["video"]), options=tuple(row["options"]), spans=tuple(map(tuple, row["spans"])), evidence=evidence, **plain)
+    """A question file just written, as the loop reads it."""
+    return list(iter_questions(directory / f"{split}.jsonl"))
 
 
 # --- cache ---

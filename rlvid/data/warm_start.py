@@ -1,7 +1,13 @@
-"""The warm start: supervised steps until the tiny model answers in the right form and is right about half of the time.
+"""The warm start: supervised steps that leave the tiny model well-spoken and half wrong, so that reinforcement has something to do.
 
-It trains on exactly the prompts the loop builds, on frames read back from the encoded clips, and stops each kind of question where it has begun to be
-understood: reinforcement needs some competence in every kind, and room above it.
+Two phases, both on the very prompts that the loop builds and on frames read back from the encoded clips:
+
+1. *Seeing.* Right answers, most of them to the kinds of questions that are understood least, until every kind is. A model of this size has to find every
+   visual feature first, and a few hundred steps of reinforcement cannot do that from half-found ones.
+2. *Answering.* The answers of a careless annotator, who sees well but mixes up half of the options (yellow is mostly called red) and names spans too wide.
+   The model imitates that: the right form nearly always, the right answer about half of the time, and no answer so rare that sampling would miss it.
+
+Reinforcement afterwards gets nothing but rewards, and has to unlearn the annotator's errors from them.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from rlvid.types import Question
 
 FRAMES = 8
 BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 900, 60
+"""The first phase ends when all kinds are seen, at the latest after SEEING_STEPS."""
 MOST_REPLY_TOKENS = 20
 
 
@@ -94,6 +101,7 @@ def uniform(total: int, frames: int = FRAMES) -> np.ndarray:
 
 
 INTERIOR = np.array([0] + [1] * (FRAMES - 2) + [0])
+"""Jitter leaves the first and the last frame where they are."""
 
 
 def some_view(clip: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +131,11 @@ def _crop(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Batch:
-    """B prompts (and replies) padded on the right to N tokens. `labels` is -100 wherever nothing is to be learned."""
+    """B prompts (and replies) padded on the right to N tokens.
+
+    input_ids, attention_mask, labels [B, N] (labels are -100 wherever nothing is to be learned), position_ids [3, B, N], lengths [B]; pixels are the
+    processor's patches and grids [B, 3] the videos' (t, h, w) in patches.
+    """
 
     input_ids: Any
     attention_mask: Any
@@ -146,9 +158,11 @@ class Batch:
 def make_batch(
     processor: Any, config: Any, questions: Sequence[Question], views: Sequence[tuple[np.ndarray, np.ndarray]], fps: float, total: int, replies: Sequence[str]
 ) -> Batch:
-    """Prompts with their videos, followed by `replies` (empty strings: prompts only)."""
+    """Prompts with their videos (from clips of `total` frames at `fps`), followed by `replies` (empty strings: prompts only)."""
     import torch
     from transformers.video_utils import VideoMetadata
+
+    from rlvid.learner.positions import position_ids
 
     made = processor(
         text=[prompt(processor, question) for question in questions],
@@ -157,52 +171,24 @@ def make_batch(
         do_sample_frames=False,
         padding=False,
     )
-    grids = torch.as_tensor(np.array(made["video_grid_thw"]))
-    seconds = [float(s) for s in made.get("second_per_grid_ts", [1.0] * len(questions))]
-    tokenizer = processor.tokenizer
+    grids, seconds, tokenizer = torch.as_tensor(made["video_grid_thw"]), made.get("second_per_grid_ts"), processor.tokenizer
     rows, positions, labels = [], [], []
     for index, (ids, answer) in enumerate(zip(made["input_ids"], replies, strict=True)):
         tail = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] if answer else []
-        row = torch.tensor(list(ids) + tail)
-        rows.append(row)
+        rows.append(torch.tensor([*ids, *tail]))
         labels.append(torch.tensor([-100] * len(ids) + tail))
-        positions.append(_position_ids(config, row, grids[index : index + 1], seconds[index : index + 1]).T)
+        pace = None if seconds is None else [float(seconds[index])]
+        positions.append(position_ids(config, [*ids, *tail], [grids[index].tolist()], pace).T)
     pad = torch.nn.utils.rnn.pad_sequence
     return Batch(
         input_ids=pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
         attention_mask=pad([torch.ones_like(row) for row in rows], batch_first=True),
         position_ids=pad(positions, batch_first=True).permute(2, 0, 1),
         labels=pad(labels, batch_first=True, padding_value=-100),
-        pixels=torch.as_tensor(np.concatenate([np.asarray(p)[None] if np.asarray(p).ndim == 1 else np.asarray(p) for p in [made["pixel_values_videos"]]])),
+        pixels=torch.as_tensor(made["pixel_values_videos"]),
         grids=grids,
         lengths=torch.tensor([len(row) for row in rows]),
     )
-
-
-def _position_ids(config: Any, ids: Any, grids: Any, seconds: Sequence[float]) -> Any:
-    """M-RoPE positions [3, N] as vLLM and the original models count them: text goes on after a video at the maximum over t, h and w plus one."""
-    import torch
-
-    merge = config.vision_config.spatial_merge_size
-    if config.model_type == "qwen3_vl":  # one grid a frame pair, with its timestamp as text between
-        grids = [(1, h, w) for t, h, w in grids.tolist() for _ in range(t)]
-        seconds, rate = [0.0] * len(grids), 0.0
-    else:
-        grids, rate = grids.tolist(), float(config.vision_config.tokens_per_second)
-    video = (ids == config.video_token_id).tolist()
-    parts, place, base, grid = [], 0, 0, 0
-    while place < len(video):
-        if video[place]:
-            t, h, w = grids[grid]
-            cells = np.indices((t, h // merge, w // merge)).reshape(3, -1)
-            cells[0] = (cells[0] * seconds[grid] * rate).astype(int)
-            part, grid = cells + base, grid + 1
-        else:
-            end = next((i for i in range(place, len(video)) if video[i]), len(video))
-            part = np.broadcast_to(np.arange(end - place), (3, end - place)) + base
-        parts.append(part)
-        place, base = place + part.shape[1], int(part.max()) + 1
-    return torch.tensor(np.concatenate(parts, 1))
 
 
 # --- answering ---
@@ -261,12 +247,15 @@ PRACTICE = {"direction": 5.0, "count": 4.0}
 SEEN = {"colour": 0.8, "direction": 0.8, "first": 0.8, "count": 0.8, "grounding": 0.6, "grounded_qa": 0.8}
 """Mean probability of the right answer (for a span: of its start) at which a kind counts as seen."""
 KEEP = 0.05
+"""Least practice of a kind, as a share of the most."""
 ANSWER_TOKEN = 6
 """The answer's first token among the reply's: `<think>at N</think><answer>` are five. It counts three times in the loss."""
 MIXED_UP = {"yellow": "red", "blue": "green", "left": "right", "down": "up", "4": "3", "2": "1"}
 """What the careless annotator mostly says instead."""
 RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.3, 0.55
+"""How often the annotator is right about other options; how often right, and how often mixed up, about these. The rest goes to the other options."""
 SPAN_SLIPS, SPAN_ODDS = ((0, 0), (0, 2), (-1, 1), (-1, 2)), (0.25, 0.45, 0.15, 0.15)
+"""Seconds added to a span's start and end, and how often."""
 
 
 class Mastery:
