@@ -162,7 +162,7 @@ def make_batch(
     import torch
     from transformers.video_utils import VideoMetadata
 
-    from rlvid.learner.positions import position_ids
+    from rlvid.data.positions import position_ids
 
     made = processor(
         text=[prompt(processor, question) for question in questions],

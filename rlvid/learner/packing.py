@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlvid.learner.positions import position_ids
+from rlvid.data.positions import position_ids
 from rlvid.sync.tokens import token_digest
 from rlvid.types import TrainingPrompt
 
