@@ -16,17 +16,19 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 CHOICES = ("colour", "direction", "first", "count")
 
 
 def main() -> None:
     arguments, overrides = parse()
-    seeds = {seed: trained(arguments, overrides, seed, noise=False) for seed in arguments.seeds}
-    control = {seed: trained(arguments, overrides, seed, noise=True) for seed in arguments.noise_seeds}
+    seeds = {seed: trained(arguments.out, f"seed-{seed}", seed, overrides) for seed in arguments.seeds}
+    control = {seed: trained(arguments.out, f"seed-{seed}-noise", seed, ["reward.noise=true", *overrides]) for seed in arguments.noise_seeds}
     print(table("rewards", seeds))
     if control:
         print(table("noise", control))
@@ -44,29 +46,33 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return arguments, arguments.overrides + ([f"run.steps={arguments.steps}"] if arguments.steps else [])
 
 
-def trained(arguments: argparse.Namespace, overrides: list[str], seed: int, *, noise: bool) -> dict[str, dict[str, float]]:
-    """{"before": {kind: value}, "after": ...} of one run, held-out, greedy; plus its seconds."""
-    world = arguments.out / f"world-{seed}"
+def trained(out: Path, name: str, seed: int, overrides: Sequence[str], config: Path = QUICKSTART) -> dict[str, dict[str, float]]:
+    """{"before": {kind: value}, "after": ...} of one run, held-out, greedy; what it cost, and the worst of its steps."""
+    world = out / f"world-{seed}"
     rlvid("data", "quickstart", "--out", world, "--seed", seed)
-    name = f"seed-{seed}" + ("-noise" if noise else "")
     settings = [
-        f"run.dir={arguments.out}",
+        f"run.dir={out}",
         f"run.name={name}",
         f"run.seed={seed}",
-        f"reward.noise={noise}",
         f"model.path={world / 'model'}",
+        f"relevance.model={world / 'relevance'}",
         f"data.train={world / 'train.jsonl'}",
         f"data.eval={world / 'eval.jsonl'}",
         "tracker.kind=none",
         *overrides,
     ]
-    if not (arguments.out / name / "export").exists():
-        rlvid("train", ROOT / "configs" / "quickstart.yaml", *settings)
-    rows = [json.loads(line) for line in (arguments.out / name / "metrics.jsonl").read_text().splitlines()]
+    if not (out / name / "export").exists():
+        rlvid("train", config, *settings)
+    rows = read_rows(out / name)
     steps = [row for row in rows if row["step"] > 0]
     cost = {"steps": float(len(steps)), "step_s": statistics.median(row["time/step_s"] for row in steps), "rl_s": sum(row["time/step_s"] for row in steps)}
     worst = {"mean_abs_dlogp": max(row["mismatch/mean_abs_dlogp"] for row in steps), "driver_bytes": max(row["driver/bytes"] for row in steps)}
     return {"before": held_out(rows[0]), "after": held_out(rows[-1]), "cost": cost, "worst": worst}
+
+
+def read_rows(folder: Path) -> list[dict[str, float]]:
+    """A run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def held_out(row: dict[str, float]) -> dict[str, float]:

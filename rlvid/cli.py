@@ -9,7 +9,7 @@ import socket
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import typer
@@ -29,7 +29,7 @@ Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
 """
 
 app = typer.Typer(help=MANUAL, no_args_is_help=True, add_completion=False)
-data_app = typer.Typer(help="Question files: make, check.", no_args_is_help=True)
+data_app = typer.Typer(help="Question files: make, convert, check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; configs/ holds ready ones, rlvid/config.py says what each key means.", show_default=False)]
@@ -94,6 +94,26 @@ def evaluate(
 
 
 @app.command()
+def select(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", help="Question file to write; journal, statistics, report and picture come to lie beside it.")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Ask every question of data.train several times and keep those that teach something: answers that differ, times that are found now and then.
+
+    Killed and started again, it goes on where it stopped. The kept file is a question file for `rlvid train`.
+
+    Example: rlvid select configs/quickstart.yaml --out .quickstart/kept.jsonl select.repeats=8
+    """
+    settings = load(config, overrides or [])
+    _check_select_inputs(settings, out)
+    _stay_offline_without_hub(settings.model.path)
+    from rlvid import select as selection
+
+    _print_selection(selection.run(settings, out).to_json(), out)
+
+
+@app.command()
 def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpoint folder to check too. Default: none.")] = None) -> None:
     """Check versions, devices, decoder, ports, memory and disk of this machine, and name the cure for each fault found.
 
@@ -118,7 +138,7 @@ def data_quickstart(
     model: Annotated[str, typer.Option("--model", help="qwen2_5_vl or qwen3_vl.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
 ) -> None:
-    """Render the quickstart's clips and questions, build its tiny model and warm-start it. Cached by recipe.
+    """Render the quickstart's clips and questions, build its tiny model and warm-start it, train a tiny CLIP on the clips. Cached by recipe.
 
     Example: rlvid data quickstart --out .quickstart/qwen2_5_vl
     """
@@ -126,9 +146,11 @@ def data_quickstart(
         raise ConfigError(f"--model: {model!r} is not qwen2_5_vl or qwen3_vl")
     _must_be_writable(out, "--out")
     from rlvid.data.quickstart import build_world
+    from rlvid.data.tiny_clip import build_tiny_clip
 
     world = build_world(out, seed=seed, model=model)  # type: ignore[arg-type]
-    print(f"questions {world.train} and {world.eval}\nmodel     {world.model}")
+    relevance = build_tiny_clip(out, seed=seed)
+    print(f"questions {world.train} and {world.eval}\nmodel     {world.model}\nrelevance {relevance}")
 
 
 @data_app.command("check")
@@ -149,8 +171,52 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
         raise typer.Exit(2)
 
 
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[str, typer.Argument(help="Name of the published format; rlvid data sources lists them.", show_default=False)],
+    given: Annotated[str, typer.Argument(metavar="IN", help="File or folder as downloaded, or a hub id OWNER/NAME[:CONFIG][@SPLIT].", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Question file to write (JSON lines).", show_default=False)],
+    videos: Annotated[Path | None, typer.Option("--videos", help="Folder under which the videos lie. Default: the folder of IN.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many usable questions; 0: never.")] = 0,
+) -> None:
+    """Make a question file of a published data set or benchmark, and count what of it cannot be used, with examples.
+
+    Sources: video_r1, llava_video, charades_sta, activitynet_captions, nextgqa, videomme, tempcompass, videommmu, mmvu, vsibench, perceptiontest, mvbench.
+    Questions whose video is missing are left out. Exit code 2 if no question is usable; OUT is then left as it was.
+
+    Example: rlvid data convert charades_sta charades_sta_test.txt test.jsonl --videos Charades_v1_480
+    """
+    from rlvid.data.sources import named
+    from rlvid.data.sources.convert import convert
+
+    found = named(source)
+    if videos is not None:
+        _must_exist(videos, "--videos")
+    _must_be_writable(out.parent, "OUT")
+    report = convert(found, given, out, videos=videos, limit=limit)
+    print(report.text())
+    if not report.questions:
+        raise typer.Exit(2)
+    print(f"written to {out}")
+
+
+@data_app.command("sources")
+def data_sources() -> None:
+    """List the published formats that `rlvid data convert` reads, with their columns.
+
+    Example: rlvid data sources
+    """
+    from rlvid.data.sources import SOURCES
+
+    table = Table("source", "what it reads", "columns")
+    for source in SOURCES.values():
+        table.add_row(source.name, source.about, ", ".join(source.columns))
+    Console().print(table)
+
+
 def _check_inputs(config: Config) -> None:
     """Everything that can be wrong before a single actor starts, without the network."""
+    from rlvid.actors.scoring import load_reward
     from rlvid.data.stream import QuestionStream
 
     for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
@@ -158,6 +224,10 @@ def _check_inputs(config: Config) -> None:
             _must_exist(path, key)
             QuestionStream(path, seed=config.run.seed)
     check_model_path(config.model.path, "model.path")
+    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
+        _must_exist(Path(str(config.relevance.model)), "relevance.model")
+    if config.reward.custom:
+        load_reward(config.reward.custom)
     _must_be_writable(config.folder, "run.dir")
 
 
@@ -168,6 +238,17 @@ def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out:
     elif config.data.eval is not None:
         _must_exist(config.data.eval, "data.eval")
     _must_be_writable(out or config.folder, "--out" if out else "run.dir")
+
+
+def _check_select_inputs(config: Config, out: Path) -> None:
+    from rlvid.data.stream import QuestionStream
+
+    _must_exist(config.data.train, "data.train")
+    QuestionStream(config.data.train, seed=config.run.seed)
+    check_model_path(config.model.path, "model.path")
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")
+    _must_be_writable(out.parent, "--out")
 
 
 def _must_exist(path: Path, key: str) -> None:
@@ -213,6 +294,15 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
         cells = [f"{before[name]:.3f}"] if before and name in before else ([""] if before else [])
         table.add_row(name.removeprefix("eval/"), *cells, f"{value:.3f}")
     Console().print(table)
+
+
+def _print_selection(report: dict[str, Any], out: Path) -> None:
+    table = Table("source", "questions", "kept", "dropped")
+    for source, count in report["sources"].items():
+        dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(count["dropped"].items(), key=lambda item: -item[1]))
+        table.add_row(source, str(count["questions"]), str(count["kept"]), dropped)
+    Console().print(table)
+    print(f"{report['kept']} of {report['questions']} questions kept\nquestions  {out}\nstatistics {out.with_name(out.stem + '.statistics.jsonl')}")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(gt=0)]
@@ -24,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a checkpoint's config.json that rlvid trains, or their beginnings."""
 
-VariantKind = Literal["uniform", "random_jitter", "random_crop"]
+VariantKind = Literal["uniform", "importance", "importance_jitter", "importance_crop", "crop", "multi_scale", "random_jitter", "random_crop"]
 
 
 class ConfigError(ValueError):
@@ -47,11 +47,24 @@ class Run(Section):
     save_every: Count = 50
     """Steps between checkpoints; 0: only at the end."""
     keep_checkpoints: Positive = 2
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk (and in `storage`)."""
+    storage: str | None = None
+    """URL of a folder that every checkpoint is copied to, and fetched from where `dir` has none or a damaged one: s3://bucket/runs, gs://..., file:///...
+    Any scheme that an installed fsspec package knows. Credentials come from the environment."""
     eval_every: Count = 0
     """Steps between evaluations on `data.eval`; 0: only before the first step and after the last."""
     dump_rollouts: bool = True
     """Write every slot to rollouts/step_NNNNNN.jsonl."""
+
+    @model_validator(mode="after")
+    def _places(self) -> Run:
+        if re.match(r"[A-Za-z0-9+.-]+:/", str(self.dir)):
+            raise ValueError(f"run.dir ({self.dir}) must be a folder: engines and ranks write there; put the address into run.storage")
+        if self.storage is not None and not re.match(r"[A-Za-z0-9+.-]+://", self.storage):
+            raise ValueError(f"run.storage ({self.storage}) must be an address such as s3://bucket/runs or file:///mnt/runs")
+        if self.storage is not None and "@" in self.storage.split("://")[1].split("/")[0]:
+            raise ValueError("run.storage holds a user or password, which would be written with every run: give credentials in the environment")
+        return self
 
 
 class Model(Section):
@@ -85,6 +98,17 @@ class Data(Section):
     """Q: questions (groups) in one update."""
     max_bad_in_a_row: Positive = 32
     """So many unusable videos one after another stop the run with advice."""
+    filter: Literal["off", "variance"] = "off"
+    """variance: a question whose last `filter_after` groups in this run all fail the rules of `select` (nothing to learn from) rests for `filter_epochs`."""
+    filter_after: Positive = 2
+    """Groups without a signal, one after another, after which a question rests."""
+    filter_epochs: Positive = 2
+    """Epochs that a resting question is left out; then it gets one more chance."""
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
 
 class Video(Section):
@@ -98,6 +122,10 @@ class Video(Section):
     """Upper bound of visual tokens per variant, checked before an engine sees it."""
     deadline_s: Seconds = 120
     """A video that takes longer to decode is quarantined."""
+    cache_dir: Path | None = None
+    """Folder for decoded candidates, kept across runs; put it on a disk of the node itself. null: no cache."""
+    cache_gib: Annotated[float, Field(gt=0)] = 50.0
+    """Upper bound of the cache on each node; what was not used for longest goes first."""
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Video:
@@ -107,18 +135,45 @@ class Video(Section):
 
 
 class Variants(Section):
-    kinds: Annotated[tuple[VariantKind, ...], Field(min_length=1)] = ("uniform", "random_jitter", "random_crop", "random_jitter")
-    """One name per variant: K is the length of the list."""
-    min_crop_area: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Least share of the frame's area that a random crop keeps."""
+    kinds: Annotated[tuple[VariantKind, ...], Field(min_length=1)] = ("uniform", "importance", "importance_jitter", "importance_crop")
+    """One name per variant: K is the length of the list. rlvid/variants/explore.py says what each shows."""
+    min_crop_area: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least share of the frame's area that a crop keeps."""
+    crop_share: Share = 0.8
+    """An attention-guided crop is the smallest box that holds this share of the relevance."""
     actors: Positive = 1
     """Variant actors."""
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs that Ray reserves for each."""
     threads: Positive = 1
     """Threads each may use."""
+    memory_gib: Annotated[float, Field(gt=0)] = 8.0
+    """Memory that decoding may take in an actor beyond what it holds once started; a video that wants more is quarantined."""
     prefetch: Count = 1
     """Steps whose variants are built ahead of the rollouts."""
+
+
+class RelevanceConfig(Section):
+    scorer: Literal["motion", "clip"] = "motion"
+    """What tells which frames and parts matter: an image-text model (clip), or motion and shot changes, which need none."""
+    model: str | None = None
+    """Folder or hub id of a CLIP or SigLIP checkpoint, for `clip`."""
+    attention_tau: Annotated[float, Field(gt=0)] = 0.1
+    """Temperature of the temporal attention; the lower, the more alike frames must look to share what they score."""
+    windows: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8)
+    """Multi-scale pooling: scores are averaged over windows of so many candidates."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the sampling distribution; high: nearly even, low: the best frames only."""
+    batch: Positive = 64
+    """Frames that go through the image-text model at a time."""
+    num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """Share of a GPU that each variant actor takes for the image-text model; 0: on CPU."""
+
+    @model_validator(mode="after")
+    def _model_named(self) -> RelevanceConfig:
+        if self.scorer == "clip" and not self.model:
+            raise ValueError("relevance.scorer clip needs relevance.model: name a CLIP or SigLIP checkpoint, or set scorer to motion")
+        return self
 
 
 class RolloutConfig(Section):
@@ -170,29 +225,54 @@ class RolloutConfig(Section):
         return self
 
 
+Weight = Annotated[float, Field(allow_inf_nan=False)]
+REWARD_WEIGHTS: dict[str, dict[str, float]] = {
+    "multiple_choice": {"accuracy": 1.0, "format": 1.0},
+    "open": {"accuracy": 1.0, "format": 1.0},
+    "numeric": {"accuracy": 1.0, "format": 1.0},
+    "regression": {"accuracy": 1.0, "format": 1.0},
+    "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
+    "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
+}
+REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length")
+
+
 class Reward(Section):
-    weights: dict[str, dict[str, float]] = {
-        "multiple_choice": {"accuracy": 1.0, "format": 1.0},
-        "open": {"accuracy": 1.0, "format": 1.0},
-        "numeric": {"accuracy": 1.0, "format": 1.0},
-        "regression": {"accuracy": 1.0, "format": 1.0},
-        "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
-        "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
-    }
-    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`."""
+    weights: dict[str, dict[str, Weight]] = REWARD_WEIGHTS
+    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length` and the parts of `custom`.
+    A task that is not named keeps its default."""
+    custom: str | None = None
+    """A reward of your own, `package.module:function`, looked for in the folder the command runs in, too. The function takes (question, text) and
+    returns {part: number}; `weights` says what each part counts. It runs in the driver, once per answer."""
+    numeric_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A numeric answer is right up to this relative error; 0: the same number."""
+    regression: Literal["mean_relative_accuracy", "relative_error"] = "mean_relative_accuracy"
+    """Accuracy of a regression answer: VSI-Bench's mean relative accuracy, or 1 - relative error (0 from an error of 100 % on)."""
+    length_margin: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """The `length` part is 0 for answers up to (1 - length_margin) x rollout.max_tokens and falls to -1 at rollout.max_tokens. It counts where
+    `weights` names it."""
     iou_threshold: Share = 0.5
     """For tasks without an accuracy, an answer counts as right (zero-signal test) from this temporal IoU on."""
     noise: bool = False
     """Control experiment: the rewards of a step are dealt out anew among its slots at random, so that nothing can be learned from them."""
 
+    @field_validator("weights")
+    @classmethod
+    def _every_task(cls, weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for task in weights:
+            if task not in REWARD_WEIGHTS:
+                raise ValueError(f"reward.weights names an unknown task {task!r}{_suggest(task, REWARD_WEIGHTS)}")
+        return REWARD_WEIGHTS | weights
+
     @model_validator(mode="after")
     def _known(self) -> Reward:
+        if self.custom is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.custom):
+            raise ValueError(f"reward.custom is {self.custom!r}: write package.module:function")
         for task, parts in self.weights.items():
-            if task not in Reward.model_fields["weights"].default:
-                raise ValueError(f"reward.weights names an unknown task {task!r}{_suggest(task, Reward.model_fields['weights'].default)}")
             for part in parts:
-                if part not in ("accuracy", "temporal_iou", "format"):
-                    raise ValueError(f"reward.weights.{task} names an unknown part {part!r}: accuracy, temporal_iou or format")
+                if part not in REWARD_PARTS and self.custom is None:
+                    known = f"{', '.join(REWARD_PARTS[:-1])} or {REWARD_PARTS[-1]}"
+                    raise ValueError(f"reward.weights.{task} names an unknown part {part!r}: {known}; parts of your own need reward.custom")
         return self
 
 
@@ -274,6 +354,21 @@ class Sync(Section):
     """Longest wait for each phase of a sync."""
 
 
+class Select(Section):
+    repeats: Annotated[int, Field(ge=2)] = 8
+    """Answers sampled on each view of a question."""
+    kinds: Annotated[tuple[VariantKind, ...], Field(min_length=1)] = ("uniform",)
+    """Views of each video; the answers on all of them are judged together."""
+    iou_std: Share = 0.1
+    """Grounding questions stay from this standard deviation of the temporal IoU on."""
+    iou_max: Share = 0.5
+    """Grounding questions stay where at least one answer reaches this temporal IoU."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep at most this share of each source's questions: of those that pass the rules, the ones whose answers differ most."""
+    in_flight: Positive = 32
+    """Questions worked on at a time."""
+
+
 class Tracker(Section):
     kind: Literal["wandb", "none"] = "wandb"
     """Where metrics go besides metrics.jsonl."""
@@ -297,12 +392,14 @@ class Config(Section):
     prompt: Prompt = Prompt()
     video: Video = Video()
     variants: Variants = Variants()
+    relevance: RelevanceConfig = RelevanceConfig()
     rollout: RolloutConfig = RolloutConfig()
     reward: Reward = Reward()
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
     learner: Learner = Learner()
     sync: Sync = Sync()
+    select: Select = Select()
     tracker: Tracker = Tracker()
     cluster: Cluster = Cluster()
 
@@ -329,6 +426,11 @@ class Config(Section):
         return len(self.variants.kinds)
 
     @property
+    def looks_at_relevance(self) -> bool:
+        """Does a variant need the relevance scorer?"""
+        return any(kind not in ("uniform", "random_jitter", "random_crop") for kind in self.variants.kinds)
+
+    @property
     def on_gpu(self) -> bool:
         return self.learner.num_gpus > 0
 
@@ -336,6 +438,11 @@ class Config(Section):
     def folder(self) -> Path:
         """The run folder."""
         return self.run.dir / self.run.name
+
+    @property
+    def storage(self) -> str | None:
+        """URL of the run's checkpoints beyond this machine."""
+        return f"{self.run.storage.rstrip('/')}/{self.run.name}/checkpoints" if self.run.storage else None
 
     @property
     def dtype(self) -> str:
@@ -360,7 +467,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Confi
     Raises ConfigError with one line that names the file and the key.
     """
     path = Path(path)
-    tree = _read(path)
+    tree = _read_extended(path)
     for override in overrides:
         _apply(tree, override)
     try:
@@ -390,6 +497,26 @@ def check_model_path(path: str, key: str) -> None:
 def is_hub_id(path: str) -> bool:
     """OWNER/NAME, unless OWNER is a folder here: then it is a path, mistyped perhaps, and must not send anybody to the network."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path)) and not Path(path).parent.exists()
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's tree; with `extends: OTHER.yaml` at its top, the other file's tree with this one's settings put over it."""
+    tree = _read(path)
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str) or path.resolve() in seen:
+        raise ConfigError(f"{path}: extends: {'names itself in a circle' if isinstance(base, str) else 'must name one YAML file'}")
+    return _over(_read_extended(path.parent / base, (*seen, path.resolve())), tree)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _over(merged[key], value) if both else value
+    return merged
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rlvid.algo.scores import Answered, benchmark_scores
 from rlvid.config import Config, ConfigError
 from rlvid.data.questions import iter_questions
 from rlvid.journal import log_to
@@ -33,13 +34,18 @@ def evaluate(session: Session, questions: Sequence[Question]) -> tuple[dict[str,
 
 
 def summarize(groups: Iterable[Group]) -> dict[str, float]:
-    """`eval/accuracy` (choice questions and the like), `eval/temporal_iou`, `eval/format`, and each by source: `eval/PART/SOURCE`."""
+    """`eval/accuracy` (choice questions and the like), `eval/temporal_iou`, `eval/format`, each by source: `eval/PART/SOURCE`, and for questions of a known
+    benchmark its own metrics: `eval/BENCHMARK/METRIC`."""
     values: dict[str, list[float]] = {}
+    answered: list[Answered] = []
     for group in groups:
+        answered.append(Answered(group.question, group.rollouts_KM[0][0].text, group.scores_KM[0][0].parts))
         for part, value in group.scores_KM[0][0].parts.items():
             values.setdefault(f"eval/{part}", []).append(value)
             values.setdefault(f"eval/{part}/{group.question.source or group.question.task}", []).append(value)
-    return {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())} | {"eval/questions": float(len(values.get("eval/format", [])))}
+    metrics = {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())}
+    metrics |= {f"eval/{name}": value for name, value in benchmark_scores(answered).items()}
+    return metrics | {"eval/questions": float(len(values.get("eval/format", [])))}
 
 
 def eval_questions(config: Config, path: Path | None = None) -> list[Question]:

@@ -10,9 +10,11 @@ import logging
 import time
 from typing import Any
 
-from rlvid.algo.advantages import zero_signal
+from rlvid.algo.advantages import zero_signal, zero_signal_text_only_share
+from rlvid.algo.selection import Rules, answers_of, drop_reason
 from rlvid.config import Config
 from rlvid.data.stream import QuestionStream
+from rlvid.data.variance_filter import VarianceFilter
 from rlvid.session import Session
 from rlvid.types import Group, Quarantined
 
@@ -24,12 +26,14 @@ class TooManyBadVideos(RuntimeError):
 
 
 class Feed:
-    """State that a checkpoint must hold: the stream's cursor and the counters."""
+    """State that a checkpoint must hold: the stream's cursor, the counters, and which questions rest."""
 
     def __init__(self, config: Config, session: Session) -> None:
         self.config = config
         self.session = session
         self.stream = QuestionStream(config.data.train, seed=config.run.seed)
+        self.filter = VarianceFilter(after=config.data.filter_after, epochs=config.data.filter_epochs) if config.data.filter == "variance" else None
+        self.rules = Rules(config.select.iou_std, config.select.iou_max)
         self.quarantined = 0
         self.bad_in_a_row = 0
         self._metrics: dict[str, float] = {}
@@ -40,7 +44,7 @@ class Feed:
         wanted, refills = self.config.data.questions_per_step, 0
         kept: list[Group] = []
         dropped: list[Group] = []
-        self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0}
+        self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
         while len(kept) < wanted:
             groups = self._collect(wanted - len(kept), step)
             silent = [group for group in groups if self.config.advantage.drop_zero_signal and zero_signal(group.correct_KM)]
@@ -53,6 +57,7 @@ class Feed:
         kept = kept or dropped[:wanted]
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
+            **_signal_shares(kept + dropped),
             "group/dropped": float(len(dropped)),
             "group/kept": float(len(kept)),
             "time/sample_s": time.perf_counter() - started,
@@ -60,24 +65,32 @@ class Feed:
         return kept
 
     def prefetch(self, step: int) -> None:
-        """Let the variant actors start on the questions that `sample(step)` will ask for."""
-        if self.config.variants.prefetch and step <= self.config.run.steps:
-            self.session.sampler.prefetch(self.session.loop, self._peek(self.config.data.questions_per_step), step, self.config.variants.kinds)
+        """Let the variant actors start on the questions that `sample(step)` and, with `variants.prefetch` above 1, the next ones will ask for."""
+        steps = min(self.config.variants.prefetch, self.config.run.steps - step + 1)
+        if steps > 0:
+            size = self.config.data.questions_per_step
+            questions = self._peek(steps * size)
+            wanted = [(step + at // size, question) for at, question in enumerate(questions)]
+            self.session.sampler.prefetch(self.session.loop, wanted, self.config.variants.kinds)
 
     def metrics(self) -> dict[str, float]:
         """What the last `sample` took and met."""
         return dict(self._metrics)
 
     def state(self) -> dict[str, Any]:
-        return {"stream": self.stream.state(), "quarantined": self.quarantined, "bad_in_a_row": self.bad_in_a_row}
+        resting = self.filter.state() if self.filter else {}
+        return {"stream": self.stream.state(), "quarantined": self.quarantined, "bad_in_a_row": self.bad_in_a_row, "filter": resting}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.stream.restore(state["stream"])
         self.quarantined, self.bad_in_a_row = state["quarantined"], state["bad_in_a_row"]
+        if self.filter:
+            self.filter.restore(state.get("filter", {}))
 
     def _collect(self, count: int, step: int) -> list[Group]:
         """`count` usable groups' worth of one round; unusable questions are counted and left for the next round."""
-        questions = self.stream.take(count)
+        questions = self._take(count)
+        self._metrics["data/filtered"] += self.stream.left_out
         collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=self.config.variants.kinds, answers=self.config.rollout.answers))
         for result in collected.results:
             self._count(result)
@@ -89,6 +102,8 @@ class Feed:
     def _count(self, result: Group | Quarantined) -> None:
         if isinstance(result, Group):
             self.bad_in_a_row = 0
+            if self.filter:
+                self.filter.seen(result.question.id, self.stream.epoch, signal=not drop_reason(answers_of(result), self.rules))
             return
         self.quarantined += 1
         self.bad_in_a_row += 1
@@ -101,6 +116,20 @@ class Feed:
 
     def _peek(self, count: int) -> list[Any]:
         state = self.stream.state()
-        questions = self.stream.take(count)
+        questions = self._take(count)
         self.stream.restore(state)
         return questions
+
+    def _take(self, count: int) -> list[Any]:
+        """The next questions that do not rest."""
+        return self.stream.take(count, rests=self.filter.rests if self.filter else None)
+
+
+def _signal_shares(groups: list[Group]) -> dict[str, float]:
+    """Of all groups that were sampled, dropped ones too."""
+    if not groups:
+        return {}
+    return {
+        "group/zero_signal_share": sum(zero_signal(group.correct_KM) for group in groups) / len(groups),
+        "group/zero_signal_share_text_only": sum(zero_signal_text_only_share(group.correct_KM) for group in groups) / len(groups),
+    }

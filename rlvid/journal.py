@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlvid.config import Config
-from rlvid.observe.dumps import write_step
+from rlvid.observe.dumps import drop_after, write_step
 from rlvid.observe.metrics import MetricsFile
 from rlvid.observe.step_row import group_metrics
 from rlvid.observe.tracker import Tracker, open_tracker
@@ -39,9 +39,7 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Forget everything after `step`: the run goes on from there."""
         self.metrics.truncate_after(step if step else -1)
-        for dump in (self.folder / "rollouts").glob("step_*.jsonl"):
-            if int(dump.stem.removeprefix("step_")) > step:
-                dump.unlink()
+        drop_after(self.folder / "rollouts", step)
         self.progress.update(self.task, completed=step)
         self.clock = time.perf_counter()
 
@@ -82,7 +80,7 @@ def open_journal(config: Config) -> Iterator[Journal]:
     tracker = open_tracker(config, config.folder)
     failed = True
     try:
-        with _progress() as progress:
+        with open_progress() as progress:
             yield Journal(config, tracker, progress)
         failed = False
     finally:
@@ -96,7 +94,7 @@ def log_to(path: Path) -> None:
     logging.getLogger("rlvid").addHandler(handler)
 
 
-def _progress() -> Progress:
+def open_progress() -> Progress:
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[line]}"))
     return Progress(*columns, console=console, disable=not console.is_terminal)

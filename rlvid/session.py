@@ -124,7 +124,8 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         return rollout.options(**options, max_concurrency=1000).remote(config, number)
 
     def make_variant(number: int) -> Any:
-        return variant.options(**places.at(places.variant[number], num_cpus=config.variants.num_cpus, env=variant_environment(config))).remote(config, number)
+        needs = {"num_cpus": config.variants.num_cpus, "num_gpus": config.relevance.num_gpus}
+        return variant.options(**places.at(places.variant[number], **needs, env=variant_environment(config))).remote(config, number)
 
     def make_rank(number: int) -> Any:
         options = places.at(places.learner[number], num_cpus=config.learner.num_cpus, num_gpus=config.learner.num_gpus, env=learner_environment(config))

@@ -33,6 +33,20 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class EvidencePatch:
+    """What a teacher says about a failed answer: where to look, never what to answer. `rlvid.teacher.patch` checks and writes it.
+
+    `spans` seconds, `frames_s` key moments in seconds, `regions` boxes at one moment each; all of the original video.
+    """
+
+    error_class: Literal["temporal", "spatial", "misconception"]
+    hint: str
+    spans: tuple[Span, ...] = ()
+    frames_s: tuple[float, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
 class Question:
     """One line of a question file. `video` is an absolute path; `answer` is the option's text for a choice."""
 
@@ -52,7 +66,8 @@ class Question:
 class VariantSpec:
     """A variant *is* this: any worker can cut the same pixels from the video again, bit for bit.
 
-    `times_s` [T] are the true timestamps of the frames shown, ascending; `size` is (height, width) in pixels.
+    `times_s` [T] are the true timestamps of the frames shown, ascending; `size` is (height, width) in pixels; `work_size` is what
+    whole frames are brought to before the box is cut (None: what follows from `size`).
     """
 
     kind: str
@@ -60,9 +75,42 @@ class VariantSpec:
     box: Box | None
     size: tuple[int, int]
     seed: int
+    work_size: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "times_s": list(self.times_s), "box": list(self.box) if self.box else None, "size": list(self.size), "seed": self.seed}
+        return {
+            "kind": self.kind,
+            "times_s": list(self.times_s),
+            "box": list(self.box) if self.box else None,
+            "size": list(self.size),
+            "seed": self.seed,
+            "work_size": list(self.work_size) if self.work_size else None,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> VariantSpec:
+        """The spec of a dumped slot."""
+        box, work = value["box"], value.get("work_size")
+        return VariantSpec(
+            kind=value["kind"],
+            times_s=tuple(value["times_s"]),
+            box=(box[0], box[1], box[2], box[3]) if box else None,
+            size=(value["size"][0], value["size"][1]),
+            seed=value["seed"],
+            work_size=(work[0], work[1]) if work else None,
+        )
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What the question has to do with each candidate frame of its video, and with each part of the frame.
+
+    `times_s` [N] seconds, `scores` [N] shares that sum to 1; `patches` [h][w] shares of the frame's parts that sum to 1.
+    """
+
+    times_s: tuple[float, ...]
+    scores: tuple[float, ...]
+    patches: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,13 +167,18 @@ class GenerateResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store."""
+    """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store.
+
+    `relevance` is None where no variant looks at it. `costs`: what the variants took, summed into the step's `variants/...` metrics.
+    """
 
     question: Question
     prompt: str
     specs: tuple[VariantSpec, ...]
     video_metadata: tuple[dict[str, Any], ...]
     duration_s: float
+    relevance: Relevance | None = None
+    costs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def place(config: Config, deadline_s: float = 300) -> Places:
 
     bundles = [{"CPU": config.rollout.num_cpus, "GPU": config.rollout.num_gpus}] * config.rollout.engines
     bundles += [{"CPU": config.learner.num_cpus, "GPU": config.learner.num_gpus}] * config.learner.ranks
-    bundles += [{"CPU": config.variants.num_cpus}] * config.variants.actors
+    bundles += [{"CPU": config.variants.num_cpus, "GPU": config.relevance.num_gpus}] * config.variants.actors
     wanted = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.01} for bundle in bundles]
     group = ray.util.placement_group(wanted, strategy=config.cluster.placement)
     try:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlvid.actors.pool import ActorPool
-from rlvid.algo.rewards import correctness, score, total
+from rlvid.actors.scoring import Scorer
+from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
@@ -47,6 +48,7 @@ class Sampler:
         self.config = config
         self.variants = variants
         self.rollouts = rollouts
+        self.score = Scorer(config)
         self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
 
     async def collect(self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False) -> Collected:
@@ -55,13 +57,16 @@ class Sampler:
         results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, clock) for question in questions])
         return Collected(list(results), clock.variants_s, clock.rollout_s, clock.bytes)
 
-    def prefetch(self, loop: asyncio.AbstractEventLoop, questions: Sequence[Question], step: int, kinds: tuple[str, ...]) -> None:
-        """Start building the variants that `collect` will want for this step. Called from another thread than the loop's."""
+    def prefetch(self, loop: asyncio.AbstractEventLoop, wanted: Sequence[tuple[int, Question]], kinds: tuple[str, ...]) -> None:
+        """Start building the variants that `collect` will want: (step, question) in order. Called from another thread than the loop's."""
 
         def begin() -> None:
-            for task in self._ahead.values():
-                task.cancel()
-            self._ahead = {(step, question.id): asyncio.ensure_future(self._build(question, step, kinds)) for question in questions}
+            keys = {(step, question.id) for step, question in wanted}
+            for key in self._ahead.keys() - keys:
+                self._ahead.pop(key).cancel()
+            for step, question in wanted:
+                if (step, question.id) not in self._ahead:
+                    self._ahead[step, question.id] = asyncio.ensure_future(self._build(question, step, kinds))
 
         loop.call_soon_threadsafe(begin)
 
@@ -99,7 +104,7 @@ class Sampler:
     def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult]) -> Group:
         question, reward = prepared.question, self.config.reward
         rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
-        scores_KM = tuple(tuple(score(question, rollout.text) for rollout in row) for row in rollouts_KM)
+        scores_KM = tuple(tuple(self.score(question, rollout) for rollout in row) for row in rollouts_KM)
         return Group(
             prepared=prepared,
             frames=frames,

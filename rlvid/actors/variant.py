@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rlvid.config import Config
-from rlvid.types import Prepared, Quarantined, Question
+from rlvid.types import Prepared, Quarantined, Question, Relevance
 
 
 def variant_environment(config: Config) -> dict[str, str]:
@@ -14,20 +15,30 @@ def variant_environment(config: Config) -> dict[str, str]:
 
 
 class VariantActor:
-    """Holds the checkpoint's processor, for the chat template and the size of a visual token."""
+    """Holds the checkpoint's processor, for the chat template and the size of a visual token, and the relevance scorer."""
 
     def __init__(self, config: Config, number: int) -> None:
         self.config = config
         self.number = number
+        self.scorer: Any = None
+        self.cache: Any = None
 
     def start(self) -> int:
-        """Load the processor. Returns the pixels along one side of a visual token."""
+        """Load processor and scorer. Returns the pixels along one side of a visual token."""
         from transformers import AutoProcessor
+
+        from rlvid.data.cache import VideoCache
+        from rlvid.variants.scorers import make_scorer
 
         self.processor = AutoProcessor.from_pretrained(self.config.model.path)
         video = self.processor.video_processor
         self.factor = video.patch_size * video.merge_size
         self.frames_per_token = video.temporal_patch_size
+        relevance = self.config.relevance
+        if self.config.looks_at_relevance:
+            self.scorer = make_scorer(relevance.scorer, relevance.model, batch=relevance.batch, on_gpu=relevance.num_gpus > 0)
+        if self.config.video.cache_dir is not None:
+            self.cache = VideoCache(self.config.video.cache_dir, self.config.video.cache_gib)
         return self.factor
 
     def build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
@@ -44,30 +55,91 @@ class VariantActor:
 
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
-        from rlvid.data.video import read_candidates, shown_size
+        from rlvid.data.video import work_size
         from rlvid.variants.build import cut, video_metadata
-        from rlvid.variants.explore import explore
+        from rlvid.variants.explore import explore, hides, redrawn
 
-        video, prompt = self.config.video, self.config.prompt
-
-        def size_for(height: int, width: int) -> tuple[int, int]:
-            return shown_size(height, width, max_pixels=video.max_pixels, factor=self.factor)
-
-        clip = read_candidates(question.video, candidates=video.candidates, clip=question.clip, size_for=size_for, threads=self.config.variants.threads)
+        prompt = self.config.prompt
+        clock = _Laps()
+        clip, hit = self._clip(question)
+        clock.lap("decode_s")
+        relevance = self._relevance(question, kinds, clip)
+        clock.lap("relevance_s")
         specs = explore(
             kinds,
             times_s_N=clip.times_s_N,
-            frames=video.frames,
-            size=size_for(clip.height, clip.width),
+            frames=self.config.video.frames,
+            size=self._size(clip.height, clip.width),
+            coarse_size=self._size(clip.height, clip.width, share=0.25),
+            work_size=work_size(clip.height, clip.width, self._size(clip.height, clip.width), self._zoom),
             question_id=question.id,
             seed=seed,
             min_crop_area=self.config.variants.min_crop_area,
+            crop_share=self.config.variants.crop_share,
+            relevance=relevance,
+            keep_visible=question.spans if question.task == "temporal_grounding" else (),
         )
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
         if problem := self._too_long(text, specs):
             return [Quarantined(question.id, f"{question.video}: {problem}"), *[None] * len(kinds)]
+        frames = [cut(clip, spec) for spec in specs]
+        clock.lap("cut_s")
+        costs = clock.laps | {
+            "cache_hits": float(hit),
+            "redrawn": float(redrawn(specs, seed=seed, question_id=question.id)),
+            "span_hidden": float(sum(hides(spec.times_s, question.spans) for spec in specs)),
+        }
         metadata = tuple(video_metadata(spec) for spec in specs)
-        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s), *(cut(clip, spec) for spec in specs)]
+        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs), *frames]
+
+    def _clip(self, question: Question) -> tuple[Any, bool]:
+        """The candidates, and whether they came from the cache."""
+        from rlvid.data.video import read_candidates
+
+        video, threads = self.config.video, self.config.variants.threads
+
+        def read() -> Any:
+            return read_candidates(question.video, candidates=video.candidates, clip=question.clip, size_for=self._size, zoom=self._zoom, threads=threads)
+
+        if self.cache is None:
+            return read(), False
+        hits = self.cache.hits
+        return self.cache.clip(question.video, self._parameters(question), read), self.cache.hits > hits
+
+    def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Any) -> Relevance | None:
+        """Once per video and question text; None where no kind looks at it (the evaluation's `uniform`, say)."""
+        from rlvid.variants.explore import needs_relevance
+        from rlvid.variants.relevance import relevance, relevance_text
+
+        if not needs_relevance(kinds):
+            return None
+        settings, text = self.config.relevance, relevance_text(question)
+
+        def score() -> Relevance:
+            raw = self.scorer.score(clip.frames_NHWC, text)
+            return relevance(raw, clip.times_s_N, tau=settings.attention_tau, windows=settings.windows, temperature=settings.temperature)
+
+        if self.cache is None:
+            return score()
+        how = [self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
+        return self.cache.relevance(question.video, [*self._parameters(question), *how], score)
+
+    def _parameters(self, question: Question) -> list[Any]:
+        """What the decoded candidates depend on, besides the file."""
+        return [self.config.video.candidates, question.clip, self.config.video.max_pixels, self.factor, self._zoom]
+
+    @property
+    def _zoom(self) -> float:
+        """Candidates are kept so large that the smallest crop is still cut from real pixels, and no larger."""
+        from rlvid.variants.explore import crops
+
+        return self.config.variants.min_crop_area**-0.5 if crops(self.config.variants.kinds) else 1.0
+
+    def _size(self, height: int, width: int, share: float = 1.0) -> tuple[int, int]:
+        """The shown size with that share of video.max_pixels; a patch is the least."""
+        from rlvid.data.video import shown_size
+
+        return shown_size(height, width, max_pixels=max(int(self.config.video.max_pixels * share), self.factor**2), factor=self.factor)
 
     def _too_long(self, text: str, specs: list[Any]) -> str:
         """Why the engine could not hold the longest variant; empty when it can."""
@@ -87,4 +159,18 @@ class VariantActor:
         return self.number
 
     def stop(self) -> None:
-        """Nothing to end beside the process."""
+        """Close the cache; nothing else to end beside the process."""
+        if self.cache is not None:
+            self.cache.close()
+
+
+class _Laps:
+    """Seconds between one `lap` and the next."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._since = now - self._since, now

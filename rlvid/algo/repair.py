@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+
+from rlvid.algo.mentions import normalised, places, times
+from rlvid.types import Box, EvidencePatch, Region
+
+TIMES_PER_ITEM = 4
+"""So many times of a rationale count for each piece of evidence: a list of all seconds of the video refers to nothing."""
+_NUMBERS = re.compile(r"[(\[]\s*((?:0|1|0?\.\d+|1\.0+)(?:\s*,\s*(?:0|1|0?\.\d+|1\.0+)){1,3})\s*[)\]]")
+_THIRD = 1 / 3
 
 
 def robust_improvement_reward(
@@ -36,3 +45,50 @@ def _check(first_reward: float, repaired_reward: float | None, kappa: float, ali
         raise ValueError(f"alpha ({alpha}) above kappa ({kappa}) would let a repaired answer outrank an unaided one: lower alpha")
     if not 0 <= alignment <= 1:
         raise ValueError(f"alignment ({alignment}) must lie in 0..1")
+
+
+def alignment(patch: EvidencePatch, rationale: str, tolerance_s: float) -> float:
+    """Share in 0..1 of the patch's spans, frames and regions that a rationale refers to [D]: rules, no judge. 0 where it cites nothing.
+
+    A span counts when a time of the rationale lies in it, widened by `tolerance_s` on both sides; a frame when a time lies within
+    `tolerance_s` of it; a region when the rationale names its place (left, right, top, bottom; centre for one in the middle) or gives
+    coordinates: a point inside the box, or a box that overlaps it by half (IoU). Of a text's times only the first 4 per piece count.
+    """
+    pieces = len(patch.spans) + len(patch.frames_s) + len(patch.regions)
+    if not pieces:
+        return 0.0
+    text = normalised(rationale)
+    named_s = [mention.seconds for mention in times(text, bare=True)][: TIMES_PER_ITEM * pieces]
+    spans = sum(any(start - tolerance_s <= time <= end + tolerance_s for time in named_s) for start, end in patch.spans)
+    frames = sum(any(abs(time - frame) <= tolerance_s for time in named_s) for frame in patch.frames_s)
+    named, shapes = places(text), _coordinates(text)
+    regions = sum(position(region.box) <= named or any(_meets(shape, region) for shape in shapes) for region in patch.regions)
+    return (spans + frames + regions) / pieces
+
+
+def rationale_of(text: str) -> str:
+    """What a reply says outside its answer: an answered span must not count as a reference to the evidence."""
+    return re.sub(r"<answer>.*?(?:</answer>|\Z)", " ", text, flags=re.DOTALL)
+
+
+def position(box: Box) -> set[str]:
+    """Where the middle of a box lies on a grid of thirds: {left, top}, {right}, ..., {centre}."""
+    across, down = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    sides = {"left": across < _THIRD, "right": across > 1 - _THIRD, "top": down < _THIRD, "bottom": down > 1 - _THIRD}
+    return {side for side, there in sides.items() if there} or {"centre"}
+
+
+def _coordinates(text: str) -> list[tuple[float, ...]]:
+    """Points (x, y) and boxes [x1, y1, x2, y2] in 0..1 that a text gives."""
+    found = [tuple(float(number) for number in match[1].split(",")) for match in _NUMBERS.finditer(text)]
+    return [numbers for numbers in found if len(numbers) in (2, 4)]
+
+
+def _meets(shape: tuple[float, ...], region: Region) -> bool:
+    x1, y1, x2, y2 = region.box
+    if len(shape) == 2:
+        return x1 <= shape[0] <= x2 and y1 <= shape[1] <= y2
+    width, height = min(x2, shape[2]) - max(x1, shape[0]), min(y2, shape[3]) - max(y1, shape[1])
+    common = max(0.0, width) * max(0.0, height)
+    union = (x2 - x1) * (y2 - y1) + (shape[2] - shape[0]) * (shape[3] - shape[1]) - common
+    return union > 0 and common / union >= 0.5

@@ -1,20 +1,30 @@
-"""Reward parts of one answer: accuracy, temporal IoU, format. Pure; any text gives numbers, never an exception.
+"""Reward parts of one answer: accuracy, temporal IoU, format, length. Pure; any text gives numbers, never an exception.
 
 Temporal-RLT's dual reward [S]: a discrete signal for semantic correctness and a continuous one for temporal grounding. The
-temporal IoU is [R]; mean relative accuracy is VSI-Bench's; named parts, their weighted sum and everything about reading
-answers are this project's decisions [D].
+temporal IoU is [R]; mean relative accuracy is VSI-Bench's, 1 - relative error Video-R1's; the length part is DAPO's; named
+parts, their weighted sum and everything about reading answers are this project's decisions [D].
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from rlvid.algo import answers, choices, spans
 from rlvid.types import Question, Score, Span, Task
 
 RELATIVE_ERRORS_PERCENT = tuple(range(50, 0, -5))
 """100 x (1 - theta) for theta = 0.50, 0.55, ..., 0.95."""
+
+
+@dataclass(frozen=True)
+class Marking:
+    """What the config says about answers that are numbers: `numeric_tolerance` is a relative error, see `relative_accuracy` for `regression`."""
+
+    numeric_tolerance: float = 0.0
+    regression: Literal["mean_relative_accuracy", "relative_error"] = "mean_relative_accuracy"
 
 
 def temporal_iou(predicted: Span | None, truth: Span | Sequence[Span]) -> float:
@@ -26,14 +36,14 @@ def temporal_iou(predicted: Span | None, truth: Span | Sequence[Span]) -> float:
     return max((_iou(predicted, one) for one in truths), default=0.0)  # type: ignore[arg-type]
 
 
-def score(question: Question, text: str) -> Score:
-    """The parts of one reply. `reason` says why a part is 0 where the answer could not be read."""
+def score(question: Question, text: str, marking: Marking = Marking()) -> Score:
+    """The task's parts of one reply, each 0..1. `reason` says why a part is 0 where the answer could not be read."""
     parts = {part: 0.0 for part in PARTS[question.task]}
     parts["format"] = float(answers.well_formed(text))
     answer, reason = answers.tagged_answer(text)
     if answer is None:
         return Score(parts, reason)
-    read, reason = _SCORERS[question.task](question, answer)
+    read, reason = _SCORERS[question.task](question, answer, marking)
     return Score(parts | read, reason)
 
 
@@ -56,6 +66,21 @@ def mean_relative_accuracy(predicted: float, truth: float) -> float:
     # Rounded, so that 0.9 against 1 (0.09999999999999998 in floats) is not below 10 %.
     error_percent = round(100 * abs(predicted - truth) / abs(truth), 9)
     return sum(error_percent < limit for limit in RELATIVE_ERRORS_PERCENT) / len(RELATIVE_ERRORS_PERCENT)
+
+
+def relative_accuracy(predicted: float, truth: float) -> float:
+    """1 - min(1, |predicted - truth| / |truth|), Video-R1's regression reward [R: its released code]. A truth of 0 needs exactly 0 [D]."""
+    if truth == 0:
+        return float(predicted == 0)
+    return 1.0 - min(1.0, abs(predicted - truth) / abs(truth))
+
+
+def length_penalty(tokens: int, *, limit: int, margin: float) -> float:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13 [S]), -1..0: 0 up to (1 - margin) x limit tokens, then a straight line to -1 at `limit`.
+
+    `margin` in 0..1, not 0: DAPO's L_cache / L_max, 0.2 there. An answer cut off at the limit has -1.
+    """
+    return max(-1.0, min(0.0, (limit * (1 - margin) - tokens) / (limit * margin)))
 
 
 def rouge_l(predicted: Sequence[str], truth: Sequence[str]) -> float:
@@ -85,13 +110,13 @@ def _whole(span: Span) -> bool:
 Read = tuple[dict[str, float], str]
 
 
-def _multiple_choice(question: Question, answer: str) -> Read:
+def _multiple_choice(question: Question, answer: str, marking: Marking) -> Read:
     index, reason = choices.choice(answers.unwrapped(answer), question.options)
     right = index is not None and question.options[index] == question.answer
     return {"accuracy": float(right)}, reason
 
 
-def _open(question: Question, answer: str) -> Read:
+def _open(question: Question, answer: str, marking: Marking) -> Read:
     """1 for the same words in any case, without articles and punctuation; else ROUGE-L F1."""
     said, truth = answers.unwrapped(answer), answers.plain(question.answer or "").split()
     if not answers.plain(said):
@@ -100,22 +125,25 @@ def _open(question: Question, answer: str) -> Read:
     return {"accuracy": max(rouge_l(answers.plain(reading).split(), truth) for reading in readings)}, ""
 
 
-def _numeric(question: Question, answer: str) -> Read:
-    """1 for the same number; a percentage matches a bare number as itself or as its hundredth."""
+def _numeric(question: Question, answer: str, marking: Marking) -> Read:
+    """1 for the same number, within the tolerance; a percentage matches a bare number as itself or as its hundredth."""
     said, truth, reason = _pair(question, answer)
     if said is None or truth is None:
         return {"accuracy": 0.0}, reason
     bare_and_percent = answers.is_percentage(answer) != answers.is_percentage(question.answer or "")
     scaled = said / 100 if answers.is_percentage(answer) else said * 100
     readings = (said, scaled) if bare_and_percent else (said,)
-    return {"accuracy": float(any(math.isclose(reading, truth, rel_tol=1e-6, abs_tol=1e-9) for reading in readings))}, ""
+    # Relative to the truth alone; a millionth more for what floats make of 0.1 and of a tolerance's very edge.
+    allowed = (marking.numeric_tolerance + 1e-6) * abs(truth) + 1e-9
+    return {"accuracy": float(any(abs(reading - truth) <= allowed for reading in readings))}, ""
 
 
-def _regression(question: Question, answer: str) -> Read:
+def _regression(question: Question, answer: str, marking: Marking) -> Read:
     said, truth, reason = _pair(question, answer)
     if said is None or truth is None:
         return {"accuracy": 0.0}, reason
-    return {"accuracy": mean_relative_accuracy(said, truth)}, ""
+    measure = mean_relative_accuracy if marking.regression == "mean_relative_accuracy" else relative_accuracy
+    return {"accuracy": measure(said, truth)}, ""
 
 
 def _pair(question: Question, answer: str) -> tuple[float | None, float | None, str]:
@@ -124,18 +152,18 @@ def _pair(question: Question, answer: str) -> tuple[float | None, float | None, 
     return said, truth, reason or (truth_reason and f"the question's own answer: {truth_reason}")
 
 
-def _temporal_grounding(question: Question, answer: str) -> Read:
+def _temporal_grounding(question: Question, answer: str, marking: Marking) -> Read:
     found, reason = spans.span(answer)
     return {"temporal_iou": temporal_iou(found, question.spans)}, reason
 
 
-def _grounded_qa(question: Question, answer: str) -> Read:
+def _grounded_qa(question: Question, answer: str, marking: Marking) -> Read:
     words, found, reason = spans.answer_and_span(answer)
-    read, why = (_multiple_choice if question.options else _open)(question, words)
+    read, why = (_multiple_choice if question.options else _open)(question, words, marking)
     return read | {"temporal_iou": temporal_iou(found, question.spans)}, "; ".join(part for part in (why, reason) if part)
 
 
-_SCORERS: dict[Task, Callable[[Question, str], Read]] = {
+_SCORERS: dict[Task, Callable[[Question, str, Marking], Read]] = {
     "multiple_choice": _multiple_choice,
     "open": _open,
     "numeric": _numeric,
@@ -151,4 +179,4 @@ PARTS: dict[Task, tuple[str, ...]] = {
     "temporal_grounding": ("temporal_iou", "format"),
     "grounded_qa": ("accuracy", "temporal_iou", "format"),
 }
-"""The reward parts of each task."""
+"""The reward parts that `score` gives for each task. The length of an answer is the sampler's to know, see `length_penalty`."""

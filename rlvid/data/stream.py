@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class QuestionStream:
         self._seed = seed
         self._epoch = 0
         self._position = 0
+        self.left_out = 0
+        """Questions that the last `take` left out."""
         self._opened = _mark(self.path)
         self._offsets, self._lines, self._fingerprint = _indexed(self.path)
         self._order = _permutation(seed, 0, len(self._offsets))
@@ -35,11 +38,20 @@ class QuestionStream:
         """Questions in one epoch."""
         return len(self._offsets)
 
-    def take(self, n: int) -> list[Question]:
-        """The next n questions, going on into the next epoch where this one ends."""
+    @property
+    def epoch(self) -> int:
+        """The epoch of the question taken last, from 0."""
+        return self._epoch
+
+    def take(self, n: int, *, rests: Callable[[str, int], bool] | None = None) -> list[Question]:
+        """The next n questions, going on into the next epoch where this one ends; without those for which `rests(id, epoch)` holds.
+
+        Where a whole epoch's worth rests, the next question is taken all the same: the stream never stands still.
+        """
         self._check_unchanged()
+        self.left_out = 0
         with self.path.open("rb") as file:
-            return [self._read(file, self._next()) for _ in range(n)]
+            return [self._next_awake(file, rests) for _ in range(n)]
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands, as plain JSON values."""
@@ -61,6 +73,14 @@ class QuestionStream:
         if mark != self._opened and _fingerprint(self.path) != self._fingerprint:
             raise QuestionError(f"{self.path}: was changed while it is being read (start again, or keep the file as it was)")
         self._opened = mark
+
+    def _next_awake(self, file: Any, rests: Callable[[str, int], bool] | None) -> Question:
+        for _ in range(len(self) if rests else 0):
+            question = self._read(file, self._next())
+            if rests and not rests(question.id, self._epoch):
+                return question
+            self.left_out += 1
+        return self._read(file, self._next())
 
     def _next(self) -> int:
         if self._position == len(self):

@@ -26,7 +26,7 @@ Times = NDArray[np.float64]
 MAX_ASPECT = 200.0
 """Qwen's processors refuse frames that are longer than this."""
 WORK_ZOOM = 2.0
-"""Candidates are kept at up to this multiple of the shown size [D], so that a crop of a quarter of the area is still cut from real pixels."""
+"""Candidates are kept at up to this multiple of the shown size [D] where no crop needs less: a crop of a quarter of the area is then still cut from real pixels."""
 
 
 class VideoError(ValueError):
@@ -67,31 +67,39 @@ def shown_size(height: int, width: int, *, max_pixels: int, factor: int) -> Size
     return min(tall, _floored(longest, factor)), min(wide, _floored(longest, factor))
 
 
-def work_size(height: int, width: int, shown: Size) -> Size:
-    """(height, width) at which candidates are kept: the source's own aspect, at most WORK_ZOOM times the shown size, never enlarged."""
-    scale = min(1.0, WORK_ZOOM * math.sqrt(shown[0] * shown[1] / (height * width)))
+def work_size(height: int, width: int, shown: Size, zoom: float = WORK_ZOOM) -> Size:
+    """(height, width) at which candidates are kept: the source's own aspect, at most `zoom` times the shown size, never enlarged."""
+    scale = min(1.0, zoom * math.sqrt(shown[0] * shown[1] / (height * width)))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
+def read_candidates(
+    path: str, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], zoom: float = WORK_ZOOM, threads: int = 1
+) -> Clip:
     """Up to `candidates` frames evenly spaced over the clip (whole video without one), decoded in one ordered pass.
 
-    `size_for(height, width)` is the shown size. Fewer than two distinct frames is a VideoError: one instant has no time to ask about.
+    `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct frames is a VideoError: one instant has no time to ask about.
     """
     reader = _open(path, threads)
     times_s, duration_s, fps = _timeline(reader, path)
     inside = _inside(times_s, clip, path)
     chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(candidates, len(inside))).round().astype(int))]
-    return _decode(reader, path, chosen, times_s, duration_s, fps, size_for)
+    return _decode(reader, path, chosen, times_s, duration_s, fps, lambda height, width: work_size(height, width, size_for(height, width), zoom))
 
 
-def read_at(path: str, times_s: tuple[float, ...], *, size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
-    """The frames nearest to the given timestamps: what rebuilds a variant from its spec."""
+def read_at(path: str, times_s: tuple[float, ...], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
+    """The frames nearest to the given timestamps, at the size `work_size_for(height, width)`: what rebuilds a variant from its spec."""
     reader = _open(path, threads)
     own_times_s, duration_s, fps = _timeline(reader, path)
     whole = _inside(own_times_s, None, path)
     chosen = np.unique(whole[nearest(own_times_s[whole], times_s)])
-    return _decode(reader, path, chosen, own_times_s, duration_s, fps, size_for)
+    return _decode(reader, path, chosen, own_times_s, duration_s, fps, work_size_for)
+
+
+def read_times(path: str, *, threads: int = 1) -> tuple[Times, float, float]:
+    """([N] true start of every distinct frame in seconds, the video's duration, its average frame rate); no frame is decoded."""
+    times_s, duration_s, fps = _timeline(_open(path, threads), path)
+    return times_s[_inside(times_s, None, path)], duration_s, fps
 
 
 def nearest(times_s_N: Times, wanted_s_T: tuple[float, ...] | Times) -> NDArray[np.int64]:
@@ -176,12 +184,12 @@ def _inside(times_s: Times, clip: Span | None, path: str) -> NDArray[np.int64]:
     return inside
 
 
-def _decode(reader: Any, path: str, chosen_N: NDArray[np.int64], times_s: Times, duration_s: float, fps: float, size_for: Callable[[int, int], Size]) -> Clip:
+def _decode(reader: Any, path: str, chosen_N: NDArray[np.int64], times_s: Times, duration_s: float, fps: float, work_size_for: Callable[[int, int], Size]) -> Clip:
     frames = _raw_frames(reader, path, chosen_N)
     first = next(frames)
     height, width = first.shape[:2]
     try:
-        size = work_size(height, width, size_for(height, width))
+        size = work_size_for(height, width)
     except ValueError as error:
         raise VideoError(f"{path}: {error}") from None
     kept = np.empty((len(chosen_N), *size, 3), dtype=np.uint8)

@@ -1,52 +1,121 @@
-"""Whole checkpoints only: written aside, flushed, then renamed; the newest N are kept.
+"""Whole checkpoints only: written aside, flushed, listed with their digests, then renamed; the newest N are kept.
 
-A checkpoint folder holds the learner's shards (`learner/`) and `state.json`: step, data cursor, counters and the settings
-that a resumed run must share. What was interrupted half-way keeps its temporary name and is never seen.
+A checkpoint folder holds the learner's shards (`learner/`), `state.json` (step, data cursor, counters and the settings that a
+resumed run must share) and `manifest.json` (size and sha256 of every file). What was interrupted half-way keeps its temporary
+name and is never seen; what was damaged later does not fit its manifest and is passed over. With a storage URL every checkpoint
+is copied there too, and fetched from there where the local one is missing or damaged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup
+from rlvid.learner.storage import Store
+
+log = logging.getLogger("rlvid")
 
 PREFIX = "step_"
+MANIFEST = "manifest.json"
+TRUSTED = {
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
+"""The classes, beside torch's own, that DeepSpeed pickles into its shards. DeepSpeed loads shards with the full unpickler, so any other name is refused."""
 
 
-def save(folder: Path, step: int, learner: LearnerGroup, state: dict[str, Any], *, keep: int) -> Path:
-    """Write checkpoints/step_NNNNNN and drop the oldest beyond `keep`."""
+class CheckpointError(RuntimeError):
+    """No checkpoint of the run can be used although there are some."""
+
+
+def save(folder: Path, step: int, learner: LearnerGroup, state: dict[str, Any], *, keep: int, storage: str | None = None) -> Path:
+    """Write checkpoints/step_NNNNNN, copy it to `storage`, and drop the oldest beyond `keep` in both places."""
     final = folder / f"{PREFIX}{step:06d}"
     aside = folder / f".{final.name}.writing"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     learner.save(str(aside.absolute()))
-    with (aside / "state.json").open("w") as file:
-        json.dump({"step": step} | state, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    _write_json(aside / "state.json", {"step": step} | state)
+    _write_json(aside / MANIFEST, {"files": manifest(aside)})
     if final.exists():
         shutil.rmtree(final)
     aside.rename(final)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+    if storage is not None:
+        _copy_away(final, storage, keep)
     return final
 
 
 def complete(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / "state.json").is_file())
+    """Checkpoints that were written to their end, oldest first. Damage since then is `damage`'s matter."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
-def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint and its state."""
-    found = complete(folder)
-    return (found[-1], json.loads((found[-1] / "state.json").read_text())) if found else None
+def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, and its state; None where there is none at all.
+
+    Raises CheckpointError when all that exist are damaged: a run must not start anew over its own remains.
+    """
+    store = Store(storage) if storage else None
+    here, there = {path.name for path in complete(folder)}, set(store.names(MANIFEST)) if store else set()
+    for name in sorted(here | there, reverse=True):
+        if name in here and _is_whole(folder / name, "on disk"):
+            return folder / name, _state(folder / name)
+        if store and name in there and _fetch(store, name, folder):
+            return folder / name, _state(folder / name)
+    if here | there:
+        raise CheckpointError(f"no checkpoint in {folder} is whole: put a good copy there, or delete the folder to start the run anew")
+    return None
+
+
+def manifest(folder: Path) -> dict[str, list[Any]]:
+    """{path inside the folder: [bytes, sha256]} of every file. Hashed in threads: disks are the limit, not the cores."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    with ThreadPoolExecutor(8) as pool:
+        digests = pool.map(_sha256, files)
+        return {path.relative_to(folder).as_posix(): [path.stat().st_size, digest] for path, digest in zip(files, digests, strict=True)}
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a checkpoint, in a few words; empty when it is whole and safe to load."""
+    try:
+        listed = listing((folder / MANIFEST).read_text())
+        for name, (size, _) in listed.items():
+            if (there := (folder / name).stat().st_size) != size:
+                return f"{name} has {there} bytes instead of {size}"
+        found = manifest(folder)
+        wrong = [name for name in sorted(listed | found) if listed.get(name) != found.get(name)]
+        return f"{wrong[0]} is not as it was written" if wrong else _foreign_code(folder)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return str(error).splitlines()[0]
+
+
+def listing(text: str) -> dict[str, list[Any]]:
+    """The files of a manifest. Raises ValueError for one that names a place outside the checkpoint."""
+    try:
+        files = json.loads(text)["files"]
+        listed = {str(name): [int(size), str(digest)] for name, (size, digest) in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{MANIFEST} cannot be read") from None
+    for name in listed:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or name == MANIFEST:
+            raise ValueError(f"{MANIFEST} names {name[:80]!r}, which is outside of the checkpoint")
+    if "state.json" not in listed:
+        raise ValueError(f"{MANIFEST} does not name state.json")
+    return listed
 
 
 def fingerprint(config: Config) -> dict[str, Any]:
@@ -63,15 +132,83 @@ def fingerprint(config: Config) -> dict[str, Any]:
     }
 
 
-def _model_digest(folder: Path) -> str:
-    """Fingerprint of a checkpoint folder: contents of its small files, names and sizes of the large ones. A hub id has none."""
-    parts = [(path.name, path.stat().st_size, path.read_bytes() if path.stat().st_size < 2**26 else b"") for path in sorted(folder.glob("*")) if path.is_file()]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
 def check_same_run(config: Config, state: dict[str, Any]) -> None:
     """Raise ConfigError when the resumed run's settings do not fit the checkpoint."""
     for key, value in fingerprint(config).items():
         before = state["fingerprint"].get(key)
         if before != value:
             raise ConfigError(f"{key} is {value!r}, but run {config.run.name} was made with {before!r}: set it back, or choose another run.name")
+
+
+def _model_digest(folder: Path) -> str:
+    """Fingerprint of a checkpoint folder: contents of its small files, names and sizes of the large ones. A hub id has none."""
+    parts = [(path.name, path.stat().st_size, path.read_bytes() if path.stat().st_size < 2**26 else b"") for path in sorted(folder.glob("*")) if path.is_file()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _is_whole(folder: Path, where: str) -> bool:
+    problem = damage(folder)
+    if problem:
+        log.warning("checkpoint %s %s is passed over: %s", folder.name, where, problem)
+    return not problem
+
+
+def _fetch(store: Store, name: str, folder: Path) -> bool:
+    """Bring a checkpoint from the storage; it takes its name here only when it is whole."""
+    aside = folder / f".{name}.fetching"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        files = listing(text := store.read(f"{name}/{MANIFEST}"))
+        store.download(name, list(files), aside)
+        (aside / MANIFEST).write_text(text)
+    except (OSError, ValueError) as error:
+        log.warning("checkpoint %s in %s is passed over: %s", name, store.url, error)
+        return False
+    if not _is_whole(aside, f"in {store.url}"):
+        return False
+    shutil.rmtree(folder / name, ignore_errors=True)
+    aside.rename(folder / name)
+    log.info("fetched checkpoint %s from %s", name, store.url)
+    return True
+
+
+def _copy_away(checkpoint: Path, storage: str, keep: int) -> None:
+    # The one broad except of this module: every storage has errors of its own, and a run that has its checkpoint on disk goes on without the copy.
+    try:
+        store = Store(storage)
+        store.upload(checkpoint, [*listing((checkpoint / MANIFEST).read_text()), MANIFEST])
+        for old in store.names(MANIFEST)[:-keep]:
+            store.remove(old, MANIFEST)
+    except Exception as error:
+        log.warning("checkpoint %s is on disk only, it could not be copied to %s: %s: %s", checkpoint.name, storage, type(error).__name__, error)
+
+
+def _foreign_code(folder: Path) -> str:
+    """The first name in a pickled shard that DeepSpeed does not put there. Read from the pickle's text: nothing is executed."""
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    for path in sorted(folder.rglob("*.pt")):
+        try:
+            strange = set(get_unsafe_globals_in_checkpoint(str(path))) - TRUSTED
+        except Exception as error:  # each kind of broken file has an error of its own
+            return f"{path.name} is no checkpoint of torch ({type(error).__name__})"
+        if strange:
+            return f"{path.name} would run {min(strange)} when it is loaded"
+    return ""
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "state.json").read_text())
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with path.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -110,7 +110,7 @@ class Rank:
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         settings = self.config.learner
         optimizer = torch.optim.AdamW(trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_share(step))  # a method would be pickled into checkpoints
         self.engine, *_ = deepspeed.initialize(
             model=self.module,
             optimizer=optimizer,

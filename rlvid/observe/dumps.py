@@ -1,9 +1,9 @@
-"""One JSON line per slot of a step: what was shown, said, earned and counted."""
+"""What a step leaves on disk: one JSON line per slot (what was shown, said, earned and counted) and one per question."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,48 @@ from rlvid.types import Group
 
 
 def write_step(folder: Path, step: int, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]]) -> None:
-    """Write rollouts/step_NNNNNN.jsonl whole or not at all. `rewards` and `advantages`: [K, M] per group."""
+    """Write rollouts/step_NNNNNN.jsonl and step_NNNNNN.groups.jsonl, each whole or not at all. `rewards` and `advantages`: [K, M] per group."""
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{step:06d}.jsonl"
-    aside = folder / f".{final.name}.writing"
-    with aside.open("w") as file:
-        for group, rewards_KM, advantages_KM in zip(groups, rewards, advantages, strict=True):
-            for row in slot_rows(group, rewards_KM, advantages_KM):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    _write(folder / f"step_{step:06d}.groups.jsonl", (group_row(group) for group in groups))
+    slots = (row for group, *numbers in zip(groups, rewards, advantages, strict=True) for row in slot_rows(group, *numbers))
+    _write(folder / f"step_{step:06d}.jsonl", slots)
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Remove what later steps left."""
+    for dump in folder.glob("step_*.jsonl"):
+        if int(dump.name.split(".")[0].removeprefix("step_")) > step:
+            dump.unlink()
+
+
+def _write(final: Path, rows: Iterable[dict[str, Any]]) -> None:
+    aside = final.parent / f".{final.name}.writing"
+    with aside.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     aside.rename(final)
+
+
+def group_row(group: Group) -> dict[str, Any]:
+    """What all slots of a question share. `prompt` and `prompt_digests` [K] are what `rlvid replay` builds the learner's input from."""
+    question, relevance = group.question, group.prepared.relevance
+    return {
+        "question_id": question.id,
+        "question": question.question,
+        "task": question.task,
+        "options": list(question.options),
+        "answer": question.answer,
+        "spans": [list(span) for span in question.spans],
+        "evidence": {
+            "spans": [list(span) for span in question.evidence.spans],
+            "regions": [{"time_s": region.time_s, "box": list(region.box)} for region in question.evidence.regions],
+        },
+        "video": question.video,
+        "clip": list(question.clip) if question.clip else None,
+        "duration_s": group.prepared.duration_s,
+        "relevance": {"times_s": list(relevance.times_s), "scores": list(relevance.scores)} if relevance else None,
+        "prompt": group.prepared.prompt,
+        "prompt_digests": list(group.prompt_digests),
+    }
 
 
 def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rlvid.types import Group
 
 
 def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], version: int) -> dict[str, float]:
-    """Rewards, zero-signal shares, staleness and lengths. `rewards`: [K, M] per group, as used for the advantages."""
+    """Rewards, zero-signal shares, staleness, lengths, and sums of what the variants took. `rewards`: [K, M] per group, as used for the advantages."""
     slots = [slot for group in groups for row in group.scores_KM for slot in row]
     rollouts = [rollout for group in groups for row in group.rollouts_KM for rollout in row]
     parts: dict[str, list[float]] = {}
@@ -24,6 +24,7 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
     sources: dict[str, list[float]] = {}
     for group in groups:
         sources.setdefault(group.question.source or group.question.task, []).extend(np.ravel(group.correct_KM).tolist())
+    costs = [group.prepared.costs for group in groups if group.prepared.costs]
     return {
         "reward/mean": float(np.mean(np.concatenate([reward.ravel() for reward in rewards]))),
         **{f"reward/{part}": statistics.fmean(values) for part, values in sorted(parts.items())},
@@ -32,6 +33,7 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
         "group/reward_std": statistics.fmean(float(reward.std()) for reward in rewards),
         "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
+        **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
         "rollout/answer_tokens": float(sum(len(rollout.tokens) for rollout in rollouts)),
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from rlvid.data.video import Clip, Frames, Size, nearest, read_at, resized
+from rlvid.data.video import Clip, Frames, nearest, read_at, resized, work_size
 from rlvid.types import Box, VariantSpec
 
 TICKS_PER_S = 1 << 16
@@ -24,13 +23,10 @@ def cut(clip: Clip, spec: VariantSpec) -> Frames:
     return out
 
 
-def rebuild(path: str, spec: VariantSpec, *, size_for: Callable[[int, int], Size] | None = None, threads: int = 1) -> Frames:
-    """The same pixels, bit for bit, from the video itself: only the spec's frames are decoded.
-
-    The working resolution follows from the shown size, which is the spec's own; a kind that shows another size than the clip was
-    read for passes the `size_for` of `read_candidates`.
-    """
-    clip = read_at(path, spec.times_s, size_for=size_for or (lambda height, width: spec.size), threads=threads)
+def rebuild(path: str, spec: VariantSpec, *, threads: int = 1) -> Frames:
+    """The same pixels, bit for bit, from the video itself: only the spec's frames are decoded."""
+    work = spec.work_size
+    clip = read_at(path, spec.times_s, work_size_for=lambda height, width: work or work_size(height, width, spec.size), threads=threads)
     return cut(clip, spec)
 
 

@@ -1,9 +1,20 @@
 """Which frames and which part of them the K variants of a video show. Specs only, no pixels.
 
-STRIVE [S] asks for structured temporal and spatial variants that keep temporal coverage. What stands here is this project's
-reading [D]: the timeline of the candidates is cut into ceil(T/2) equal bins and every bin that holds a candidate gives at
-least one frame, in order; `uniform` is the test-time view; `random_jitter` and `random_crop` are the ablation's baselines.
-A kind is a pair of rules, one for time and one for space, in `KINDS`.
+STRIVE [S] asks for temporal variants (important frames, even ones, random perturbation) and spatial ones (crops, several scales,
+attention guidance) that keep temporal coverage. What stands here is this project's reading [D]: the timeline of the candidates
+is cut into ceil(T/2) equal bins and every bin that holds a candidate gives at least one frame, in order; `uniform` is the
+test-time view; `random_jitter` and `random_crop` are the ablation's baselines. A kind is a rule for time, one for space, and a
+scale; all stand in `KINDS`, and a new kind is one more line there.
+
+    kind               times                              box                     pixels
+    uniform            even                               whole frame             video.max_pixels
+    importance         by relevance, bins covered         whole frame             video.max_pixels
+    importance_jitter  the same, moved a little           whole frame             video.max_pixels
+    importance_crop    by relevance, bins covered         where the relevance is  video.max_pixels
+    crop               even                               where the relevance is  video.max_pixels
+    multi_scale        even                               where the relevance is  a quarter of them
+    random_jitter      even, moved a little               whole frame             video.max_pixels
+    random_crop        even                               anywhere                video.max_pixels
 """
 
 from __future__ import annotations
@@ -17,19 +28,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.types import Box, VariantSpec
+from rlvid.types import Box, Relevance, Span, VariantSpec
+from rlvid.variants.relevance import attention_box
 
 Indices = NDArray[np.int64]
 Times = NDArray[np.float64]
+Size = tuple[int, int]
+
+REDRAWS = 8
+"""How often a variant that hides a truth span is drawn again before a frame of the span is put in by force."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What a rule may look at: the candidates' times [N] in seconds, T frames wanted, and the least area of a crop."""
+    """What a rule may look at: the candidates' times [N] in seconds, T frames wanted, the least area of a crop, and the relevance."""
 
     times_s_N: Times
     frames: int
     min_crop_area: float
+    crop_share: float = 0.8
+    relevance: Relevance | None = None
+
+    @property
+    def relevant(self) -> Relevance:
+        if self.relevance is None:
+            raise ValueError("this kind of variant looks at relevance: set relevance.scorer")
+        return self.relevance
 
 
 Temporal = Callable[[View, np.random.Generator], Indices]
@@ -38,23 +62,52 @@ Spatial = Callable[[View, np.random.Generator], Box | None]
 """One box for the whole clip, or None for the whole frame."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Which times, which box; `coarse` shows it with a quarter of the pixels."""
+
+    temporal: Temporal
+    spatial: Spatial
+    coarse: bool = False
+
+
 def explore(
     kinds: Sequence[str],
     *,
     times_s_N: Sequence[float] | Times,
     frames: int,
-    size: tuple[int, int],
+    size: Size,
     question_id: str,
     seed: int,
-    min_crop_area: float = 0.7,
+    min_crop_area: float = 0.5,
+    crop_share: float = 0.8,
+    relevance: Relevance | None = None,
+    coarse_size: Size | None = None,
+    work_size: Size | None = None,
+    keep_visible: Sequence[Span] = (),
 ) -> list[VariantSpec]:
     """One spec per kind. T is `frames`, or the largest even number of candidates when the video has fewer.
 
-    Variant k draws from (seed, question id, k) alone, so any worker draws the same.
+    Variant k draws from (seed, question id, k) alone, so any worker draws the same. No kind but `uniform`, the test-time view,
+    hides a span of `keep_visible`: it is drawn again, and in the end a frame of the span takes the place of one in its bin [D].
     """
     times = _ascending(times_s_N)
-    view = View(times_s_N=times, frames=shown_frames(len(times), frames), min_crop_area=min_crop_area)
-    return [_spec(kind, view, size, derived_seed(seed, question_id, variant)) for variant, kind in enumerate(kinds)]
+    view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance)
+    sizes = (size, coarse_size or size)
+    return [
+        _spec(kind, view, sizes, (seed, question_id, variant), work_size, _spans_with_candidates(times, keep_visible)) for variant, kind in enumerate(kinds)
+    ]
+
+
+def redrawn(specs: Sequence[VariantSpec], *, seed: int, question_id: str) -> int:
+    """How many of a question's variants were not kept as first drawn, because they hid a truth span."""
+    return sum(spec.seed != derived_seed(seed, question_id, variant) for variant, spec in enumerate(specs))
+
+
+def hides(times_s: Sequence[float] | Times, spans: Sequence[Span]) -> bool:
+    """Is there a span without a shown frame?"""
+    shown = np.asarray(times_s)
+    return any(not ((shown >= start) & (shown <= end)).any() for start, end in spans)
 
 
 def shown_frames(candidates: int, frames: int) -> int:
@@ -74,9 +127,27 @@ def evenly(view: View, rng: np.random.Generator) -> Indices:
     return _covering(np.linspace(0, len(view.times_s_N) - 1, view.frames).round().astype(np.int64), view)
 
 
+def important(view: View, rng: np.random.Generator) -> Indices:
+    """Of every bin its most relevant frame, the others drawn by relevance without replacement (Gumbel top-k) [D]."""
+    share_N, bin_N = np.asarray(view.relevant.scores), bins(view)
+    best = [int(np.flatnonzero(bin_N == one)[share_N[bin_N == one].argmax()]) for one in np.unique(bin_N)]
+    key_N = np.log(np.maximum(share_N, 1e-300)) + rng.gumbel(size=len(share_N))
+    key_N[best] = np.inf
+    return np.sort(np.argsort(-key_N, kind="stable")[: view.frames])
+
+
+def jittered_important(view: View, rng: np.random.Generator) -> Indices:
+    """`important`, then moved like `jittered`."""
+    return _jittered(important(view, rng), view, rng)
+
+
 def jittered(view: View, rng: np.random.Generator) -> Indices:
     """`evenly`, each interior frame moved to a random candidate at most half the gap to its neighbours away (in time)."""
-    base, times = evenly(view, rng), view.times_s_N
+    return _jittered(evenly(view, rng), view, rng)
+
+
+def _jittered(base: Indices, view: View, rng: np.random.Generator) -> Indices:
+    times = view.times_s_N
     moved = base.copy()
     for at in range(1, len(base) - 1):
         here_s, before_s, after_s = times[base[at]], times[base[at - 1]], times[base[at + 1]]
@@ -97,21 +168,66 @@ def random_box(view: View, rng: np.random.Generator) -> Box | None:
     return x1, y1, min(1.0, x1 + side), min(1.0, y1 + side)
 
 
-KINDS: dict[str, tuple[Temporal, Spatial]] = {
-    "uniform": (evenly, whole_frame),
-    "random_jitter": (jittered, whole_frame),
-    "random_crop": (evenly, random_box),
+def relevant_box(view: View, rng: np.random.Generator) -> Box | None:
+    """Where the relevance lies."""
+    return attention_box(view.relevant.patches, share=view.crop_share, min_area=view.min_crop_area)
+
+
+KINDS: dict[str, Kind] = {
+    "uniform": Kind(evenly, whole_frame),
+    "importance": Kind(important, whole_frame),
+    "importance_jitter": Kind(jittered_important, whole_frame),
+    "importance_crop": Kind(important, relevant_box),
+    "crop": Kind(evenly, relevant_box),
+    "multi_scale": Kind(evenly, relevant_box, coarse=True),
+    "random_jitter": Kind(jittered, whole_frame),
+    "random_crop": Kind(evenly, random_box),
 }
-"""Name in the config -> (which times, which box)."""
+"""Name in the config -> its rules."""
 
 
-def _spec(kind: str, view: View, size: tuple[int, int], seed: int) -> VariantSpec:
-    if kind not in KINDS:
-        raise ValueError(f"variants.kinds: unknown kind {kind!r} (known: {', '.join(KINDS)})")
-    temporal, spatial = KINDS[kind]
-    rng = np.random.default_rng(seed)
-    times_s = tuple(float(view.times_s_N[at]) for at in temporal(view, rng))
-    return VariantSpec(kind=kind, times_s=times_s, box=spatial(view, rng), size=size, seed=seed)
+def needs_relevance(kinds: Sequence[str]) -> bool:
+    """Does one of these kinds look at relevance?"""
+    return any(name not in ("uniform", "random_jitter", "random_crop") for name in kinds)
+
+
+def crops(kinds: Sequence[str]) -> bool:
+    """Does one of these kinds show a part of the frame?"""
+    return any(KINDS[name].spatial is not whole_frame for name in kinds)
+
+
+def _spec(name: str, view: View, sizes: tuple[Size, Size], identity: tuple[int, str, int], work_size: Size | None, spans: Sequence[Span]) -> VariantSpec:
+    if name not in KINDS:
+        raise ValueError(f"variants.kinds: unknown kind {name!r} (known: {', '.join(KINDS)})")
+    kind = KINDS[name]
+    for attempt in range(REDRAWS + 1):
+        seed = derived_seed(*identity, *([attempt] if attempt else []))
+        rng = np.random.default_rng(seed)
+        chosen, box = kind.temporal(view, rng), kind.spatial(view, rng)
+        if name == "uniform" or not hides(view.times_s_N[chosen], spans):
+            break
+    else:
+        chosen = _with_spans(chosen, view, spans)
+    times_s = tuple(float(view.times_s_N[at]) for at in chosen)
+    return VariantSpec(kind=name, times_s=times_s, box=box, size=sizes[kind.coarse], seed=seed, work_size=work_size)
+
+
+def _spans_with_candidates(times: Times, spans: Sequence[Span]) -> list[Span]:
+    """The spans that a choice of candidates can show at all."""
+    return [span for span in spans if not hides(times, [span])]
+
+
+def _with_spans(chosen: Indices, view: View, spans: Sequence[Span]) -> Indices:
+    """`chosen` with a frame of every hidden span in the place of the nearest one of the same bin, so that no bin is emptied."""
+    picked, bin_N = chosen.copy(), bins(view)
+    for start_s, end_s in spans:
+        if hides(view.times_s_N[picked], [(start_s, end_s)]):
+            inside = np.flatnonzero((view.times_s_N >= start_s) & (view.times_s_N <= end_s))
+            middle = inside[len(inside) // 2]
+            crowd = np.flatnonzero(bin_N[picked] == bin_N[middle])
+            picked[crowd[np.abs(picked[crowd] - middle).argmin()]] = middle
+            picked.sort()
+    return picked
 
 
 def bins(view: View) -> Indices:

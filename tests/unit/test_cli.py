@@ -20,7 +20,7 @@ from rlvid import cli
 from rlvid.config import check_model_path, is_hub_id
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [("train",), ("eval",), ("doctor",), ("data", "quickstart"), ("data", "check")]
+COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("data", "quickstart"), ("data", "check")]
 HEAVY = ("ray", "vllm", "deepspeed", "wandb", "torch", "transformers", "decord", "av", "numpy")
 
 
@@ -322,6 +322,22 @@ def test_eval_checks_its_input_first(command, world, tmp_path, monkeypatch):
     assert "bad.jsonl:1: " in command("eval", world, "--checkpoint", model, "--data", tmp_path / "bad.jsonl").line(2)
     assert "--out" in command("eval", world, "--checkpoint", model, "--out", world / "x").line(2)
     assert "unknown key" in command("eval", world, "--checkpoint", model, "x.y=1").line(2)
+
+
+def test_select_checks_its_input_first(command, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvid.select.open_session", lambda *_, **__: pytest.fail("went too far"))
+    assert "data.train: no.jsonl does not exist" in command("select", world, "--out", tmp_path / "kept.jsonl", "data.train=no.jsonl").line(2)
+    assert "--out" in (line := command("select", world, "--out", tmp_path).line(2)) and "is a folder" in line
+    assert "--out" in command("select", world, "--out", world / "kept.jsonl").line(2)
+    assert "would replace" in command("select", world, "--out", tmp_path / "train.jsonl").line(2)
+    assert "select.repeats (65)" in command("select", world, "--out", tmp_path / "kept.jsonl", "select.repeats=65").line(2)
+    assert "did you mean repeats?" in command("select", world, "--out", tmp_path / "kept.jsonl", "select.repeat=8").line(2)
+    assert not list(tmp_path.glob("kept*"))
+
+
+def test_a_reward_of_ones_own_is_loaded_before_anything_starts(command, world):
+    line = command("train", world, "reward.custom=no_such_module:reward").line(2)
+    assert "reward.custom: no_such_module:reward" in line and "cannot be imported" in line
 
 
 def test_doctor_and_quickstart_check_their_options(command, tmp_path):

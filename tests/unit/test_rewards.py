@@ -5,414 +5,39 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvid.algo import answers, choices, spans
-from rlvid.algo.rewards import PARTS, correctness, mean_relative_accuracy, rouge_l, score, temporal_iou, total
+from rlvid.algo.rewards import (
+    PARTS,
+    Marking,
+    correctness,
+    length_penalty,
+    mean_relative_accuracy,
+    relative_accuracy,
+    rouge_l,
+    score,
+    temporal_iou,
+    total,
+)
 from rlvid.types import Question, Score
 
-COLOURS = ("red", "green", "blue", "yellow")
-ACTIONS = ("Opens the door", "Opens the door and leaves", "Sits down.", "Doesn't move")
-NESTED = ("a ball", "a red ball", "two red balls", "no ball")
-YES_NO = ("Yes", "No")
-DIGITS = ("2", "3", "1", "10")
-SWAPPED = ("B", "A", "D", "C")
-IN_ORDER = ("A", "B", "C", "D")
-SIGNS = ("-5", "5", "+5", "5%")
-TIMES = ("00:05", "00:15", "01:05", "0.5")
-SENTENCES = ("The man is cooking.", "The man isn't cooking.", "None of the above", "All of the above")
-CODES = ("C++", "C#", "C", "Java")
-VITAMINS = ("vitamin A", "vitamin B", "vitamin C", "vitamin E")
-STATES = ("A and B", "Only A", "Only B", "Neither")
+SPELLINGS = json.loads((Path(__file__).parent / "spellings.json").read_text())
+"""Option sets by name; `choices`: answer, set, index or null; `numbers`: answer, number or null; `spans`: answer, [start, end] or null;
+`grounded`: answer, its words, its span."""
+COLOURS, NESTED = (tuple(SPELLINGS["options"][name]) for name in ("colours", "nested"))
 
 
 def question(task="multiple_choice", **fields):
     return Question(id="q", video="/v.mp4", question="?", task=task, **fields)
 
 
-# answer, options, index or None
-CHOICES = [
-    ("B", COLOURS, 1),
-    ("b", COLOURS, 1),
-    ("(B)", COLOURS, 1),
-    ("( b )", COLOURS, 1),
-    ("[B]", COLOURS, 1),
-    ("{B}", COLOURS, 1),
-    ("B.", COLOURS, 1),
-    ("B)", COLOURS, 1),
-    ("B:", COLOURS, 1),
-    ("(B).", COLOURS, 1),
-    ("**B**", COLOURS, 1),
-    ("**(B)**", COLOURS, 1),
-    ("`B`", COLOURS, 1),
-    ('"B"', COLOURS, 1),
-    ("'b'", COLOURS, 1),
-    ("  B  \n", COLOURS, 1),
-    ("\\boxed{B}", COLOURS, 1),
-    ("Ｂ", COLOURS, 1),
-    ("B. green", COLOURS, 1),
-    ("b) green", COLOURS, 1),
-    ("B) green", COLOURS, 1),
-    ("(B) green", COLOURS, 1),
-    ("B: green", COLOURS, 1),
-    ("B - green", COLOURS, 1),
-    ("B – green", COLOURS, 1),
-    ("B, green", COLOURS, 1),
-    ("B = green", COLOURS, 1),
-    ("B green", COLOURS, 1),
-    ("B.green", COLOURS, 1),
-    ("B.Green", COLOURS, 1),
-    ("B\ngreen", COLOURS, 1),
-    ("**B.** green", COLOURS, 1),
-    ("green (B)", COLOURS, 1),
-    ("green, B", COLOURS, 1),
-    ("Answer: B", COLOURS, 1),
-    ("answer: b", COLOURS, 1),
-    ("Answer: (B)", COLOURS, 1),
-    ("Answer B", COLOURS, 1),
-    ("The answer is B", COLOURS, 1),
-    ("The answer is B.", COLOURS, 1),
-    ("The correct answer is (B) green.", COLOURS, 1),
-    ("The correct option is B", COLOURS, 1),
-    ("The best answer is: B", COLOURS, 1),
-    ("My answer: green", COLOURS, 1),
-    ("Final answer: green", COLOURS, 1),
-    ("So the answer is green.", COLOURS, 1),
-    ("Therefore, the answer is B.", COLOURS, 1),
-    ("Option B", COLOURS, 1),
-    ("option (b)", COLOURS, 1),
-    ("Option B: green", COLOURS, 1),
-    ("Choice B", COLOURS, 1),
-    ("I think it is green", COLOURS, 1),
-    ("I think it is option B", COLOURS, 1),
-    ("It is green.", COLOURS, 1),
-    ("it's green", COLOURS, 1),
-    ("green", COLOURS, 1),
-    ("Green", COLOURS, 1),
-    ("GREEN ", COLOURS, 1),
-    ("green.", COLOURS, 1),
-    ("green!", COLOURS, 1),
-    ('"green"', COLOURS, 1),
-    ("“green”", COLOURS, 1),
-    ("(green)", COLOURS, 1),
-    ("the green", COLOURS, 1),
-    ("The ball is green", COLOURS, 1),
-    ("a green car", COLOURS, 1),
-    ("A red ball", COLOURS, 0),
-    ("A blue ball", COLOURS, 2),
-    ("A blue", COLOURS, 2),
-    ("A red", COLOURS, 0),
-    ("I", COLOURS, None),
-    ("A", COLOURS, 0),
-    ("a", COLOURS, 0),
-    ("It is A", COLOURS, 0),
-    ('{"answer": "B"}', COLOURS, 1),
-    ('{"answer": "green"}', COLOURS, 1),
-    ('{"Answer": "b) green"}', COLOURS, 1),
-    ("B because the ball is round", COLOURS, 1),
-    ("B) because the ball is round", COLOURS, 1),
-    ("E", COLOURS, None),
-    ("(Z)", COLOURS, None),
-    ("BB", COLOURS, None),
-    ("AB", COLOURS, None),
-    ("A & B", COLOURS, None),
-    ("B and C", COLOURS, None),
-    ("Both A and B", COLOURS, None),
-    ("A. A car that is green", COLOURS, None),
-    ("It is either B or C", COLOURS, None),
-    ("The answer is B, not A", COLOURS, None),
-    ("green, not red", COLOURS, None),
-    ("I am sure it is green", COLOURS, 1),
-    ("I'd say B", COLOURS, 1),
-    ("A: red\nB: green", COLOURS, None),
-    ("A and B", COLOURS, None),
-    ("A or B", COLOURS, None),
-    ("A, B", COLOURS, None),
-    ("A/B", COLOURS, None),
-    ("(A) (B)", COLOURS, None),
-    ("B. red", COLOURS, None),
-    ("(B) red", COLOURS, None),
-    ("B: it is red", COLOURS, None),
-    ("B red", COLOURS, None),
-    ("Option B, red", COLOURS, None),
-    ("red or green", COLOURS, None),
-    ("red and green", COLOURS, None),
-    ("red, green, blue, yellow", COLOURS, None),
-    ("purple", COLOURS, None),
-    ("not red", COLOURS, None),
-    ("It isn't red", COLOURS, None),
-    ("It is not red", COLOURS, None),
-    ("neither", COLOURS, None),
-    ("", COLOURS, None),
-    ("...", COLOURS, None),
-    ("()", COLOURS, None),
-    ("?", COLOURS, None),
-    ("redgreen", COLOURS, None),
-    ("I do not know", COLOURS, None),
-    ("opens the door", ACTIONS, 0),
-    ("Opens the door.", ACTIONS, 0),
-    ("opens the door and leaves", ACTIONS, 1),
-    ("The man opens the door and leaves.", ACTIONS, 1),
-    ("He opens the door, then waits", ACTIONS, 0),
-    ("B. Opens the door and leaves", ACTIONS, 1),
-    ("A. Opens the door and leaves", ACTIONS, None),
-    ("sits down", ACTIONS, 2),
-    ("doesn't move", ACTIONS, 3),
-    ("Doesn’t move", ACTIONS, 3),
-    ("doesnt move", ACTIONS, 3),
-    ("He doesn't move", ACTIONS, 3),
-    ("A ball", NESTED, 0),
-    ("a ball", NESTED, 0),
-    ("ball", NESTED, 0),
-    ("A red ball", NESTED, 1),
-    ("a red ball.", NESTED, 1),
-    ("red ball", NESTED, 1),
-    ("Two red balls", NESTED, 2),
-    ("no ball", NESTED, 3),
-    ("A: a ball", NESTED, 0),
-    ("A. a red ball", NESTED, None),
-    ("B. A red ball", NESTED, 1),
-    ("Yes", YES_NO, 0),
-    ("yes.", YES_NO, 0),
-    ("No", YES_NO, 1),
-    ("No, he does not.", YES_NO, 1),
-    ("Yes, it isn't moving", YES_NO, 0),
-    ("A", YES_NO, 0),
-    ("B. No", YES_NO, 1),
-    ("A. No", YES_NO, None),
-    ("yes and no", YES_NO, None),
-    ("1", DIGITS, 2),
-    ("2", DIGITS, 0),
-    ("10", DIGITS, 3),
-    ("(1)", DIGITS, 2),
-    ("A", DIGITS, 0),
-    ("C. 1", DIGITS, 2),
-    ("C) 10", DIGITS, None),
-    ("There are 3 dogs", DIGITS, 1),
-    ("1 or 2", DIGITS, None),
-    ("4", DIGITS, None),
-    ("A", SWAPPED, None),
-    ("b", SWAPPED, None),
-    ("(A)", SWAPPED, 0),
-    ("A. B", SWAPPED, 0),
-    ("(A) B", SWAPPED, 0),
-    ("A", IN_ORDER, 0),
-    ("(c)", IN_ORDER, 2),
-    ("D. D", IN_ORDER, 3),
-    ("-5", SIGNS, 0),
-    ("5", SIGNS, 1),
-    ("+5", SIGNS, 2),
-    ("5%", SIGNS, 3),
-    ("−5", SIGNS, 0),
-    ("5.", SIGNS, 1),
-    ("A. -5", SIGNS, 0),
-    ("00:05", TIMES, 0),
-    ("01:05", TIMES, 2),
-    ("0.5", TIMES, 3),
-    ("D. 0.5", TIMES, 3),
-    ("The man is cooking", SENTENCES, 0),
-    ("The man isn't cooking", SENTENCES, 1),
-    ("none of the above", SENTENCES, 2),
-    ("C", SENTENCES, 2),
-    ("C++", CODES, 0),
-    ("C#", CODES, 1),
-    ("java", CODES, 3),
-    ("(C)", CODES, 2),
-    ("A. C++", CODES, 0),
-    ("A and B", STATES, 0),
-    ("Only A", STATES, 1),
-    ("only b.", STATES, 2),
-    ("(B) Only A", STATES, 1),
-    ("Neither", STATES, 3),
-    ("Only C", STATES, None),
-    ("vitamin C", VITAMINS, 2),
-    ("It is vitamin C.", VITAMINS, 2),
-    ("vitamin D", VITAMINS, None),
-    ("(D)", VITAMINS, 3),
-    ("I choose (D)", VITAMINS, 3),
-    ("D. vitamin E", VITAMINS, 3),
-]
-
-# answer, number or None
-NUMBERS = [
-    ("3", 3),
-    ("3.0", 3),
-    (" 3 ", 3),
-    ("3.", 3),
-    ("-3", -3),
-    ("−3", -3),
-    ("+3", 3),
-    (".5", 0.5),
-    ("0.50", 0.5),
-    ("1,234", 1234),
-    ("1,234,567.5", 1234567.5),
-    ("1234567", 1234567),
-    ("3 m", 3),
-    ("3m", 3),
-    ("3.5 meters", 3.5),
-    ("about 3", 3),
-    ("~3", 3),
-    ("$3", 3),
-    ("3 m2", 3),
-    ("3 m^2", 3),
-    ("3.5e2", 350),
-    ("1e-3", 0.001),
-    ("50%", 50),
-    ("1/2", 0.5),
-    ("3 / 4", 0.75),
-    ("1 1/2", 1.5),
-    ("-1/2", -0.5),
-    ("three", 3),
-    ("Three.", 3),
-    ("twenty", 20),
-    ("zero", 0),
-    ("three (3)", 3),
-    ("3 (three) dogs", 3),
-    ("There are twelve birds.", 12),
-    ("The answer is 7.", 7),
-    ("**7**", 7),
-    ("\\boxed{7}", 7),
-    ("7 people", 7),
-    ("x = 7", 7),
-    ("½", 0.5),
-    ("1½", 1.5),
-    ("3 thousand", None),
-    ("two dozen", None),
-    ("12:30", None),
-    ("3 or 4", None),
-    ("2 cats and 3 dogs", None),
-    ("3-4", None),
-    ("two or three", None),
-    ("1/0", None),
-    ("many", None),
-    ("someone", None),
-    ("", None),
-    ("NaN", None),
-    ("inf", None),
-    ("1e999", None),
-]
-
-# answer, (start, end) or None
-SPANS = [
-    ("65 - 80", (65, 80)),
-    ("65-80", (65, 80)),
-    ("65 -80", (65, 80)),
-    ("65–80", (65, 80)),
-    ("65 to 80", (65, 80)),
-    ("65.0 to 80.0 seconds", (65, 80)),
-    ("65s-80s", (65, 80)),
-    ("65 s - 80 s", (65, 80)),
-    ("from 65 s to 80 s", (65, 80)),
-    ("From 65 to 80 seconds.", (65, 80)),
-    ("between 65 and 80 seconds", (65, 80)),
-    ("65, 80", (65, 80)),
-    ("65,80", (65, 80)),
-    ("(65, 80)", (65, 80)),
-    ("[65, 80]", (65, 80)),
-    ("[65.5, 80.25]", (65.5, 80.25)),
-    ("[[65, 80]]", (65, 80)),
-    ("[65s, 80s]", (65, 80)),
-    ('["65", "80"]', (65, 80)),
-    ('["1:05", "1:20"]', (65, 80)),
-    ('{"start": 65, "end": 80}', (65, 80)),
-    ('{"start": "1:05", "end": "1:20"}', (65, 80)),
-    ('{"start_time": 65, "end_time": 80}', (65, 80)),
-    ('{"span": [65, 80]}', (65, 80)),
-    ('{"timestamps": [[65, 80]]}', (65, 80)),
-    ('{"time": "65 - 80"}', (65, 80)),
-    ('```json\n{"start": 65, "end": 80}\n```', (65, 80)),
-    ("1:05 - 1:20", (65, 80)),
-    ("01:05-01:20", (65, 80)),
-    ("00:01:05 - 00:01:20", (65, 80)),
-    ("00:01:05.500 --> 00:01:20.250", (65.5, 80.25)),
-    ("00:01:05,500 --> 00:01:20,250", (65.5, 80.25)),
-    ("01:02:03.5 to 01:02:04", (3723.5, 3724)),
-    ("1:05, 1:20", (65, 80)),
-    ("1:05,1:20", (65, 80)),
-    ("1m05s to 1m20s", (65, 80)),
-    ("1 min 5 s to 1 min 20 s", (65, 80)),
-    ("1 minute and 5 seconds to 1 minute and 20 seconds", (65, 80)),
-    ("1h2m3s - 1h2m4s", (3723, 3724)),
-    ("1 to 2 minutes", (60, 120)),
-    ("1.5 min - 2 min", (90, 120)),
-    ("500 ms to 1500 ms", (0.5, 1.5)),
-    ("Start: 65, End: 80", (65, 80)),
-    ("start=65.0 end=80.0", (65, 80)),
-    ("The event happens from 65.0s to 80.0s.", (65, 80)),
-    ("65.0s ~ 80.0s", (65, 80)),
-    ("0 - 5", (0, 5)),
-    ("5 - 5", (5, 5)),
-    ("<65, 80>", (65, 80)),
-    ("1:05min to 1:20min", (65, 80)),
-    ("90min to 92min", (5400, 5520)),
-    ("65 seconds to 1 minute 20 seconds", (65, 80)),
-    ("5e1 to 8e1", None),
-    ("80 - 65", None),
-    ("65", None),
-    ("65 to 80 to 90", None),
-    ("from 65 to 80 (15 seconds)", None),
-    ("-5 to 80", None),
-    ("5 to -80", None),
-    ("1:75 - 2:00", None),
-    ("", None),
-    ("never", None),
-    ("nan to nan", None),
-    ("[65]", None),
-    ("[]", None),
-    ("{}", None),
-    ("[65, NaN]", None),
-    ("[65, Infinity]", None),
-    ("[true, false]", None),
-    ("[[1, 2], [3, 4]]", None),
-    ('{"start": 65}', None),
-    ("[" * 3000, None),
-    ("9" * 3000, None),
-]
-
-# answer, words, span
-GROUNDED = [
-    ("red, from 2.0 to 4.0", "red", (2, 4)),
-    ("red, from 2.0 s to 4.0 s", "red", (2, 4)),
-    ("red 2 to 4", "red", (2, 4)),
-    ("red 2-4", "red", (2, 4)),
-    ("red (2 to 4)", "red", (2, 4)),
-    ("red [2.0, 4.0]", "red", (2, 4)),
-    ("red; 2.0 - 4.0 seconds", "red", (2, 4)),
-    ("red. Time: 2 - 4", "red", (2, 4)),
-    ("red between 2 s and 4 s in the video", "red", (2, 4)),
-    ("red, 0:02 - 0:04", "red", (2, 4)),
-    ("red, start: 2, end: 4", "red", (2, 4)),
-    ("Answer: red\nTime: 2 - 4", "Answer: red", (2, 4)),
-    ("(B) 2.0-4.0", "(B)", (2, 4)),
-    ("B. red, 2 to 4", "B. red", (2, 4)),
-    ("2 dogs, from 3.0 to 4.0", "2 dogs", (3, 4)),
-    ("3, from 2.0 to 4.0", "3", (2, 4)),
-    ("from 2 to 4 s: red", "red", (2, 4)),
-    ("2 - 4, red", "red", (2, 4)),
-    ("From 2 to 4 s the ball is red", "ball is red", (2, 4)),
-    ("During 2 - 4 seconds, red", "red", (2, 4)),
-    ("turn it on, 2 to 4", "turn it on", (2, 4)),
-    ("he turns it on at 2 to 4", "he turns it on", (2, 4)),
-    ("red. It is visible from 2 s to 4 s.", "red", (2, 4)),
-    ("red, and it happens between 2 and 4 seconds", "red", (2, 4)),
-    ("red in the interval [2, 4]", "red", (2, 4)),
-    ("red, timestamps: 2-4", "red", (2, 4)),
-    ("in the red car, from 2 to 4", "in the red car", (2, 4)),
-    ("<2, 4> red", "red", (2, 4)),
-    ("red | 2 | 4", "red", (2, 4)),
-    ("(red) 2-4", "(red)", (2, 4)),
-    ("no, 2 to 4", "no", (2, 4)),
-    ('{"answer": "red", "start": 2, "end": 4}', "red", (2, 4)),
-    ('{"answer": "red", "span": [2, 4]}', "red", (2, 4)),
-    ('{"answer": "red", "time": "2 to 4"}', "red", (2, 4)),
-    ("red", "red", None),
-    ("red at 2", "red at 2", None),
-    ("red, from 4 to 2", "red", None),
-    ("2 to 4", "", (2, 4)),
-]
+CHOICES = [(answer, tuple(SPELLINGS["options"][name]), index) for answer, name, index in SPELLINGS["choices"]]
+SPANS = [*SPELLINGS["spans"], ("[" * 3000, None), ("9" * 3000, None)]
 
 
 @pytest.mark.parametrize(("answer", "options", "index"), CHOICES)
@@ -424,7 +49,7 @@ def test_choice_spellings(answer, options, index):
         assert scored.parts == {"accuracy": float(index == right), "format": 1.0}
 
 
-@pytest.mark.parametrize(("answer", "value"), NUMBERS)
+@pytest.mark.parametrize(("answer", "value"), SPELLINGS["numbers"])
 def test_number_spellings(answer, value):
     found, reason = answers.number(answer)
     assert found == (None if value is None else pytest.approx(value)) and bool(reason) == (value is None)
@@ -437,7 +62,7 @@ def test_span_spellings(answer, expected):
     assert bool(reason) == (expected is None)
 
 
-@pytest.mark.parametrize(("answer", "words", "expected"), GROUNDED)
+@pytest.mark.parametrize(("answer", "words", "expected"), SPELLINGS["grounded"])
 def test_grounded_spellings(answer, words, expected):
     said, found, reason = spans.answer_and_span(answer)
     assert answers.plain(said) == answers.plain(words)
@@ -445,7 +70,7 @@ def test_grounded_spellings(answer, words, expected):
 
 
 def test_tables_are_long_enough():
-    assert len(CHOICES) + len(NUMBERS) + len(SPANS) + len(GROUNDED) >= 150
+    assert sum(len(SPELLINGS[table]) for table in ("choices", "numbers", "spans", "grounded")) >= 150
 
 
 @pytest.mark.parametrize(
@@ -559,6 +184,57 @@ def test_mean_relative_accuracy(predicted, truth, expected):
     assert mean_relative_accuracy(predicted, truth) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("predicted", "truth", "expected"),
+    [(5, 5, 1.0), (5.5, 5, 0.9), (4, 5, 0.8), (7.5, 5, 0.5), (10, 5, 0.0), (50, 5, 0.0), (-5, 5, 0.0), (-4, -5, 0.8), (0, 0, 1.0), (0.1, 0, 0.0)],
+)
+def test_relative_accuracy(predicted, truth, expected):
+    assert relative_accuracy(predicted, truth) == pytest.approx(expected)
+
+
+def test_regression_is_marked_as_the_config_says():
+    asked = question("regression", answer="5")
+    assert score(asked, "<answer>4</answer>").parts["accuracy"] == pytest.approx(0.6)  # 20 % off: within 50, 45, 40, 35, 30 and 25 %
+    assert score(asked, "<answer>4</answer>", Marking(regression="relative_error")).parts["accuracy"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("3.15", "3", 1),
+        ("2.85", "3", 1),
+        ("3.16", "3", 0),
+        ("2.84", "3", 0),
+        ("-3.1", "-3", 1),
+        ("0", "0", 1),
+        ("0.01", "0", 0),
+        ("52%", "0.5", 1),
+        ("53%", "0.5", 0),
+    ],
+)
+def test_numeric_tolerance_is_relative_to_the_truth(answer, truth, right):
+    assert score(question("numeric", answer=truth), f"<answer>{answer}</answer>", Marking(numeric_tolerance=0.05)).parts["accuracy"] == right
+    if answer != truth:
+        assert score(question("numeric", answer=truth), f"<answer>{answer}</answer>").parts["accuracy"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "margin", "expected"),
+    [
+        (0, 100, 0.2, 0),
+        (80, 100, 0.2, 0),
+        (81, 100, 0.2, -0.05),
+        (90, 100, 0.2, -0.5),
+        (100, 100, 0.2, -1),
+        (120, 100, 0.2, -1),
+        (50, 100, 1, -0.5),
+        (18432, 20480, 0.2, -0.5),
+    ],
+)
+def test_length_penalty(tokens, limit, margin, expected):
+    assert length_penalty(tokens, limit=limit, margin=margin) == pytest.approx(expected)
+
+
 def test_regression_reads_units():
     assert score(question("regression", answer="5.0"), "<answer>5.5 m</answer>").parts["accuracy"] == pytest.approx(0.8)
 
@@ -617,7 +293,7 @@ REPEATED = ["<answer>", "<think>", "1:", "1 ", "1/", "1,111", "a b ", "red ", "\
 def test_no_text_raises_and_every_part_is_a_share(text):
     for asked in ASKED:
         for reply in (text, f"<answer>{text}</answer>"):
-            parts = score(asked, reply).parts
+            parts = score(asked, reply, Marking(0.05, "relative_error")).parts
             assert set(parts) == set(PARTS[asked.task]) and all(0 <= value <= 1 for value in parts.values())
             json.dumps(parts)
 

@@ -15,16 +15,26 @@ from hypothesis import strategies as st
 
 from rlvid.config import VariantKind
 from rlvid.data.video import Clip, read_candidates, shown_size
-from rlvid.types import VariantSpec
+from rlvid.types import Relevance, VariantSpec
 from rlvid.variants.build import GRID_QUANTUM_S, TICKS_PER_S, cut, rebuild, seconds_per_grid, video_metadata
-from rlvid.variants.explore import KINDS, derived_seed, explore, shown_frames
+from rlvid.variants.explore import KINDS, derived_seed, explore, hides, redrawn, shown_frames
+from rlvid.variants.relevance import RawScores, attention_box, multi_scale, relevance, sampling_distribution, temporal_attention
+from rlvid.variants.scorers import MotionScorer
 from tests.unit.clips import make
 
 SIZE = (56, 84)
 
 
-def specs(times, kinds=("uniform", "random_jitter", "random_crop"), frames=8, question_id="q", seed=0, min_crop_area=0.5):
-    return explore(kinds, times_s_N=times, frames=frames, size=SIZE, question_id=question_id, seed=seed, min_crop_area=min_crop_area)
+def specs(times, kinds=("uniform", "random_jitter", "random_crop"), frames=8, question_id="q", seed=0, min_crop_area=0.5, **more):
+    more = {"relevance": random_relevance(times, seed) if len(times) else None} | more
+    more = {"size": SIZE} | more
+    return explore(kinds, times_s_N=times, frames=frames, question_id=question_id, seed=seed, min_crop_area=min_crop_area, **more)
+
+
+def random_relevance(times, seed=0, patches=(5, 7)):
+    rng = np.random.default_rng(abs(seed))
+    raw = RawScores(rng.normal(size=len(times)), rng.random((len(times), *patches)), rng.normal(size=(len(times), 3)))
+    return relevance(raw, np.asarray(times, dtype=float))
 
 
 timelines = st.one_of(
@@ -106,7 +116,7 @@ def test_the_config_knows_the_same_kinds():
 
 
 def test_an_unknown_kind_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown kind 'blur' \(known: uniform, random_jitter, random_crop\)"):
+    with pytest.raises(ValueError, match=r"unknown kind 'blur' \(known: uniform, importance, .*random_crop\)"):
         specs([0.0, 1.0], ("blur",))
 
 
@@ -134,6 +144,104 @@ def test_cut_resizes_the_box_to_the_shown_size():
     assert tiny.shape == (2, 28, 28, 3) and (tiny[0] == tiny[0, 0, 0]).all()
 
 
+# --- relevance -------------------------------------------------------------------------------------------------------
+
+
+def test_temporal_attention_shares_scores_among_frames_that_look_alike():
+    alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    attended = temporal_attention(np.array([1.0, 0.0, 0.0]), alike, tau=0.05)
+    assert attended == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+    assert temporal_attention(np.array([3.0, 0.0, 0.0]), alike, tau=1e6) == pytest.approx([1.0, 1.0, 1.0], rel=1e-4)
+
+
+def test_multi_scale_by_hand():
+    """Window 1: as it is. Window 2: itself and the next one, cut at the end."""
+    assert multi_scale(np.array([0.0, 4.0, 2.0]), [1]) == pytest.approx([0, 4, 2])
+    assert multi_scale(np.array([0.0, 4.0, 2.0]), [2]) == pytest.approx([2, 3, 2])
+    assert multi_scale(np.array([0.0, 4.0, 2.0]), [1, 2]) == pytest.approx([1, 3.5, 2])
+
+
+def test_sampling_distribution_by_hand():
+    shares = sampling_distribution(np.array([0.0, 2.0]), temperature=1.0)  # z = -1, 1
+    assert shares == pytest.approx([1 / (1 + math.e**2), math.e**2 / (1 + math.e**2)])
+    assert sampling_distribution(np.full(4, 7.0), temperature=0.1) == pytest.approx([0.25] * 4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 30), st.integers(2, 30), st.floats(0.05, 1), st.floats(0, 1), st.integers(0, 10**6))
+def test_an_attention_box_keeps_its_promises(rows, columns, min_area, share, seed):
+    weight = np.random.default_rng(seed).random((rows, columns)) ** 4
+    box = attention_box((weight / weight.sum()).tolist(), share=share, min_area=min_area)
+    if box is not None:
+        x1, y1, x2, y2 = box
+        assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and x2 - x1 == pytest.approx(y2 - y1)
+        assert (x2 - x1) * (y2 - y1) >= min_area - 1e-9
+
+
+def test_the_attention_box_lies_where_the_relevance_is():
+    weight = np.zeros((8, 8))
+    weight[6, 1] = 1.0
+    x1, y1, x2, y2 = attention_box(weight.tolist(), share=0.99, min_area=0.25)
+    assert x1 <= 1 / 8 and x2 >= 2 / 8 and y1 <= 6 / 8 and y2 >= 7 / 8 and (x2 - x1) * (y2 - y1) == pytest.approx(0.25)
+    corners = np.zeros((8, 8))
+    corners[0, 0] = corners[7, 7] = 0.5
+    assert attention_box(corners.tolist(), share=0.99, min_area=0.25) is None  # only the whole frame holds both
+
+
+def test_importance_shows_the_relevant_frames_and_every_bin():
+    times = [float(at) for at in range(40)]
+    peaked = np.zeros(40)
+    peaked[20:26] = 5.0
+    scored = Relevance(tuple(times), tuple(sampling_distribution(peaked, 0.2).tolist()))
+    (spec,) = specs(times, ("importance",), frames=12, relevance=scored)
+    assert {20.0, 21.0, 22.0, 23.0, 24.0, 25.0} <= set(spec.times_s)  # 6 for 6 bins, one of which they share: 7 places for 6 frames
+    (flat,) = specs(times, ("importance",), frames=12, relevance=Relevance(tuple(times), (1 / 40,) * 40))
+    assert set(flat.times_s) != set(spec.times_s)
+
+
+@settings(max_examples=200, deadline=None)
+@given(timelines, st.integers(1, 8).map(lambda half: 2 * half), st.integers(0, 10**6), st.data())
+def test_no_variant_but_uniform_hides_a_truth_span(times, frames, seed, data):
+    start, end = sorted(data.draw(st.sampled_from(times)) for _ in range(2))
+    made = specs(times, tuple(KINDS), frames, seed=seed, keep_visible=[(start, end)])
+    assert not any(hides(spec.times_s, [(start, end)]) for spec in made if spec.kind != "uniform")
+    assert made[0] == specs(times, tuple(KINDS), frames, seed=seed)[0]
+    assert all(len(set(spec.times_s)) == len(spec.times_s) and list(spec.times_s) == sorted(spec.times_s) for spec in made)
+    kept = specs(times, tuple(KINDS), frames, seed=seed)
+    changed = [one.kind for one, other in zip(made, kept, strict=True) if one != other]
+    assert set(changed) <= {spec.kind for spec in kept if hides(spec.times_s, [(start, end)])}
+    assert redrawn(kept, seed=seed, question_id="q") == 0 and redrawn(made, seed=seed, question_id="q") >= len(changed) - 1
+
+
+def test_a_redrawn_variant_is_counted():
+    times = [float(at) for at in range(64)]
+    made = specs(times, ("importance_jitter",) * 6, frames=4, keep_visible=[(10.0, 10.0)])
+    assert all(10.0 in spec.times_s for spec in made) and redrawn(made, seed=0, question_id="q") >= 4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("uniform", "random_jitter", "random_crop")])
+def test_a_kind_that_looks_at_relevance_says_what_is_missing(kind):
+    with pytest.raises(ValueError, match=r"relevance\.scorer"):
+        explore((kind,), times_s_N=[0.0, 1.0], frames=2, size=SIZE, question_id="q", seed=0)
+
+
+def test_the_variants_of_a_video_differ():
+    times = [at * 0.25 for at in range(64)]
+    made = specs(times, tuple(KINDS), coarse_size=(28, 42))
+    assert len({(spec.times_s, spec.box, spec.size) for spec in made}) == len(made)
+    assert [spec.size for spec in made].count((28, 42)) == 1
+
+
+def test_the_motion_scorer_finds_what_moves_and_where():
+    frames = np.full((24, 60, 80, 3), 90, np.uint8)
+    for at in range(10, 14):
+        frames[at, 40:55, 5 + 6 * (at - 10) : 20 + 6 * (at - 10)] = (250, 30, 30)
+    scored = relevance(MotionScorer().score(frames, "?"), np.arange(24) * 0.5)
+    assert set(np.argsort(scored.scores)[-4:].tolist()) <= set(range(9, 15))
+    x1, y1, _, y2 = attention_box(scored.patches, share=0.9, min_area=0.25)
+    assert x1 < 0.1 and y2 > 0.9 and y1 >= 0.3
+
+
 def size_for(height, width):
     return shown_size(height, width, max_pixels=20 * 28 * 28, factor=28)
 
@@ -151,12 +259,13 @@ def test_another_process_rebuilds_the_same_pixels(tmp_path, source):
     times_ms = np.cumsum(np.random.default_rng(0).integers(10, 90, 40)).tolist()
     path = make(tmp_path / "v.mp4", frames=40, size=source, noise=True, times_ms=times_ms, g="20", bf="2")
     clip = read_candidates(path, candidates=24, clip=(0.3, 1.5), size_for=size_for)
-    made = explore(tuple(KINDS), times_s_N=clip.times_s_N, frames=8, size=size_for(*source), question_id="q", seed=1, min_crop_area=0.4)
+    sizes = {"size": size_for(*source), "coarse_size": (28, 28), "work_size": clip.frames_NHWC.shape[1:3]}
+    made = specs(clip.times_s_N, tuple(KINDS), seed=1, min_crop_area=0.4, **sizes)
     here = [cut(clip, spec).tobytes() for spec in made]
     assert len(set(here)) == len(KINDS)
     there = subprocess.run([sys.executable, "-c", REBUILD], input=pickle.dumps((path, made)), capture_output=True, check=True).stdout
     assert pickle.loads(there) == here
-    assert [rebuild(path, spec, size_for=size_for).tobytes() for spec in made] == here
+    assert [rebuild(path, VariantSpec.from_json(spec.to_json())).tobytes() for spec in made] == here
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""Scores one sampled answer: the task's parts, the optional length part, and the parts of the user's own reward.
+
+The arithmetic is `rlvid.algo.rewards`; here are the parts that need more than a text: the answer's length in tokens, and code
+that a user names in the config as `package.module:function`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlvid.algo.rewards import Marking, length_penalty, score
+from rlvid.config import REWARD_PARTS, Config, ConfigError
+from rlvid.types import Question, Rollout, Score
+
+log = logging.getLogger("rlvid")
+
+OwnReward = Callable[[Question, str], Mapping[str, float]]
+"""(question, the whole reply) -> {part: finite number}. Part names are the user's; they must not be rlvid's own."""
+
+
+class Scorer:
+    """Called once per answer, in the driver. ConfigError when the user's reward cannot be imported, fails, or leaves out a weighted part."""
+
+    def __init__(self, config: Config) -> None:
+        self.reward, self.limit = config.reward, config.rollout.max_tokens
+        self.marking = Marking(self.reward.numeric_tolerance, self.reward.regression)
+        self.own = load_reward(self.reward.custom) if self.reward.custom else None
+
+    def __call__(self, question: Question, rollout: Rollout) -> Score:
+        scored = score(question, rollout.text, self.marking)
+        more: dict[str, float] = {}
+        if "length" in self.reward.weights[question.task]:
+            more["length"] = length_penalty(len(rollout.tokens), limit=self.limit, margin=self.reward.length_margin)
+        if self.own is not None:
+            more |= self._own_parts(self.own, question, rollout.text)
+        return Score(scored.parts | more, scored.reason)
+
+    def _own_parts(self, own: OwnReward, question: Question, text: str) -> dict[str, float]:
+        name = f"reward.custom: {self.reward.custom}"
+        try:
+            parts = own(question, text)
+        except Exception as error:
+            log.debug("%s failed", name, exc_info=error)
+            raise ConfigError(f"{name} raised {type(error).__name__}: {error} (question {question.id})") from error
+        if problem := _problem(parts) or _left_out(parts, question.task, self.reward.weights[question.task]):
+            raise ConfigError(f"{name} {problem} (question {question.id})")
+        return {part: float(value) for part, value in parts.items()}
+
+
+def load_reward(path: str) -> OwnReward:
+    """The function that `package.module:function` names, imported as a program in the current folder would. ConfigError when there is none."""
+    module_name, _, function_name = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script's own folder stands there instead
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        log.debug("importing %s failed", module_name, exc_info=error)
+        cure = f"modules are looked for in {os.getcwd()} and on PYTHONPATH"
+        raise ConfigError(f"reward.custom: {path}: {module_name} cannot be imported, {type(error).__name__}: {error} ({cure})") from error
+    function: Any = getattr(module, function_name, None)
+    if function is None:
+        near = difflib.get_close_matches(function_name, dir(module), n=1)
+        raise ConfigError(f"reward.custom: {path}: {module_name} has no {function_name}{f' (did you mean {near[0]}?)' if near else ''}")
+    if not callable(function):
+        raise ConfigError(f"reward.custom: {path} is not a function of (question, text)")
+    return function
+
+
+def _problem(parts: Any) -> str:
+    """What is wrong with what the user's function returned; empty if nothing is."""
+    if not isinstance(parts, Mapping):
+        return f"returned {type(parts).__name__}, a dict of part to number is needed"
+    for part, value in parts.items():
+        if not isinstance(part, str) or part in REWARD_PARTS:
+            return f"returned a part {part!r}: choose a name that is not one of {', '.join(REWARD_PARTS)}"
+        if not _is_number(value):
+            return f"returned {value!r} for {part!r}: a finite number is needed"
+    return ""
+
+
+def _left_out(parts: Mapping[str, float], task: str, weights: Mapping[str, float]) -> str:
+    """A weight whose part never comes would count nothing, in silence: a mistyped name above all."""
+    missing = [part for part in weights if part not in REWARD_PARTS and part not in parts]
+    return f"returned the parts {', '.join(parts) or 'none'}, but reward.weights.{task} names {missing[0]!r}" if missing else ""
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value)) and not isinstance(value, str)
+    except (TypeError, ValueError, OverflowError):
+        return False

@@ -1,0 +1,218 @@
+"""The headline numbers of each benchmark from answers to its questions. Pure: questions, texts and reward parts in, shares (0..1) out.
+
+A question's `source` is `BENCHMARK/CATEGORY` or `BENCHMARK/CATEGORY/CATEGORY`, as `rlvid data convert` writes it. Definitions are those of the benchmarks' own
+code and of lmms-eval's tasks; each function names where this project differs. How an answer is read is this project's own (one <answer> tag), and a
+question that could not be read counts as wrong everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlvid.algo import answers, choices, spans
+from rlvid.types import Question, Span
+
+IOU_THRESHOLDS = (0.3, 0.5, 0.7)
+GROUNDED_THRESHOLDS = (0.3, 0.5)
+MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question, the model's whole reply, and the reward parts that `rewards.score` gave for it."""
+
+    question: Question
+    text: str
+    parts: Mapping[str, float]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(self.question.source.split("/")[1:])
+
+
+Metrics = dict[str, float]
+
+
+def benchmark_scores(answered: Iterable[Answered]) -> Metrics:
+    """`BENCHMARK/METRIC` for every benchmark that occurs; questions of other sources are left out."""
+    by_benchmark: dict[str, list[Answered]] = {}
+    for one in answered:
+        by_benchmark.setdefault(one.question.source.split("/")[0], []).append(one)
+    found = {name: BENCHMARKS[name](items) for name, items in sorted(by_benchmark.items()) if name in BENCHMARKS}
+    return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}
+
+
+def videomme(items: Sequence[Answered]) -> Metrics:
+    """Accuracy over all questions and by length of the video (short, medium, long)."""
+    return _accuracy(items, _right, lambda one: one.categories[:1])
+
+
+def tempcompass(items: Sequence[Answered]) -> Metrics:
+    """Accuracy over all questions, by way of asking, by dimension, and by dimension within a way of asking."""
+    return _accuracy(items, _right, lambda one: (*one.categories[:2], "_".join(one.categories[:2])))
+
+
+def perceptiontest(items: Sequence[Answered]) -> Metrics:
+    """Top-1 accuracy, and by area and kind of reasoning."""
+    return _accuracy(items, _right, lambda one: one.categories[:2])
+
+
+def mvbench(items: Sequence[Answered]) -> Metrics:
+    """Accuracy by task, and their mean (the published tasks have 200 questions each, so that it is also the mean over questions)."""
+    by_task = _accuracy(items, _right, lambda one: one.categories[:1])
+    return by_task | {"accuracy": _mean([value for name, value in by_task.items() if name != "accuracy"])}
+
+
+def videommmu(items: Sequence[Answered]) -> Metrics:
+    """Accuracy over all questions and by track; open answers by `open_match`, as the benchmark judges them."""
+    return _accuracy(items, _right_or_open_match, lambda one: one.categories[:1])
+
+
+def mmvu(items: Sequence[Answered]) -> Metrics:
+    """Accuracy over all questions and by group of subjects. The benchmark asks a judge model about open answers; here `open_match` decides [D]."""
+    return _accuracy(items, _right_or_open_match, lambda one: tuple(MMVU_GROUPS[name] for name in one.categories[:1] if name in MMVU_GROUPS))
+
+
+def vsibench(items: Sequence[Answered]) -> Metrics:
+    """Accuracy of the multiple-choice types, mean relative accuracy of the numeric ones, and the mean over the eight types.
+
+    The three difficulties of relative direction count as one type. Types that do not occur are left out of the mean [D].
+    """
+    by_type: dict[str, list[float]] = {}
+    for one in items:
+        numeric = one.question.task in ("regression", "numeric")
+        by_type.setdefault("_".join(one.categories[:1]), []).append(_official_mra(one) if numeric else _right(one))
+    means = {name: _mean(values) for name, values in by_type.items()}
+    directions = [means.pop(name) for name in sorted(means) if name.startswith("object_rel_direction_")]
+    if directions:
+        means["object_rel_direction"] = _mean(directions)
+    named = {f"{name}_{'mra' if name in VSIBENCH_NUMERIC else 'accuracy'}": value for name, value in sorted(means.items())}
+    return {"overall": _mean(list(means.values()))} | named
+
+
+def grounding(items: Sequence[Answered]) -> Metrics:
+    """R1@0.3, R1@0.5, R1@0.7: share of questions whose one answer reaches that IoU; mIoU: the mean IoU (0 where no span could be read)."""
+    ious = [one.parts.get("temporal_iou", 0.0) for one in items]
+    return {f"R1@{limit}": _share(ious, limit) for limit in IOU_THRESHOLDS} | {"mIoU": _mean(ious)}
+
+
+def nextgqa(items: Sequence[Answered]) -> Metrics:
+    """Acc@QA, Acc@GQA (answer right and IoP at least 0.5), mIoP, IoP@0.3, IoP@0.5, mIoU, IoU@0.3, IoU@0.5.
+
+    IoP is the overlap's share of the predicted span; with several true spans the best counts, for IoP and IoU each on its own.
+    """
+    grounded = [one for one in items if one.question.spans]
+    metrics = _accuracy(items, _right, lambda one: one.categories[:1])
+    metrics = {name.replace("accuracy", "Acc@QA"): value for name, value in metrics.items()}
+    if not grounded:
+        return metrics
+    iops = [_best_iop(one) for one in grounded]
+    ious = [one.parts.get("temporal_iou", 0.0) for one in grounded]
+    both = [_right(one) * (iop >= 0.5) for one, iop in zip(grounded, iops, strict=True)]
+    metrics |= {"Acc@GQA": _mean(both), "mIoP": _mean(iops), "mIoU": _mean(ious)}
+    return metrics | {f"{name}@{limit}": _share(values, limit) for name, values in (("IoP", iops), ("IoU", ious)) for limit in GROUNDED_THRESHOLDS}
+
+
+def open_match(answer: str, truth: str) -> bool:
+    """Whether an open answer is right by MMMU's rule, which Video-MMMU uses: the same number to two decimals, or the truth's words stand in the answer.
+
+    MMMU also takes any of several numbers and words inside longer words ("cat" in "category"); neither counts here [D].
+    """
+    said = answers.unwrapped(answer)
+    wanted, _ = answers.number(truth) if re.fullmatch(r"[-+\d.,\s]+", truth) else (None, "")
+    if wanted is not None:
+        number, _ = answers.number(said)
+        return number is not None and round(number, 2) == round(wanted, 2)
+    words, own = answers.words(said), answers.words(truth)
+    return bool(own) and any(words[at : at + len(own)] == own for at in range(len(words) - len(own) + 1))
+
+
+def iop(predicted: Span, truth: Span) -> float:
+    """Overlap over the predicted span's length, 0..1; an instant counts 1 inside the truth and 0 outside."""
+    if predicted[0] == predicted[1]:
+        return float(truth[0] <= predicted[0] <= truth[1])
+    return max(0.0, min(predicted[1], truth[1]) - max(predicted[0], truth[0])) / (predicted[1] - predicted[0])
+
+
+def official_mra(predicted: float, truth: float) -> float:
+    """Mean relative accuracy as VSI-Bench's code computes it: an error of exactly 1 - theta still counts, which the paper's formula (and the reward) excludes.
+
+    A truth of 0 needs exactly 0 [D].
+    """
+    if truth == 0:
+        return float(predicted == 0)
+    return float((abs(predicted - truth) / abs(truth) <= 1 - MRA_THRESHOLDS).mean())
+
+
+def _official_mra(one: Answered) -> float:
+    said, truth = _number(one.text), answers.number(one.question.answer or "")[0]
+    return official_mra(said, truth) if said is not None and truth is not None else 0.0
+
+
+def _number(text: str) -> float | None:
+    answer, _ = answers.tagged_answer(text)
+    return answers.number(answers.unwrapped(answer))[0] if answer else None
+
+
+def _right(one: Answered) -> float:
+    return float(one.parts.get("accuracy", 0.0) >= 1.0)
+
+
+def _right_or_open_match(one: Answered) -> float:
+    if one.question.task != "open":
+        return _right(one)
+    answer, _ = answers.tagged_answer(one.text)
+    return float(bool(answer) and open_match(choices.without_lead_in(answer or ""), one.question.answer or ""))
+
+
+def _best_iop(one: Answered) -> float:
+    answer, _ = answers.tagged_answer(one.text)
+    if answer is None:
+        return 0.0
+    found = spans.answer_and_span(answer)[1] if one.question.task == "grounded_qa" else spans.span(answer)[0]
+    return max((iop(found, truth) for truth in one.question.spans), default=0.0) if found else 0.0
+
+
+def _accuracy(items: Sequence[Answered], right: Callable[[Answered], float], categories: Callable[[Answered], Iterable[str]]) -> Metrics:
+    """`accuracy`, and `accuracy_CATEGORY` for each category of an answer."""
+    values: dict[str, list[float]] = {"accuracy": []}
+    for one in items:
+        values["accuracy"].append(right(one))
+        for category in categories(one):
+            values.setdefault(f"accuracy_{category}", []).append(values["accuracy"][-1])
+    return {name: _mean(numbers) for name, numbers in sorted(values.items())}
+
+
+def _share(values: Sequence[float], limit: float) -> float:
+    return sum(value >= limit for value in values) / len(values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else 0.0
+
+
+VSIBENCH_NUMERIC = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
+_MMVU_SUBJECTS = {
+    "Science": "Biology Chemistry Modern_Physics Astronomy Geography Materials_Science Neurobiology Electromagnetism Thermodynamics Mechanics",
+    "Engineering": "Civil_Engineering Electrical_Engineering Mechanical_Engineering Biomedical_Engineering Electronics_and_Communication Computer_Science",
+    "Healthcare": "Clinical_Medicine Basic_Medicine Preventive_Medicine Pharmacy Dentistry",
+    "Humanities_and_Social_Science": "Art Literature History Law Economics Management",
+}
+MMVU_GROUPS = {subject: group for group, subjects in _MMVU_SUBJECTS.items() for subject in subjects.split()}
+BENCHMARKS: dict[str, Callable[[Sequence[Answered]], Metrics]] = {
+    "activitynet_captions": grounding,
+    "charades_sta": grounding,
+    "mmvu": mmvu,
+    "mvbench": mvbench,
+    "nextgqa": nextgqa,
+    "perceptiontest": perceptiontest,
+    "tempcompass": tempcompass,
+    "videomme": videomme,
+    "videommmu": videommmu,
+    "vsibench": vsibench,
+}

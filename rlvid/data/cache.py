@@ -1,0 +1,138 @@
+"""Decoded candidates on disk: a second epoch reads them instead of decoding. Keyed by file identity and everything that shapes the pixels.
+
+`diskcache` keeps the size limit (least recently used goes first) and lets several actors share the folder. Only raw bytes are
+stored and read: a record of another kind, which might be a pickle, counts as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlvid.data.video import Clip, VideoError
+from rlvid.types import Relevance
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Goes up when what is stored changes."""
+
+
+class VideoCache:
+    """A folder of clips and relevances. `hits` and `misses` count clips. Whatever is wrong with the folder costs a decoding, never a run."""
+
+    def __init__(self, folder: Path, limit_gib: float) -> None:
+        self.hits = self.misses = 0
+        self._store = _opened(folder, limit_gib)
+
+    def clip(self, path: str, parameters: Any, read: Callable[[], Clip]) -> Clip:
+        """The clip of the file as it is now, read only if it is not in the cache. `parameters`: all that `read` depends on, as JSON."""
+        key = video_key(path, parameters)
+        found = self._get(key)
+        clip = _unpacked(found) if found is not None else None
+        if clip is not None:
+            self.hits += 1
+            return clip
+        self.misses += 1
+        clip = read()
+        self._set(key, _packed(clip))
+        return clip
+
+    def relevance(self, path: str, parameters: Any, score: Callable[[], Relevance]) -> Relevance:
+        """Like `clip`, for the relevance of a question's text. Not counted."""
+        key = video_key(path, ["relevance", parameters])
+        found = self._get(key)
+        if found is not None:
+            try:
+                stored = json.loads(found)
+                return Relevance(tuple(stored["times_s"]), tuple(stored["scores"]), tuple(tuple(row) for row in stored["patches"]))
+            except (ValueError, KeyError, TypeError):
+                pass
+        scored = score()
+        self._set(key, json.dumps(asdict(scored)).encode())
+        return scored
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _get(self, key: str) -> bytes | None:
+        if self._store is None:
+            return None
+        try:
+            value = self._store.get(key)
+        except Exception as error:  # sqlite, disk, a foreign record: the cache is a convenience
+            log.warning("video cache: cannot read (%s)", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return None
+        return value if isinstance(value, bytes) else None
+
+    def _set(self, key: str, value: bytes) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.set(key, value)
+        except Exception as error:
+            log.warning("video cache: cannot write (%s)", str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+def _opened(folder: Path, limit_gib: float) -> Any:
+    """The store, or None where the folder cannot be one."""
+    import diskcache
+
+    try:
+        return diskcache.Cache(str(folder), size_limit=int(limit_gib * 2**30), eviction_policy="least-recently-used", disk=_bytes_only())
+    except Exception as error:
+        log.warning("video cache: %s cannot be used (%s): every video is decoded", folder, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return None
+
+
+def video_key(path: str, parameters: Any) -> str:
+    """Digest of the file's identity (real path, size, time of change) and the parameters."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be opened ({error.strerror})") from None
+    identity = [FORMAT, os.path.realpath(path), state.st_size, state.st_mtime_ns, parameters]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def _packed(clip: Clip) -> bytes:
+    """One line of JSON, then the timestamps (float64), then the pixels."""
+    head = {"shape": clip.frames_NHWC.shape, "duration_s": clip.duration_s, "fps": clip.fps, "width": clip.width, "height": clip.height}
+    return b"".join((json.dumps(head).encode(), b"\n", clip.times_s_N.astype("<f8").tobytes(), clip.frames_NHWC.tobytes()))
+
+
+def _unpacked(stored: bytes) -> Clip | None:
+    """None for anything but a whole clip."""
+    try:
+        end = stored.index(b"\n") + 1
+        head = json.loads(stored[:end])
+        count, height, width, channels = head["shape"]
+        times = np.frombuffer(stored, "<f8", count, offset=end)
+        frames = np.frombuffer(stored, np.uint8, count * height * width * channels, offset=end + times.nbytes).reshape(head["shape"])
+        return Clip(frames, times, head["duration_s"], head["fps"], head["width"], head["height"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _bytes_only() -> Any:
+    """diskcache's own store, without its pickles."""
+    from diskcache import Disk
+    from diskcache.core import MODE_PICKLE
+
+    class BytesOnly(Disk):
+        def fetch(self, mode: int, filename: Any, value: Any, read: bool) -> Any:
+            return None if mode == MODE_PICKLE else super().fetch(mode, filename, value, read)
+
+        def get(self, key: Any, raw: bool) -> Any:
+            return super().get(key, raw) if raw else None
+
+    return BytesOnly

@@ -1,0 +1,79 @@
+"""The journal of `rlvid select`: one JSON line per finished question, safe against being killed at any moment.
+
+A line is finished when it ends in a newline and is on disk. What a crash tore is cut off when the journal is opened, so that
+nothing is ever glued to it. Of each line only a key and its place stay in memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvid.config import ConfigError
+
+
+class SelectionJournal:
+    """Rows by their `key`. Opening takes the file for this process alone: ConfigError while another one writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise ConfigError(f"--out: {path} is being written by another rlvid select (wait for it, or choose another file)") from None
+        self._places = self._read()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append finished rows; on return they are on disk. Raises OSError where the disk is full."""
+        place = self._file.seek(0, os.SEEK_END)
+        lines = [json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows]
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for row, line in zip(rows, lines, strict=True):
+            self._places[row["key"]] = place
+            place += len(line)
+
+    def row(self, key: str) -> dict[str, Any]:
+        """The row of a key that is in the journal."""
+        self._file.seek(self._places[key])
+        row: dict[str, Any] = json.loads(self._file.readline())
+        return row
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self) -> dict[str, int]:
+        places: dict[str, int] = {}
+        self._file.seek(0)
+        place = 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                self._file.truncate(place)
+                break
+            if key := _key(line):
+                places[key] = place
+            place += len(line)
+        return places
+
+
+def _key(line: bytes) -> str:
+    """The row's key, empty where the line is no row."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return ""
+    key = row.get("key") if isinstance(row, dict) else None
+    return key if isinstance(key, str) else ""

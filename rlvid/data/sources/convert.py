@@ -1,0 +1,195 @@
+"""Published rows become a question file: found, checked and counted one at a time, written aside and renamed when whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from rlvid.data.questions import EXAMPLES, Problem, QuestionError, Report, parse_line
+from rlvid.data.sources import files, hub
+from rlvid.data.sources.base import Draft, Record, Source
+from rlvid.data.sources.unusable import COLUMNS, Unusable
+from rlvid.data.sources.videos import Videos
+from rlvid.types import Span
+
+END_TOLERANCE_S = 1.0
+"""So far may a span reach beyond the video's end [D]: annotations are rounded, some to whole seconds. Such a span stays as it is."""
+PROGRESS_EVERY = 200
+
+
+def convert(source: Source, given: str, out: Path, *, videos: Path | None = None, limit: int = 0, progress: bool = True) -> Report:
+    """Write the usable questions of `given` (file, folder or hub id) to `out` and say what was wrong with the others.
+
+    `videos` is the video root (None: the file's own folder). `out` is replaced only if at least one question is usable. Raises QuestionError where
+    `given` cannot be read as a whole.
+    """
+    path = Path(given)
+    if path.exists() and out.exists() and path.samefile(out):
+        raise QuestionError(f"{out}: is the file that is read (name another OUT)", "file")
+    root = Videos(videos or (path if path.is_dir() else path.parent))
+    records = _records(source, given)
+    with _aside(out) as file, _SeenIds() as seen:
+        conversion = _Conversion(source, given, out, root, seen, file)
+        for record in _shown(records, given) if progress else records:
+            conversion.take(record, limit)
+            if limit and conversion.questions >= limit:
+                break
+    return conversion.report()
+
+
+class _Conversion:
+    """Takes records one by one; holds counts and first examples, never the questions."""
+
+    def __init__(self, source: Source, given: str, out: Path, videos: Videos, seen: _SeenIds, file: TextIO) -> None:
+        self._source, self._given, self._out, self._videos, self._seen, self._file = source, given, out, videos, seen, file
+        self._tasks: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = {}
+
+    @property
+    def questions(self) -> int:
+        return self._tasks.total()
+
+    def take(self, record: Record, limit: int) -> None:
+        """Write the record's questions, count what is wrong with it."""
+        try:
+            if record.wrong:
+                raise record.wrong
+            for values in self._source.split(record):
+                if limit and self.questions >= limit:
+                    return
+                self._take_one(record, values)
+        except Unusable as problem:
+            self._note(problem.kind, f"{self._given}: {record.place}: {problem}")
+
+    def report(self) -> Report:
+        problems = {kind: Problem(count, tuple(self._first[kind])) for kind, count in self._counts.items()}
+        return Report(self._given, self.questions, dict(self._tasks), problems)
+
+    def _take_one(self, record: Record, values: Any) -> None:
+        place = f"{self._given}: {record.place}: "
+        try:
+            _check_columns(self._source, values)
+            draft = self._source.draft(record, values, self._videos)
+            self._check_times(draft)
+            line = json.dumps(_question(draft, self._out), ensure_ascii=False)
+            parse_line(line, path=place, line=0)
+            self._check_id(draft.id, record.place)
+        except Unusable as problem:
+            self._note(problem.kind, f"{place}{problem}")
+        except QuestionError as problem:
+            if not str(problem).startswith(f"{place}:0: "):
+                raise  # the file as a whole
+            self._note(problem.kind, place + str(problem).removeprefix(f"{place}:0: "))
+        else:
+            self._file.write(line + "\n")
+            self._tasks[draft.task] += 1
+
+    def _check_times(self, draft: Draft) -> None:
+        times = draft.spans + ((draft.clip,) if draft.clip else ())
+        if not times:
+            return
+        measured_s = self._videos.duration_s(draft.video)
+        duration_s = draft.duration_s if measured_s is None else measured_s
+        late = _latest(times)
+        if duration_s is not None and late > duration_s + END_TOLERANCE_S:
+            raise Unusable("spans", f"{late:g} s is beyond the end of {draft.video} ({duration_s:.2f} s)", "beyond the end of the video")
+
+    def _check_id(self, id: str, place: str) -> None:
+        first = self._seen.add(id, place)
+        if first:
+            raise Unusable("id", f"{id[:80]!r} is {first}'s already", "used twice")
+
+    def _note(self, kind: str, message: str) -> None:
+        self._counts[kind] += 1
+        examples = self._first.setdefault(kind, [])
+        if len(examples) < EXAMPLES:
+            # Values from the file are shown, and a message must stay one printable line.
+            examples.append(" ".join(message.split()).encode("utf-8", "backslashreplace").decode())
+
+
+class _SeenIds:
+    """Every id so far, on disk: memory does not grow with the file."""
+
+    def __enter__(self) -> _SeenIds:
+        self._folder = tempfile.TemporaryDirectory(prefix="rlvid-convert-")
+        self._ids = sqlite3.connect(Path(self._folder.name) / "ids", isolation_level=None)
+        self._ids.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID; BEGIN")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ids.close()
+        self._folder.cleanup()
+
+    def add(self, id: str, place: str) -> str:
+        """Where the id stood before; empty the first time."""
+        if self._ids.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (id, place)).rowcount:
+            return ""
+        return str(self._ids.execute("SELECT place FROM seen WHERE id = ?", (id,)).fetchone()[0])
+
+
+def _records(source: Source, given: str) -> Iterator[Record]:
+    columns = source.columns + source.optional
+    if Path(given).exists():
+        return (source.read or files.read)(Path(given), columns)
+    if hub.is_hub_id(given):
+        return hub.read(given, columns)
+    raise QuestionError(f"{given}: does not exist (name a file or folder as downloaded, or a hub id OWNER/NAME[:CONFIG][@SPLIT])", "file")
+
+
+def _check_columns(source: Source, values: Any) -> None:
+    missing = [name for name in source.columns if values.get(name) is None]
+    if missing:
+        has = ", ".join(str(name)[:40] for name in list(values)[:12]) or "none"
+        raise Unusable(COLUMNS, f"{', '.join(missing)} missing; the row has {has}; {source.name} has {', '.join(source.columns)}", "missing")
+
+
+def _question(draft: Draft, out: Path) -> dict[str, Any]:
+    """The draft as a line of a question file. A video below the file's folder is named relative to it, so that both can move together."""
+    relative = os.path.relpath(draft.video, out.absolute().parent)
+    line: dict[str, Any] = {"id": draft.id, "video": draft.video if relative.startswith("..") else relative, "question": draft.question, "task": draft.task}
+    optional = {"options": list(draft.options), "answer": draft.answer, "spans": [list(span) for span in draft.spans], "clip": draft.clip and list(draft.clip)}
+    return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
+
+
+def _latest(times: tuple[Span, ...]) -> float:
+    return max(end_s for _, end_s in times)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[TextIO]:
+    """A file beside `out` that takes its place when everything went well and something was written."""
+    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if aside.stat().st_size:
+            aside.replace(out)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _shown(records: Iterator[Record], given: str) -> Iterator[Record]:
+    """The records, with a bar in the terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]} rows"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(Path(given).name, total=1.0, rows=0)
+        for number, record in enumerate(records, start=1):
+            if number % PROGRESS_EVERY == 0:
+                bar.update(task, completed=record.share, rows=number)
+            yield record

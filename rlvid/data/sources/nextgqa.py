@@ -1,0 +1,68 @@
+"""NExT-GQA: multiple-choice questions about causes and order in time, for validation and test with the moments that show the answer.
+
+Columns: `train.csv`, `val.csv`, `test.csv` of the published repository (`video_id`, `question`, `answer`, `qid`, `type`, `a0` to `a4`; the answer is an
+option's text). Beside them `gsub_val.json` and `gsub_test.json` (video -> `duration`, `location`: qid -> spans in seconds) and
+`map_vid_vidorID.json` (video -> path under NExTVideo); these two are held in memory. Questions without a spans file (train) are plain multiple choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlvid.data.questions import QuestionError
+from rlvid.data.sources import files, texts
+from rlvid.data.sources.base import Draft, Record, Source
+from rlvid.data.sources.unusable import Unusable
+from rlvid.data.sources.videos import Videos
+
+OPTIONS = ("a0", "a1", "a2", "a3", "a4")
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Record]:
+    """Rows with what the side files say of them under `spans`, `duration` and `path`."""
+    located, paths = _side(path, f"gsub_{path.stem}.json"), _side(path, "map_vid_vidorID.json") or {}
+    if located is None and path.stem in ("val", "test"):
+        raise QuestionError(f"{path}: gsub_{path.stem}.json with the spans is not beside it (download it into the same folder)", "format")
+    for record in files.read(path, columns):
+        video, qid = str(record.values.get("video_id")), str(record.values.get("qid"))
+        found = {"path": paths.get(video, video)}
+        if located is not None:
+            entry = located.get(video, {})
+            found |= {"spans": entry.get("location", {}).get(qid, []), "duration": entry.get("duration")}
+        yield Record(record.place, {**record.values, **found} if record.values else {}, record.origin, record.share, record.wrong)
+
+
+def _side(path: Path, name: str) -> Any:
+    beside = path.with_name(name)
+    return files.side_file(beside) if beside.is_file() else None
+
+
+def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
+    video, qid, kind = (texts.text(values, key) for key in ("video_id", "qid", "type"))
+    options = tuple(texts.text(values, key) for key in OPTIONS)
+    answer = texts.text(values, "answer")
+    spans = tuple(texts.span(span, "spans") for span in values.get("spans", ()))
+    if "spans" in values and not spans:
+        raise Unusable("spans", f"question {qid} of video {video} has none in the spans file", "missing")
+    return Draft(
+        id=f"nextgqa-{video}-{qid}",
+        video=videos.find(values.get("path", video), video),
+        question=texts.text(values, "question"),
+        task="grounded_qa" if spans else "multiple_choice",
+        source=f"nextgqa/{kind}",
+        options=options,
+        answer=answer if answer in options else texts.by_index(answer, options) if answer.isdecimal() else texts.by_letter(answer, options),
+        spans=spans,
+        duration_s=texts.seconds(values["duration"], "duration") if values.get("duration") is not None else None,
+    )
+
+
+SOURCE = Source(
+    "nextgqa",
+    "NExT-GQA, training and benchmark: train.csv, val.csv, test.csv with gsub_*.json and map_vid_vidorID.json beside them",
+    ("video_id", "question", "answer", "qid", "type", *OPTIONS),
+    _draft,
+    read=_read,
+)

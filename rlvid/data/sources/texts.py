@@ -1,0 +1,122 @@
+"""Pieces of text that several sources share: lettered options, answers given as letters, ids where a source has none."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rlvid.data.prompts import LETTERS
+from rlvid.data.sources.unusable import COLUMNS, Unusable
+
+_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(.*\S)\s*", re.DOTALL)
+_ANSWER_LETTER = re.compile(r"\s*\(?([A-Z])(?:[.):].*)?\s*", re.DOTALL)
+
+
+def without_letters(options: Sequence[str]) -> tuple[str, ...]:
+    """`A. red`, `B. green` -> `red`, `green`, if every option has its own letter in front; otherwise as they are."""
+    found = [_LETTERED.fullmatch(option) for option in options]
+    if all(match and match[1] == letter for match, letter in zip(found, LETTERS, strict=False)):
+        return tuple(match[2] for match in found if match)
+    return tuple(option.strip() for option in options)
+
+
+def by_letter(answer: str, options: Sequence[str]) -> str:
+    """The option that `B`, `(B)` or `B. green` stands for; an answer that is an option's text is that option. Unusable if there is none."""
+    if answer.strip() in options:
+        return answer.strip()
+    match = _ANSWER_LETTER.fullmatch(answer)
+    if not match or LETTERS.index(match[1]) >= len(options):
+        raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
+    return options[LETTERS.index(match[1])]
+
+
+def by_index(answer: Any, options: Sequence[str]) -> str:
+    """The option at a position counted from 0. Unusable if there is none."""
+    try:
+        at = int(answer)
+    except (TypeError, ValueError):
+        at = -1
+    if not 0 <= at < len(options):
+        raise Unusable("answer", f"{answer!r} is not a position among the {len(options)} options", "not among the options")
+    return options[at]
+
+
+def split_options(text: str) -> tuple[str, tuple[str, ...]]:
+    """A question whose options stand in its last lines as `A. red` -> (question, options). What follows the options is dropped."""
+    question: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        match = _LETTERED.fullmatch(line)
+        if match and match[1] == LETTERS[len(options)]:
+            options.append(match[2])
+        elif not options:
+            question.append(line)
+    return "\n".join(question).removesuffix("Options:").strip(), tuple(options)
+
+
+def strings(value: Any, key: str) -> tuple[str, ...]:
+    """A list of strings, also where a file holds it as the text of one."""
+    if isinstance(value, str):
+        value = _parsed(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise Unusable(key, "is not a list of strings")
+    return tuple(value)
+
+
+def span(value: Any, key: str) -> tuple[float, float]:
+    """A start and an end in seconds, also where a file holds them as the text of a list."""
+    if isinstance(value, str):
+        value = _parsed(value)
+    try:
+        start_s, end_s = (float(edge) for edge in value)
+    except (TypeError, ValueError):
+        raise Unusable(key, f"{str(value)[:80]!r} is not a start and an end", "not a start and an end") from None
+    return start_s, end_s
+
+
+def text(values: Any, key: str) -> str:
+    """A column that must be text (numbers count as their digits)."""
+    value = values.get(key) if hasattr(values, "get") else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Unusable(key, f"is {type(value).__name__}, not text", "not text")
+    return str(value).strip()
+
+
+def rows_of(value: Any, key: str, kind: type) -> Any:
+    """A nested part of a record that must be a list or a mapping; anything else means that the file has another format."""
+    if not isinstance(value, kind):
+        raise Unusable(COLUMNS, f"{key} is {type(value).__name__}, not {kind.__name__}", "missing")
+    return value
+
+
+def derived_id(*parts: Any) -> str:
+    """An id from a question's own content, for sources without ids: the same question twice gets the same id."""
+    digest = hashlib.blake2s("\0".join(str(part) for part in parts).encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return f"{parts[0]}-{parts[1]}-{digest}"
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def when(sentence: str) -> str:
+    """The question of a grounding source [D]."""
+    return f'When does this happen in the video: "{sentence.strip()}"'
+
+
+def seconds(value: Any, key: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise Unusable(key, f"{str(value)[:40]!r} is not a number of seconds", "not a number") from None

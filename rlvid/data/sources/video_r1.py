@@ -1,0 +1,53 @@
+"""Video-R1-260k: mixed video questions for reinforcement learning. Its image questions are counted and left out.
+
+Columns: `problem_id`, `problem`, `data_type`, `problem_type`, `options`, `solution` (`<answer>...</answer>`), `path`, `data_source`, as the dataset card of
+Video-R1/Video-R1-data shows them (arXiv 2503.21776). Videos: the folders CLEVRER, LLaVA-Video-178K, NeXT-QA, PerceptionTest, STAR under one root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rlvid.data.sources import texts
+from rlvid.data.sources.base import Draft, Record, Source
+from rlvid.data.sources.unusable import Unusable
+from rlvid.data.sources.videos import Videos
+from rlvid.types import Task
+
+TASKS: dict[str, Task] = {"multiple choice": "multiple_choice", "numerical": "numeric", "regression": "regression", "free-form": "open", "ocr": "open"}
+
+
+def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
+    if values["data_type"] != "video":
+        raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is not video (rlvid trains on videos)", "not video")
+    kind = texts.text(values, "problem_type")
+    if kind.lower() not in TASKS:
+        raise Unusable("problem_type", f"{kind!r} is not one of {', '.join(TASKS)}", "unknown")
+    task = TASKS[kind.lower()]
+    options = texts.without_letters(texts.strings(values.get("options"), "options")) if task == "multiple_choice" else ()
+    answer = _inside(texts.text(values, "solution"))
+    return Draft(
+        id=f"video_r1-{texts.text(values, 'problem_id')}",
+        video=videos.find(texts.text(values, "path")),
+        question=texts.text(values, "problem"),
+        task=task,
+        source=f"video_r1/{values.get('data_source') or 'unknown'}",
+        options=options,
+        answer=texts.by_letter(answer, options) if options else answer,
+    )
+
+
+def _inside(solution: str) -> str:
+    match = re.search(r"<answer>(.*?)</answer>", solution, re.DOTALL)
+    return (match[1] if match else solution).strip()
+
+
+SOURCE = Source(
+    "video_r1",
+    "Video-R1 training set: Video-R1-260k.json",
+    ("problem_id", "problem", "data_type", "problem_type", "solution", "path"),
+    _draft,
+    optional=("options", "data_source"),
+)

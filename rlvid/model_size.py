@@ -1,0 +1,106 @@
+"""What a checkpoint's config.json says about its size, without its weights: parameters by part, and the shapes that memory formulas need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlvid.config import ConfigError, check_model_path, is_hub_id
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One stack of transformer layers. `attention`: query heads x head size; `key_value`: key-value heads x head size."""
+
+    layers: int
+    hidden: int
+    attention: int
+    key_value: int
+    inner: int
+    gated: bool = True
+    """The MLP multiplies a gate in (SwiGLU)."""
+    query_key_norm: bool = False
+    """Queries and keys are normalized (Qwen3)."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """`parameters` counts tied weights once; `vision_parameters` are those that model.freeze_vision leaves alone."""
+
+    family: str
+    parameters: int
+    vision_parameters: int
+    vocabulary: int
+    text: Tower
+    vision: Tower
+    key_value_heads: int
+    patch: int
+    merge: int
+    frames_per_token: int
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of a visual token."""
+        return self.patch * self.merge
+
+
+def model_size(path: str) -> ModelSize:
+    """Read config.json of a folder, or of a hub id in the local cache (the network is not asked), and build the model without memory on torch's
+    meta device. Raises ConfigError where there is none."""
+    config = _read(path)
+    text, vision = config.get_text_config(), config.vision_config
+    parameters, vision_parameters = _count(config)
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelSize(
+        family=config.model_type,
+        parameters=parameters,
+        vision_parameters=vision_parameters,
+        vocabulary=text.vocab_size,
+        text=Tower(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            attention=text.num_attention_heads * head,
+            key_value=text.num_key_value_heads * head,
+            inner=text.intermediate_size,
+            query_key_norm=config.model_type.startswith("qwen3"),
+        ),
+        vision=Tower(
+            layers=vision.depth,
+            hidden=vision.hidden_size,
+            attention=vision.hidden_size,
+            key_value=vision.hidden_size,
+            inner=vision.intermediate_size,
+            gated=config.model_type.startswith("qwen2_5"),
+        ),
+        key_value_heads=text.num_key_value_heads,
+        patch=vision.patch_size,
+        merge=vision.spatial_merge_size,
+        frames_per_token=vision.temporal_patch_size,
+    )
+
+
+def _read(path: str) -> Any:
+    check_model_path(path, "model.path")
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError):
+        if is_hub_id(path):
+            raise ConfigError(
+                f"model.path: config.json of {path} is not in the local Hugging Face cache (fetch it with `hf download {path} config.json`, or name a folder)"
+            ) from None
+        raise ConfigError(f"model.path: {path}/config.json cannot be read as that of a checkpoint") from None
+    if not hasattr(config, "vision_config"):
+        raise ConfigError(f"model.path: {path} is a {config.model_type} model without a vision tower")
+    return config
+
+
+def _count(config: Any) -> tuple[int, int]:
+    """(all parameters, the vision tower's)."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.visual.parameters())

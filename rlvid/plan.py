@@ -1,0 +1,238 @@
+"""What a config asks of its machines, worked out on paper: memory by role and part, tokens, bytes and (from known rates) seconds per step, and advice.
+
+Nothing is started and no weight is read; the shapes come from the checkpoint's config.json. Sources of the formulas:
+
+- Weights, gradients, optimizer state by ZeRO stage: Rajbhandari et al., arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed
+  precision, each part divided by the ranks from its stage on). DeepSpeed keeps the float32 master copy in float32 training, too.
+- Activations: counted from the tensors that autograd keeps for Qwen's layers under SDPA with a 4-D mask, in the manner of Korthikanti et al.,
+  arXiv 2205.05198, section 4; tests compare the count with the tensors that a real forward keeps.
+- Key-value cache: 2 x layers x key-value heads x head size x bytes a token (Kwon et al., arXiv 2309.06180, section 3).
+- [D] what is left is this project's estimate, and named so where it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlvid.config import Config
+from rlvid.model_size import ModelSize, Tower
+
+GIB = 2**30
+TEXT_TOKENS = 200
+"""[D] Question, options, instructions and template of one prompt."""
+TIMESTAMP_TOKENS = 16
+"""[D] Qwen3-VL writes a timestamp before every frame pair; the variant actors reckon with the same number."""
+DEVICE_BYTES = int(1.5 * GIB)
+"""[D] CUDA context, libraries' workspaces and collectives' buffers of one process on a GPU."""
+GRAPH_BYTES = GIB
+"""[D] CUDA graphs of an engine without enforce_eager."""
+LOGIT_BYTES = 16
+"""Bytes that one logit costs at the peak of the backward pass: four float32 numbers (measured: 17)."""
+BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
+"""DeepSpeed's defaults: reduce_bucket_size, and stage3_max_live_parameters."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What the config does not say. `gpu_memory_gib` of each GPU; None: no GPU. `answer_tokens`: mean length; 0: as long as allowed."""
+
+    gpu_memory_gib: float | None = 80.0
+    text_tokens: int = TEXT_TOKENS
+    answer_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Per step, but for `prompt` (one variant, the longest), `answer` (mean) and `micro_batch` (one pass through the model)."""
+
+    prompt: int
+    visual: int
+    answer: int
+    rollouts: int
+    sampled: int
+    learned: int
+    learned_without_sharing: int
+    micro_batch: int
+    micro_batch_prompts: int
+    micro_batches: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes per GPU (or process, without GPUs) by part; tokens; bytes of the object store; lines of advice."""
+
+    parameters: int
+    tokens: Tokens
+    learner: dict[str, int]
+    engine: dict[str, int]
+    cache_tokens: int
+    cache_tokens_wanted: int
+    frames_bytes: int
+    object_store_bytes: int
+    checkpoint_bytes: int
+    advice: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
+    """The whole reckoning."""
+    tokens = count_tokens(config, size, assumed)
+    learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
+    frames = frames_bytes(config)
+    found = Plan(
+        parameters=size.parameters,
+        tokens=tokens,
+        learner=learner,
+        engine=engine,
+        cache_tokens=engine["key-value cache"] // cache_bytes_per_token(config, size),
+        cache_tokens_wanted=cache_tokens_wanted(config, tokens),
+        frames_bytes=frames,
+        object_store_bytes=frames * (1 + min(1, config.variants.prefetch)),
+        checkpoint_bytes=checkpoint_bytes(config, size),
+        advice=(),
+    )
+    from rlvid.plan_advice import advice
+
+    return Plan(**{**vars(found), "advice": tuple(advice(config, size, assumed, found))})
+
+
+def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
+    """Q questions x K variants x M answers: prompts, answers and micro-batches."""
+    visual = visual_tokens(config, size)
+    stamps = TIMESTAMP_TOKENS * (config.video.frames // size.frames_per_token) if size.family.startswith("qwen3") else 0
+    prompt = min(visual, config.video.max_tokens) + stamps + assumed.text_tokens
+    answer = assumed.answer_tokens or config.rollout.max_tokens
+    prompts = config.data.questions_per_step * config.variants_per_question
+    rollouts = prompts * config.rollout.answers
+    longest = prompt + config.rollout.answers * config.rollout.max_tokens
+    together = min(max(1, config.learner.micro_batch_tokens // longest), math.ceil(prompts / config.learner.ranks))
+    return Tokens(
+        prompt=prompt,
+        visual=visual,
+        answer=answer,
+        rollouts=rollouts,
+        sampled=rollouts * answer,
+        learned=prompts * prompt + rollouts * answer,
+        learned_without_sharing=rollouts * (prompt + answer),
+        micro_batch=together * longest,
+        micro_batch_prompts=together,
+        micro_batches=math.ceil(math.ceil(prompts / config.learner.ranks) / together),
+    )
+
+
+def visual_tokens(config: Config, size: ModelSize) -> int:
+    """Of one variant whose frames fill video.max_pixels: frame pairs x merged patches."""
+    return config.video.frames // size.frames_per_token * (config.video.max_pixels // size.factor**2)
+
+
+# --- the learner -----------------------------------------------------------------------------------------------------
+
+
+def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, int]:
+    """Of one rank, by part. What is not there at the same time is counted once: the optimizer's step comes after the activations are gone."""
+    work = activation_bytes(config, size, tokens) + logits_bytes(config, size)
+    static = state_bytes(config, size)
+    return static | {
+        "activations and logits, or the optimizer's step": max(work, 4 * trained_parameters(config, size) // config.learner.ranks),
+        "micro-batches of the step": tokens.micro_batches * (tokens.micro_batch**2 + _pixels(config, size, tokens)),
+        "reference policy": _width(config) * size.parameters if config.loss.kl_coef else 0,
+        "sync buckets": 2 * min(config.sync.bucket_bytes, _width(config) * size.parameters),
+        "device": DEVICE_BYTES if config.on_gpu else 0,
+    }
+
+
+def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
+    """Weights, gradients, optimizer state and DeepSpeed's buffers of one rank, by ZeRO stage."""
+    stage, ranks, width, trained = config.learner.zero_stage, config.learner.ranks, _width(config), trained_parameters(config, size)
+    live = min(size.parameters, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0
+    return {
+        "weights": width * size.parameters // (ranks if stage == 3 else 1),
+        "gradients": width * trained // (ranks if stage >= 2 else 1),
+        "optimizer": 0 if config.learner.offload_optimizer else 12 * trained // ranks,
+        "DeepSpeed's buffers": width * (live + (min(trained, BUCKET_ELEMENTS) if ranks > 1 else 0)),
+    }
+
+
+def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """What autograd keeps of one micro-batch. With gradient checkpointing: each layer's input, and one layer in full."""
+    width = _width(config)
+    patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
+    text = tokens.micro_batch * (_kept(size.text, width) + width * tokens.micro_batch)
+    vision = patches * _kept(size.vision, width)
+    outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
+    if not config.learner.gradient_checkpointing:
+        return outside + size.text.layers * text + size.vision.layers * vision
+    inputs = width * (size.text.layers * tokens.micro_batch * size.text.hidden + size.vision.layers * patches * size.vision.hidden)
+    return outside + inputs + max(text, vision)
+
+
+def _kept(tower: Tower, width: int) -> int:
+    """Bytes per token that one layer keeps for its backward pass, without its mask: two norms (their input in float32 and what they scale, and the
+    result), queries, repeated keys and values, the attention's output twice, and the MLP's inner values."""
+    norms = tower.hidden * (8 + 4 * width)
+    attention = 5 * width * tower.attention
+    heads = (4 + width) * (tower.attention + tower.key_value) if tower.query_key_norm else 0
+    return norms + attention + heads + (4 if tower.gated else 2) * width * tower.inner
+
+
+def logits_bytes(config: Config, size: ModelSize) -> int:
+    """One chunk of answer tokens x vocabulary: the others do not exist yet, or any more."""
+    answers = config.rollout.answers * config.rollout.max_tokens
+    return LOGIT_BYTES * min(config.learner.logprob_chunk, answers) * size.vocabulary
+
+
+def checkpoint_bytes(config: Config, size: ModelSize) -> int:
+    """Of all ranks together, on disk: weights, and 12 bytes a trained parameter."""
+    return _width(config) * size.parameters + 12 * trained_parameters(config, size)
+
+
+def trained_parameters(config: Config, size: ModelSize) -> int:
+    return size.parameters - (size.vision_parameters if config.model.freeze_vision else 0)
+
+
+def _pixels(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """Pixel values of a micro-batch: a patch of `frames_per_token` frames x 3 colours a row."""
+    patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
+    return _width(config) * patches * 3 * size.frames_per_token * size.patch**2
+
+
+def _width(config: Config) -> int:
+    """Bytes of a number in the model's dtype."""
+    return 2 if config.dtype == "bfloat16" else 4
+
+
+# --- the engines -----------------------------------------------------------------------------------------------------
+
+
+def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str, int]:
+    """Of one GPU of an engine (without GPUs: of the engine), by part. The cache takes what gpu_memory_utilization leaves."""
+    rollout, width = config.rollout, _width(config)
+    weights = width * size.parameters // rollout.tensor_parallel
+    batched = max(rollout.max_model_len, 4096)
+    work = batched * width * (4 * size.text.hidden + 3 * size.text.inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
+    if not config.on_gpu or assumed.gpu_memory_gib is None:
+        return {"weights": weights, "key-value cache": rollout.kv_cache_gib * GIB, "work": work, "device": 0}
+    device = DEVICE_BYTES + (0 if rollout.enforce_eager else GRAPH_BYTES) + 2 * min(config.sync.bucket_bytes, weights)
+    cache = int(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB) - weights - work - device
+    return {"weights": weights, "key-value cache": max(0, cache), "work": work, "device": device}
+
+
+def cache_bytes_per_token(config: Config, size: ModelSize) -> int:
+    """On each GPU of an engine: key-value heads are divided among its GPUs, none below one head."""
+    share = max(1, size.key_value_heads // config.rollout.tensor_parallel) / size.key_value_heads
+    return int(2 * size.text.layers * size.text.key_value * share * _width(config))
+
+
+def cache_tokens_wanted(config: Config, tokens: Tokens) -> int:
+    """When an engine samples max_sequences answers at a time and each has its full length; the answers of a variant share its prompt."""
+    rollout = config.rollout
+    return math.ceil(rollout.max_sequences / rollout.answers) * tokens.prompt + rollout.max_sequences * rollout.max_tokens
+
+
+def frames_bytes(config: Config) -> int:
+    """Frames of one step in the object store: Q x K variants of T frames, three bytes a pixel."""
+    return config.data.questions_per_step * config.variants_per_question * config.video.frames * config.video.max_pixels * 3

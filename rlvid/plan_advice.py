@@ -1,0 +1,115 @@
+"""What to change in a config whose plan does not fit, or wastes what it has. Each line names the setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rlvid.config import Config
+from rlvid.model_size import ModelSize
+from rlvid.plan import GIB, Assumed, Plan, learner_bytes
+
+ROOM = 0.9
+"""Share of a GPU's memory that a plan may fill: allocators need the rest."""
+
+
+def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
+    """Lines, the gravest first."""
+    yield from _prompts(config, size, found)
+    if config.on_gpu and assumed.gpu_memory_gib is not None:
+        yield from _learner(config, size, assumed.gpu_memory_gib * GIB, found)
+        yield from _cache(config, assumed, found)
+    yield from _sequences(config, found)
+    yield from _store(config, found)
+
+
+def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
+    tokens, video, rollout = found.tokens, config.video, config.rollout
+    if tokens.visual > video.max_tokens:
+        pixels = video.max_tokens // (video.frames // size.frames_per_token) * size.factor**2
+        yield (
+            f"a video that fills video.max_pixels needs {tokens.visual:,} visual tokens and video.max_tokens is {video.max_tokens:,}: it would be quarantined; "
+            f"lower video.max_pixels to {pixels} or raise video.max_tokens"
+        )
+    if tokens.prompt + rollout.max_tokens > rollout.max_model_len:
+        yield (
+            f"a prompt of {tokens.prompt:,} tokens and an answer of {rollout.max_tokens:,} do not fit rollout.max_model_len ({rollout.max_model_len:,}): "
+            f"raise it to {tokens.prompt + rollout.max_tokens}"
+        )
+    single = tokens.micro_batch // tokens.micro_batch_prompts
+    if single > config.learner.micro_batch_tokens:
+        yield (
+            f"one prompt with its {rollout.answers} answers can have {single:,} tokens, more than learner.micro_batch_tokens "
+            f"({config.learner.micro_batch_tokens:,}): it goes through the model whole, so memory is reckoned with that"
+        )
+
+
+def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iterator[str]:
+    total = sum(found.learner.values())
+    if total <= ROOM * limit:
+        if config.learner.zero_stage == 3 and _with(config, size, found, zero_stage=2) <= ROOM * limit:
+            yield "the learner fits with learner.zero_stage=2 as well, which does not gather weights layer by layer"
+        return
+    tries = {
+        "learner.gradient_checkpointing=true": {"gradient_checkpointing": True},
+        "learner.zero_stage=3": {"zero_stage": 3},
+        "learner.offload_optimizer=true": {"offload_optimizer": True},
+    }
+    chosen: dict[str, object] = {}
+    for number, change in enumerate(tries.values(), start=1):
+        chosen |= change
+        if _with(config, size, found, **chosen) <= ROOM * limit:
+            names = [name for name, part in list(tries.items())[:number] if any(getattr(config.learner, key) != value for key, value in part.items())]
+            yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({_with(config, size, found, **chosen) / GIB:.0f} GiB)"
+            return
+    yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: add learner.ranks, or lower video.max_pixels, rollout.max_tokens or rollout.answers"
+
+
+def _with(config: Config, size: ModelSize, found: Plan, **learner: object) -> int:
+    changed = config.model_copy(update={"learner": config.learner.model_copy(update=learner)})
+    return sum(learner_bytes(changed, size, found.tokens).values())
+
+
+def _cache(config: Config, assumed: Assumed, found: Plan) -> Iterator[str]:
+    rollout = config.rollout
+    if not found.engine["key-value cache"]:
+        yield (
+            f"an engine's weights leave no key-value cache in {rollout.gpu_memory_utilization:.0%} of {assumed.gpu_memory_gib:.0f} GiB: "
+            f"raise rollout.tensor_parallel (and rollout.num_gpus with it)"
+        )
+    elif found.cache_tokens < found.cache_tokens_wanted:
+        fit = int(rollout.max_sequences * found.cache_tokens / found.cache_tokens_wanted)
+        yield (
+            f"the key-value cache holds {found.cache_tokens:,} tokens and {rollout.max_sequences} full-length answers need {found.cache_tokens_wanted:,}: "
+            f"about {fit} run at a time, the others are pushed back and computed again (lower rollout.max_sequences, or raise rollout.tensor_parallel)"
+        )
+
+
+def _sequences(config: Config, found: Plan) -> Iterator[str]:
+    rollout, group = config.rollout, config.variants_per_question * config.rollout.answers
+    slots = rollout.engines * rollout.max_sequences
+    if rollout.max_sequences % rollout.answers:
+        yield (
+            f"rollout.max_sequences ({rollout.max_sequences}) is no multiple of rollout.answers ({rollout.answers}): "
+            f"{rollout.max_sequences % rollout.answers} places of every engine wait for a variant's answers to be split"
+        )
+    if group > slots:
+        yield f"the K x M = {group} answers of one question do not fit the {slots} places of all engines: they are sampled in {math.ceil(group / slots)} waves"
+    if found.tokens.rollouts * 2 <= slots:
+        yield (
+            f"a step has {found.tokens.rollouts} rollouts and the engines have {slots} places: half of them stay empty; "
+            f"lower rollout.engines or rollout.max_sequences, or raise data.questions_per_step"
+        )
+    if rollout.engines > config.data.questions_per_step * config.variants_per_question:
+        yield f"{rollout.engines} engines share {config.data.questions_per_step * config.variants_per_question} variants a step: some get none"
+    if config.data.questions_per_step * config.variants_per_question < config.learner.ranks:
+        yield f"{config.learner.ranks} learner ranks share {config.data.questions_per_step * config.variants_per_question} prompts a step: some repeat one for nothing"
+
+
+def _store(config: Config, found: Plan) -> Iterator[str]:
+    store = config.cluster.object_store_gib * GIB
+    if found.object_store_bytes > ROOM * store:
+        yield (
+            f"the frames of a step and of the one prepared ahead take {found.object_store_bytes / GIB:.1f} GiB and cluster.object_store_gib is "
+            f"{config.cluster.object_store_gib:g}: raise it, or Ray writes them to disk and reads them again"
+        )

@@ -1,0 +1,100 @@
+"""The teacher that knows the dataset's evidence: the quickstart's, and the upper bound in ablations. No model, no tools [D]."""
+
+from __future__ import annotations
+
+import time
+
+from rlvid.algo.repair import position
+from rlvid.teacher.guard import GROUNDING, patch_leak
+from rlvid.teacher.patch import MAX_ITEMS, PatchError, parse, to_json
+from rlvid.teacher.protocol import TeacherReply, TeacherRequest
+from rlvid.types import EvidencePatch, Question, Region
+
+
+class AnnotationTeacher:
+    """Turns `question.evidence` into a patch with a neutral hint: times, and the place where it does not tell the answer."""
+
+    async def start(self) -> None:
+        """Nothing to make ready."""
+
+    async def find(self, request: TeacherRequest) -> TeacherReply:
+        """The first of the possible patches that the guard lets pass, from the fullest to the barest."""
+        began, leaked, reason = time.perf_counter(), 0, ""
+        for patch in patches(request.question):
+            try:
+                parse(to_json(patch), duration_s=request.duration_s)
+            except PatchError as error:
+                return TeacherReply(None, "refused", f"evidence of {request.question.id}: {error}", leaked, 1, seconds=time.perf_counter() - began)
+            reason = patch_leak(request.question, patch)
+            if not reason:
+                return TeacherReply(patch, "patch", leaked=leaked, seconds=time.perf_counter() - began)
+            leaked += 1
+        outcome = "leaked" if leaked else "none"
+        return TeacherReply(None, outcome, reason or "the question has no annotated evidence", leaked, seconds=time.perf_counter() - began)  # type: ignore[arg-type]
+
+    async def check(self) -> None:
+        """Always able to serve."""
+
+    async def stop(self) -> None:
+        """Nothing to give back."""
+
+
+def patches(question: Question) -> list[EvidencePatch]:
+    """Patches made of the question's evidence, the fullest first. Empty where there is none.
+
+    Regions at one place stay boxes; those of something that moves, or of several things, become key frames: a crop would hide the movement
+    or the number. Where a span is asked for, the evidence is one moment inside it, with its box if there is one.
+    """
+    if question.task in GROUNDING:
+        return _moments(question)
+    evidence = question.evidence
+    spans, regions = evidence.spans[:MAX_ITEMS], evidence.regions[:MAX_ITEMS]
+    if not spans and not regions:
+        return []
+    frames_s: tuple[float, ...] = ()
+    if not _at_rest(regions):
+        frames_s, regions = tuple(sorted({region.time_s for region in regions}))[:MAX_ITEMS], ()
+    moments = frames_s or tuple(sorted({region.time_s for region in regions}))
+    when = " and ".join(f"between {start:.1f} s and {end:.1f} s" for start, end in spans) or _at(moments)
+    error_class = "temporal" if spans else "spatial"
+    found = [
+        EvidencePatch(error_class, f"Look closely {when}, {place}.", spans, frames_s, regions)  # type: ignore[arg-type]
+        for place in _places(regions)
+    ]
+    found.append(EvidencePatch(error_class, f"Look closely {when}.", spans, frames_s, regions))  # type: ignore[arg-type]
+    middles = tuple((start + end) / 2 for start, end in spans) or moments
+    return [*found, EvidencePatch("temporal", f"Look closely {_at(middles)}.", (), middles)]
+
+
+def _moments(question: Question) -> list[EvidencePatch]:
+    evidence = question.evidence
+    spans = evidence.spans or question.spans
+    if not spans:
+        return []
+    middle_s = (spans[0][0] + spans[0][1]) / 2
+    inside = [region for region in evidence.regions if spans[0][0] < region.time_s < spans[0][1]]
+    nearest = min(inside, key=lambda region: abs(region.time_s - middle_s), default=None)
+    bare = EvidencePatch("temporal", f"Look closely at {middle_s:.1f} s.", (), (middle_s,))
+    if nearest is None:
+        return [bare]
+    return [EvidencePatch("temporal", f"Look closely at {nearest.time_s:.1f} s.", (), (), (nearest,)), bare]
+
+
+def _at_rest(regions: tuple[Region, ...]) -> bool:
+    """Whether all boxes are about the same."""
+    return all(abs(edge - first) <= 0.05 for region in regions for edge, first in zip(region.box, regions[0].box, strict=True))
+
+
+def _at(times_s: tuple[float, ...]) -> str:
+    return "at " + " and ".join(f"{time_s:.1f} s" for time_s in times_s)
+
+
+def _places(regions: tuple[Region, ...]) -> list[str]:
+    """The place in words, where all regions have the same one."""
+    all_places = {frozenset(position(region.box)) for region in regions}
+    if len(all_places) != 1:
+        return []
+    sides = next(iter(all_places))
+    if sides == {"centre"}:
+        return ["near the centre of the frame"]
+    return [f"in the {' '.join(side for side in ('top', 'bottom', 'left', 'right') if side in sides)} part of the frame"]

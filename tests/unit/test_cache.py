@@ -1,0 +1,119 @@
+"""The cache of decoded candidates: the same bits as decoding, keyed by file and parameters, bounded, unharmed by garbage."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sqlite3
+
+import numpy as np
+import pytest
+
+from rlvid.data.cache import VideoCache
+from rlvid.data.video import VideoError, read_candidates
+from rlvid.types import Relevance
+from tests.unit.clips import make
+
+
+def reader(path, calls):
+    def read():
+        calls.append(path)
+        return read_candidates(path, candidates=8, clip=None, size_for=lambda height, width: (28, 28))
+
+    return read
+
+
+def test_the_second_read_is_the_same_and_decodes_nothing(tmp_path):
+    path, calls = make(tmp_path / "v.mp4", frames=20, noise=True), []
+    for folder in (tmp_path / "cache", tmp_path / "cache"):  # the second time by another process, as it were
+        cache = VideoCache(folder, 0.1)
+        clip = cache.clip(path, [8], reader(path, calls))
+        cache.close()
+    fresh = reader(path, [])()
+    assert len(calls) == 1 and (cache.hits, cache.misses) == (1, 0)
+    assert clip.frames_NHWC.tobytes() == fresh.frames_NHWC.tobytes() and clip.times_s_N.tolist() == fresh.times_s_N.tolist()
+    assert (clip.duration_s, clip.fps, clip.width, clip.height) == (fresh.duration_s, fresh.fps, fresh.width, fresh.height)
+
+
+def test_another_file_or_other_parameters_are_another_clip(tmp_path):
+    path, calls = make(tmp_path / "v.mp4", frames=20), []
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    cache.clip(path, [8], reader(path, calls))
+    cache.clip(path, [9], reader(path, calls))
+    make(tmp_path / "v.mp4", frames=22)
+    assert len(cache.clip(path, [8], reader(path, calls)).times_s_N) == 8 and len(calls) == 3
+    os.utime(path, ns=(1, 1))
+    cache.clip(path, [8], reader(path, calls))
+    assert len(calls) == 4
+
+
+def test_a_missing_video_is_a_video_error_and_leaves_nothing(tmp_path):
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    with pytest.raises(VideoError, match=r"gone\.mp4"):
+        cache.clip(str(tmp_path / "gone.mp4"), [8], lambda: pytest.fail("must not be read"))
+
+
+def test_the_cache_stays_within_its_limit(tmp_path):
+    cache = VideoCache(tmp_path / "cache", 2**-10)  # 1 MiB
+    for number in range(12):
+        path = make(tmp_path / f"{number}.mp4", frames=20, size=(120, 160))
+        cache.clip(path, [8], lambda path=path: read_candidates(path, candidates=8, clip=None, size_for=lambda *size: size))
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.val")) < 2 * 2**20
+    assert cache.misses == 12
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, (os.environ["RLVID_TEST_BOMB"],))
+
+
+def test_a_pickle_slipped_into_the_cache_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLVID_TEST_BOMB", str(tmp_path / "exploded"))
+    path, calls = make(tmp_path / "v.mp4", frames=20), []
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    cache.clip(path, [8], reader(path, calls))
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET mode = 4, filename = NULL, value = ?", (sqlite3.Binary(pickle.dumps(Bomb())),))
+    cache.clip(path, [8], reader(path, calls))
+    assert len(calls) == 2 and not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"no json\n", b"{}\n", b'{"shape": [1, 2, 2, 3], "duration_s": 1, "fps": 1, "width": 2, "height": 2}\n123'])
+def test_a_broken_record_is_read_anew(tmp_path, garbage):
+    path, calls = make(tmp_path / "v.mp4", frames=20), []
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    cache.clip(path, [8], reader(path, calls))
+    for file in (tmp_path / "cache").rglob("*.val"):
+        file.write_bytes(garbage)
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET value = ? WHERE filename IS NULL", (sqlite3.Binary(garbage),))
+    again = cache.clip(path, [8], reader(path, calls))
+    assert len(calls) == 2 and len(again.times_s_N) == 8
+
+
+def test_a_torn_database_costs_a_decoding(tmp_path, caplog):
+    path, calls = make(tmp_path / "v.mp4", frames=20), []
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    cache.clip(path, [8], reader(path, calls))
+    cache.close()
+    (tmp_path / "cache" / "cache.db").write_bytes(b"garbage" * 1000)
+    for name in ("cache.db-wal", "cache.db-shm"):
+        (tmp_path / "cache" / name).unlink(missing_ok=True)
+    cache.clip(path, [8], reader(path, calls))
+    assert len(calls) == 2
+    VideoCache(tmp_path / "cache", 0.1).clip(path, [8], reader(path, calls))
+    assert len(calls) == 3
+
+
+def test_relevance_is_scored_once_per_text(tmp_path):
+    path, calls = make(tmp_path / "v.mp4", frames=20), []
+    cache = VideoCache(tmp_path / "cache", 0.1)
+
+    def score():
+        calls.append(1)
+        return Relevance((0.0, 1.0), (0.25, 0.75), ((0.5, 0.5), (0.0, 0.0)))
+
+    one = cache.relevance(path, ["what?"], score)
+    assert cache.relevance(path, ["what?"], score) == one and len(calls) == 1
+    cache.relevance(path, ["when?"], score)
+    assert len(calls) == 2 and np.isclose(sum(one.scores), 1)
