@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
+from rlvid.observe.terminal import duration, screen_handler
 
 log = logging.getLogger("rlvid")
 
@@ -54,21 +54,33 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check config, questions and model folder, print the whole config, and stop. Default: train.")
     ] = False,
+    rollout_only: Annotated[
+        bool, typer.Option("--rollout-only", help="Sample, score and dump into the run NAME-rollout-only; nothing is learned. Default: train.")
+    ] = False,
+    verify_sync: Annotated[
+        bool, typer.Option("--verify-sync", help="Compare checksums of engines and learner after every sync; log.txt notes them. Default: as configured.")
+    ] = False,
 ) -> None:
     """Train a policy. A run of the same name goes on from its last whole checkpoint.
 
     Example: rlvid train configs/quickstart.yaml learner.lr=1e-4 run.name=try-2
     """
-    settings = load(config, overrides or [])
+    settings = load(config, [*(overrides or []), *(["sync.verify=true"] if verify_sync else [])])
+    if rollout_only:
+        settings = load(config, [*(overrides or []), f"run.name={settings.run.name}-rollout-only"])
     _check_inputs(settings)
     if dry_run:
         print(settings.dump())
         return
     _stay_offline_without_hub(settings.model.path)
+    if rollout_only:
+        from rlvid import doors
+
+        _summary(doors.rollout_only(settings))
+        return
     from rlvid import train as training
 
-    folder = training.run(settings)
-    _summary(folder)
+    _summary(training.run(settings))
 
 
 @app.command("eval")
@@ -114,6 +126,53 @@ def select(
 
 
 @app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: report.html in the run folder.")] = None,
+    step: Annotated[list[int] | None, typer.Option("--step", help="Show this step; may be given several times. Default: evenly spaced steps.")] = None,
+    question: Annotated[list[str] | None, typer.Option("--question", help="Id of a question that must have pictures; may be given several times.")] = None,
+) -> None:
+    """One HTML file that shows what the policy saw, said and earned: learning curves and the whole story of chosen questions.
+
+    It opens from disk, loads nothing, sends nothing. The `report` section of the run's config says how large it may become. Training writes it too, at
+    every checkpoint and at its end.
+
+    Example: rlvid report runs/quickstart --step 40 --out look.html
+    """
+    from rlvid.observe.report.page import write_report
+
+    if out is not None:
+        if out.is_dir():
+            raise ConfigError(f"--out: {out} is a folder (name a file, such as {out / 'report.html'})")
+        _must_be_writable(out.parent, "--out")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"report {write_report(run_dir, out, steps=step or (), questions=question or ())}")
+
+
+@app.command()
+def replay(
+    run_dir: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.", show_default=False)],
+    step: Annotated[int, typer.Option("--step", min=1, help="The dumped step to learn again.")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Send a dumped step through the learner again and compare with what the run wrote: same loss, same gradient norm, same advantages.
+
+    It starts from the last checkpoint before the step (or from the model the run started with) and goes over the steps between. Pixels are cut from the
+    videos again. Exit code 1 if a number differs by more than float sums do.
+
+    Example: rlvid replay runs/quickstart --step 42
+    """
+    from rlvid import doors
+
+    numbers = doors.replay(run_dir, step)
+    table = Table(f"step {step}", "written", "again", "")
+    for number in numbers:
+        table.add_row(number.name, f"{number.written:.8g}", f"{number.again:.8g}", "[green]same" if number.same else "[red]differs")
+    Console().print(table)
+    if not all(number.same for number in numbers):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpoint folder to check too. Default: none.")] = None) -> None:
     """Check versions, devices, decoder, ports, memory and disk of this machine, and name the cure for each fault found.
 
@@ -130,6 +189,74 @@ def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpo
     Console().print(table)
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    gpu_memory_gib: Annotated[float, typer.Option("--gpu-memory-gib", min=1, help="Memory of each GPU, where the config uses GPUs.")] = 80.0,
+    text_tokens: Annotated[int, typer.Option("--text-tokens", min=1, help="Tokens of a prompt beside its video.")] = 200,
+    answer_tokens: Annotated[int, typer.Option("--answer-tokens", min=0, help="Mean tokens of an answer. Default 0: rollout.max_tokens.")] = 0,
+    measured: Annotated[Path | None, typer.Option("--measured", help="Run folder to take rates and lengths from. Default: no time is given.")] = None,
+    engine_tokens_per_s: Annotated[float | None, typer.Option(help="Answer tokens per second of one engine. Default: unknown.")] = None,
+    learner_tokens_per_s: Annotated[float | None, typer.Option(help="Tokens per second of one learner rank. Default: unknown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object. Default: tables.")] = False,
+) -> None:
+    """Memory, tokens and bytes that a config asks for, and what to change, from the model's config.json alone: nothing is started, no weight is read.
+
+    Example: rlvid plan configs/quickstart.yaml rollout.answers=8 --measured runs/quickstart
+    """
+    settings = load(config, overrides or [])
+    from rlvid.plan import report
+    from rlvid.plan.reckoning import Assumed
+
+    assumed = Assumed(gpu_memory_gib, text_tokens, answer_tokens)
+    found = report.run(settings, assumed, measured_run=measured, stated=(engine_tokens_per_s, learner_tokens_per_s))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        report.show(settings, found, Console())
+
+
+@app.command()
+def submit(
+    config: Annotated[Path | None, typer.Argument(help="YAML file inside the working folder. Required but with --follow, --stop.", show_default=False)] = None,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option("--address", help="Dashboard of the cluster, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.")] = None,
+    working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder that is packed, without videos, weights, runs and keys.")] = Path("."),
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Shell pattern of what else to leave out; repeatable. Default: none.")] = None,
+    limit_mb: Annotated[float, typer.Option("--limit-mb", min=0, help="Largest working folder to pack, in megabytes.")] = 100.0,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", help="NAME of a variable to hand on; repeatable. Default: WANDB_API_KEY and HF_TOKEN, where set."),
+    ] = None,
+    python: Annotated[str, typer.Option("--python", help="Python of the cluster's nodes.")] = "python",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once submitted. Default: follow the output to the end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the job check its input on the cluster, and stop. Default: train.")] = False,
+    follow: Annotated[str | None, typer.Option("--follow", help="JOB_ID of a job to follow, in place of submitting one. Default: none.")] = None,
+    stop: Annotated[str | None, typer.Option("--stop", help="JOB_ID of a job to end, in place of submitting one. Default: none.")] = None,
+) -> None:
+    """Train on a Ray cluster as a job: pack this folder, submit, follow. Submitted again, a run goes on from its last whole checkpoint.
+
+    The exit code is the job's. Ctrl-C asks whether the job is to end, too.
+
+    Example: rlvid submit configs/strive_qwen2_5_vl_7b.yaml --address http://head:8265 run.dir=/shared/runs data.train=/shared/train.jsonl data.eval=null
+    """
+    from rlvid.submit import Jobs, Parcel, follow_or_stop
+
+    if (config is None) == (follow is None and stop is None):
+        raise ConfigError("CONFIG: name the run's config, or one of --follow JOB_ID and --stop JOB_ID")
+    jobs = Jobs(address)
+    if stop is not None:
+        print(f"job {stop}: {jobs.stop(stop)}")
+        return
+    if config is not None:
+        parcel = Parcel(working_dir, tuple(exclude or ()), int(limit_mb * 1e6), tuple(env or ()), python)
+        follow = jobs.submit(config, overrides or [], parcel, ["--dry-run"] if dry_run else [])
+        print(f"job {follow} at {jobs.address}")
+    if not no_wait:
+        raise typer.Exit(follow_or_stop(jobs, follow or ""))
 
 
 @data_app.command("quickstart")
@@ -218,6 +345,7 @@ def _check_inputs(config: Config) -> None:
     """Everything that can be wrong before a single actor starts, without the network."""
     from rlvid.actors.scoring import load_reward
     from rlvid.data.stream import QuestionStream
+    from rlvid.learner.storage import Store
 
     for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
         if path is not None:
@@ -229,6 +357,8 @@ def _check_inputs(config: Config) -> None:
     if config.reward.custom:
         load_reward(config.reward.custom)
     _must_be_writable(config.folder, "run.dir")
+    if config.storage:
+        Store(config.storage)
 
 
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
@@ -281,11 +411,20 @@ def _stay_offline_without_hub(model: str) -> None:
 
 
 def _summary(folder: Path) -> None:
+    """What came of the run and where it lies."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     before, after = ({key: row[key] for key in row if key.startswith("eval/")} for row in (rows[0], rows[-1]))
     if after:
         _print_table("held-out", after, before)
-    print(f"metrics {folder / 'metrics.jsonl'}\npolicy  {folder / 'export'}\nslots   {folder / 'rollouts'}")
+    trained = [row["time/step_s"] for row in rows if row.get("time/step_s")]
+    if trained:
+        print(f"{len(trained)} steps in {duration(sum(trained))}, {sum(trained) / len(trained):.1f} s each")
+    places = {"report": "report.html", "policy": "export", "metrics": "metrics.jsonl", "slots": "rollouts", "logs": "logs", "board": "tensorboard"}
+    for name, path in places.items():
+        if (folder / path).exists():
+            print(f"{name:8}{folder / path}")
+    for offline in sorted((folder / "wandb").glob("offline-run-*"))[-1:]:
+        print(f"wandb   offline; send it with: wandb sync {offline}")
 
 
 def _print_table(title: str, after: dict[str, float], before: dict[str, float] | None = None) -> None:
@@ -307,8 +446,7 @@ def _print_selection(report: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     """Entry point: turns exceptions into exit codes and one clear line."""
-    terminal = RichHandler(logging.INFO, console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[terminal])
+    logging.basicConfig(level=logging.WARNING, handlers=[screen_handler()])
     log.setLevel(logging.DEBUG)  # a run's log.txt takes what the terminal does not
     try:
         app()

@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 GIB = 2**30
 PROBE_DEADLINE_S = 120
+OBJECTS = r"psm_|plasma|rlvid|torch_|sem\.mp-|nccl-|VLLM"
+"""Names that Python's, Ray's, torch's, NCCL's and vLLM's shared-memory objects begin with."""
 MAIN_PACKAGES = ("torch", "torchvision", "vllm", "ray", "deepspeed", "transformers", "decord", "av", "wandb")
 
 _TORCH_PROBE = """
@@ -62,7 +64,7 @@ class Check:
 def run_checks(model: str | Path | None = None) -> list[Check]:
     """Every check, in the order in which a person would cure them. With a model folder, its processors too."""
     asked: list[Callable[[], Check | list[Check]]] = [
-        _python, _packages, _torch, _plugin, _decoding, _compiler, _disk, _shared_memory, _memory, _port, _ray, _wandb,
+        _python, _packages, _torch, _plugin, _decoding, _compiler, _disk, _shared_memory, _leftovers, _memory, _port, _ray, _wandb,
     ]  # fmt: skip
     if model is not None:
         asked.append(lambda: _model(model))
@@ -215,6 +217,40 @@ def _shared_memory() -> Check:
     return Check("shared memory", "ok", f"{gib:.1f} GiB free in /dev/shm")
 
 
+def _leftovers(folder: Path = Path("/dev/shm")) -> Check:
+    """Shared-memory objects of processes that were killed: nobody maps them, but they take memory until somebody removes them."""
+    there = [path for path in _own_files(folder) if re.match(OBJECTS, path.name)]
+    if not there:
+        return Check("shared memory leftovers", "ok", f"none in {folder}")
+    used = _open_files()
+    left = [path for path in there if str(path) not in used]
+    if not left:
+        return Check("shared memory leftovers", "ok", f"none in {folder}; {len(there)} objects are in use")
+    mib = sum(path.stat().st_size for path in left if path.exists()) / 2**20
+    cure = f"when no run is under way: rm {' '.join(map(str, left[:4]))}{' ...' if len(left) > 4 else ''}"
+    return Check("shared memory leftovers", "warn", f"{len(left)} objects of ended processes hold {mib:.1f} MiB in {folder}", cure)
+
+
+def _own_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_uid == os.getuid())
+
+
+def _open_files() -> set[str]:
+    """Every file that some process of this user has mapped or open."""
+    found: set[str] = set()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            found |= {line.split(maxsplit=5)[5] for line in (process / "maps").read_text().splitlines() if len(line.split(maxsplit=5)) == 6}
+            found |= {os.readlink(file) for file in (process / "fd").iterdir()}
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found
+
+
 def _memory() -> Check:
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -266,8 +302,28 @@ def _wandb() -> Check:
     if mode := os.environ.get("WANDB_MODE"):
         return Check("wandb login", "ok", f"WANDB_MODE={mode}")
     if os.environ.get("WANDB_API_KEY"):
+        address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        if problem := _unreachable(address):
+            cure = "unset WANDB_API_KEY or set WANDB_MODE=offline, and send runs later with `wandb sync`"
+            return Check("wandb login", "warn", f"WANDB_API_KEY is set, but {problem}: runs are logged offline after half a minute", cure)
         return Check("wandb login", "ok", "WANDB_API_KEY is set: runs are logged online")
     return Check("wandb login", "ok", "no WANDB_API_KEY: runs are logged offline, `wandb sync` sends them later")
+
+
+def _unreachable(address: str) -> str:
+    """Why no connection to the address can be made; empty if it can, or if a proxy stands between."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return ""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+    except ValueError:
+        return "WANDB_BASE_URL is not an address"
+    try:
+        with socket.create_connection((host, port), timeout=3):
+            return ""
+    except OSError as error:
+        return f"{host}:{port} does not answer ({_one_line(error)})"
 
 
 def _model(path: str | Path) -> Check:

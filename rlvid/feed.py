@@ -47,7 +47,7 @@ class Feed:
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
         while len(kept) < wanted:
             groups = self._collect(wanted - len(kept), step)
-            silent = [group for group in groups if self.config.advantage.drop_zero_signal and zero_signal(group.correct_KM)]
+            silent = [group for group in groups if self.config.advantage.drop_zero_signal and _teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
             dropped += silent
             if silent:
@@ -91,11 +91,13 @@ class Feed:
         """`count` usable groups' worth of one round; unusable questions are counted and left for the next round."""
         questions = self._take(count)
         self._metrics["data/filtered"] += self.stream.left_out
-        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=self.config.variants.kinds, answers=self.config.rollout.answers))
+        kinds, answers = self.config.variants.kinds, self.config.rollout.answers
+        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, repair=True))
         for result in collected.results:
             self._count(result)
         self._metrics["time/variants_s"] += collected.variants_s
         self._metrics["time/rollout_s"] += collected.rollout_s
+        self._metrics["time/teacher_s"] += collected.teacher_s
         self._metrics["driver/bytes"] += collected.driver_bytes
         return collected.groups
 
@@ -123,6 +125,11 @@ class Feed:
     def _take(self, count: int) -> list[Any]:
         """The next questions that do not rest."""
         return self.stream.take(count, rests=self.filter.rests if self.filter else None)
+
+
+def _teaches_nothing(group: Group) -> bool:
+    """All answers equally right, and none repaired: a repaired answer is worth less than an unaided one."""
+    return zero_signal(group.correct_KM) and not any(repair.chosen for repair in group.repairs)
 
 
 def _signal_shares(groups: list[Group]) -> dict[str, float]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from rlvid.config import Config
 from rlvid.observe.dumps import drop_after, write_step
 from rlvid.observe.metrics import MetricsFile
+from rlvid.observe.one_line import OneLine
+from rlvid.observe.report.background import BackgroundReport
 from rlvid.observe.step_row import group_metrics
+from rlvid.observe.strips import rollout_rows
+from rlvid.observe.terminal import duration, open_progress, step_parts, watched
 from rlvid.observe.tracker import Tracker, open_tracker
 from rlvid.types import Group
 
@@ -34,6 +37,8 @@ class Journal:
         self.tracker = tracker
         self.progress = progress
         self.task = progress.add_task("training", total=config.run.steps, line="")
+        self.report = BackgroundReport(self.folder, config.report.deadline_s) if config.report.enabled else None
+        self.recent: deque[float] = deque(maxlen=20)
         self.clock = time.perf_counter()
 
     def rewind(self, step: int) -> None:
@@ -60,15 +65,20 @@ class Journal:
         row = group_metrics(groups, rewards, version=step - 1) | dict(metrics)
         row["throughput/rollout_tokens_per_s"] = row["rollout/answer_tokens"] / max(row["time/rollout_s"], 1e-9)
         row["memory/host_rss_bytes"] = _rss_bytes()
-        row |= {"repair/share": 0.0, "repair/success_share": 0.0, "teacher/leak_share": 0.0}
         row["time/step_s"] = time.perf_counter() - self.clock
+        self.recent.append(row["time/step_s"])
         self.row(step, row)
+        if self.config.tracker.kind != "none" and _due(self.config.tracker.rollouts_every, step):
+            self.tracker.rollouts(step, rollout_rows(groups, rewards, advantages, self.config.tracker.rollouts_questions))
+        if self.report and _due(self.config.run.save_every, step) and step < self.config.run.steps:
+            self.report.begin()
 
     def _show(self, step: int, row: Mapping[str, float]) -> None:
-        line = _line(row)
+        line = "  ".join(part for part in (watched(row), step_parts(row)) if part)
         self.progress.update(self.task, completed=step, line=line)
         if not self.progress.console.is_terminal or "eval/format" in row:
-            log.info("step %d/%d %s", step, self.config.run.steps, line)
+            left_s = (self.config.run.steps - step) * sum(self.recent) / max(1, len(self.recent))
+            log.info("step %d/%d  %s%s", step, self.config.run.steps, line, f"  {duration(left_s)} left" if left_s else "")
 
 
 @contextlib.contextmanager
@@ -81,7 +91,10 @@ def open_journal(config: Config) -> Iterator[Journal]:
     failed = True
     try:
         with open_progress() as progress:
-            yield Journal(config, tracker, progress)
+            journal = Journal(config, tracker, progress)
+            yield journal
+        if journal.report:
+            journal.report.finish()
         failed = False
     finally:
         tracker.close(failed=failed)
@@ -90,29 +103,12 @@ def open_journal(config: Config) -> Iterator[Journal]:
 def log_to(path: Path) -> None:
     """rlvid's own messages go to the file too."""
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("rlvid").addHandler(handler)
 
 
-def open_progress() -> Progress:
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[line]}"))
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def _line(row: Mapping[str, float]) -> str:
-    """The numbers to watch, in one line."""
-    shown = {
-        "reward": "reward/mean",
-        "accuracy": "reward/accuracy",
-        "IoU": "reward/temporal_iou",
-        "zero-signal": "group/zero_signal_share",
-        "dlogp": "mismatch/mean_abs_dlogp",
-        "s/step": "time/step_s",
-        "held-out accuracy": "eval/accuracy",
-        "held-out IoU": "eval/temporal_iou",
-    }
-    return "  ".join(f"{label} {row[name]:.3g}" for label, name in shown.items() if name in row)
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _rss_bytes() -> float:

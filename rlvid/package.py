@@ -50,7 +50,7 @@ def pack(folder: Path, target: Path, *, excludes: Sequence[str] = (), limit_byte
 
     Raises ConfigError, with the biggest entries named, before anything above the limit is read.
     """
-    names = list(packed_files(folder, excludes))
+    names = packed_files(folder, excludes)
     sizes = {name: (folder / name).stat().st_size for name in names}
     if sum(sizes.values()) > limit_bytes:
         raise ConfigError(_too_big(folder, sizes, limit_bytes))
@@ -62,21 +62,24 @@ def pack(folder: Path, target: Path, *, excludes: Sequence[str] = (), limit_byte
     return Package(target, len(names), target.stat().st_size)
 
 
-def packed_files(folder: Path, excludes: Sequence[str] = ()) -> Iterator[str]:
-    """Paths inside the folder, sorted. `excludes`: shell patterns for a name or for a path inside the folder. Links that lead out are left out."""
-    patterns = (*FOLDERS, *MEDIA, *WEIGHTS, *KEYS, *(pattern.rstrip("/") for pattern in excludes))
-    root = folder.resolve()
+def packed_files(folder: Path, excludes: Sequence[str] = ()) -> list[str]:
+    """Paths inside the folder, sorted. `excludes`: shell patterns, with a slash for a path inside the folder (data/), without one for a name anywhere.
+    Links that lead out are left out."""
+    return sorted(_walk(folder.resolve(), (*FOLDERS, *MEDIA, *WEIGHTS, *KEYS, *excludes)))
+
+
+def _walk(root: Path, patterns: Sequence[str]) -> Iterator[str]:
     for where, folders, files in os.walk(root):
         inside = Path(where).relative_to(root)
-        folders[:] = sorted(name for name in folders if not _matches(inside / name, patterns))
-        for name in sorted(files):
+        folders[:] = [name for name in folders if not _matches(inside / name, patterns)]
+        for name in files:
             path = Path(where) / name
             if not _matches(inside / name, patterns) and path.is_file() and path.resolve().is_relative_to(root):
                 yield (inside / name).as_posix()
 
 
 def _matches(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(path.name.lower(), pattern.lower()) or fnmatch(path.as_posix(), pattern) for pattern in patterns)
+    return any(fnmatch(path.as_posix(), p.rstrip("/")) if "/" in p else fnmatch(path.name.lower(), p.lower()) for p in patterns)
 
 
 def _too_big(folder: Path, sizes: dict[str, int], limit_bytes: int) -> str:

@@ -162,7 +162,7 @@ class Notes:
         self.bad_in_a_row = 0
 
     def add(self, results: list[tuple[str, Group | Quarantined]]) -> None:
-        """One write and one fsync for all that came back together."""
+        """One write for all that came back together."""
         rows = []
         for key, result in results:
             if isinstance(result, Quarantined):

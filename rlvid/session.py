@@ -19,12 +19,17 @@ from rlvid.actors.placement import Places, connect, place
 from rlvid.actors.pool import ActorPool
 from rlvid.actors.rollout import RolloutActor, rollout_environment
 from rlvid.actors.sampler import Sampler
+from rlvid.actors.teacher import TeacherActor, teacher_environment
 from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup, learner_environment
 from rlvid.learner.rank import Rank
 
 log = logging.getLogger("rlvid")
+
+
+TEACHER_GRACE_S = 30
+"""A teacher actor that answers nothing for so long after its own deadline hangs, and is replaced."""
 
 
 class SyncError(RuntimeError):
@@ -40,10 +45,16 @@ class Session:
     rollouts: ActorPool
     sampler: Sampler
     learner: LearnerGroup | None = None
+    teachers: ActorPool | None = None
     version: int = 0
     connected: list[Any] = field(default_factory=list)
     sockets: str = ""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    @property
+    def pools(self) -> list[ActorPool]:
+        """All actor pools that this run has."""
+        return [pool for pool in (self.rollouts, self.variants, self.teachers) if pool is not None]
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the session's event loop and wait for it here."""
@@ -74,6 +85,7 @@ class Session:
                 raise SyncError(f"rollout engine {number} serves version {version}, not {self.version}")
             if loaded is not None and loaded != checksum:
                 raise SyncError(f"rollout engine {number} loaded weights with checksum {loaded}, the learner sent {checksum}")
+        log.debug("weights version %d on %d engines, %s", self.version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
 
 
 @contextlib.contextmanager
@@ -149,15 +161,37 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         start_deadline_s=config.rollout.start_deadline_s,
         max_restarts=config.rollout.max_restarts,
     )
+    teachers = _teacher_pool(config, places, sockets) if config.repair.enabled and with_learner else None
     ranks = LearnerGroup(config, [make_rank(number) for number in range(config.learner.ranks)]) if with_learner else None
-    return Session(config, variants, rollouts, Sampler(config, variants, rollouts), ranks, sockets=sockets)
+    return Session(config, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers, sockets=sockets)
+
+
+def _teacher_pool(config: Config, places: Places, sockets: str) -> ActorPool:
+    import ray
+
+    teacher = ray.remote(TeacherActor)
+
+    def make(number: int) -> Any:
+        needs = {"num_cpus": config.teacher.num_cpus, "num_gpus": config.teacher.num_gpus}
+        options = places.at(places.teacher[number], **needs, env=teacher_environment(config, f"{sockets}-teacher"))
+        return teacher.options(**options, max_concurrency=1000).remote(config, number)
+
+    return ActorPool(
+        "teacher actor",
+        config.teacher.actors,
+        make,
+        capacity=config.teacher.concurrency,
+        deadline_s=config.teacher.deadline_s + TEACHER_GRACE_S,
+        start_deadline_s=config.teacher.start_deadline_s,
+        max_restarts=config.teacher.max_restarts,
+    )
 
 
 def _start(session: Session) -> None:
     """Engines and variant actors start while the learner does."""
 
     async def start_pools() -> None:
-        await asyncio.gather(session.variants.start(), session.rollouts.start())
+        await asyncio.gather(*[pool.start() for pool in session.pools])
 
     async def bring_up_to_date(handle: Any) -> None:
         if session.version > 0 and session.learner is not None:
@@ -171,8 +205,8 @@ def _start(session: Session) -> None:
 
 
 def _stop(session: Session) -> None:
-    session.rollouts.stop()
-    session.variants.stop()
+    for pool in session.pools:
+        pool.stop()
     if session.learner is not None:
         session.learner.stop()
     session.loop.call_soon_threadsafe(session.loop.stop)

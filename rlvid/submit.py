@@ -49,17 +49,26 @@ class Jobs:
         if not address or not re.match(r"https?://", address):
             raise ConfigError(f"--address: {address or 'missing'}: write the address of the cluster's dashboard, such as http://HEAD:8265")
         self.address = address
+        if _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
         with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they would replace what was asked for
             self.client = self._client()
 
     def _client(self) -> Any:
         import logging
 
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray").setLevel(logging.WARNING)
         try:
-            return JobSubmissionClient(self.address)
+            client = JobSubmissionClient(self.address)
+            client.get_version()
+            return client
+        except AuthenticationError:
+            raise ConfigError(
+                f"--address: {self.address} wants the cluster's token, or another one: put it into RAY_AUTH_TOKEN, or a file named by RAY_AUTH_TOKEN_PATH"
+            ) from None
         except (ConnectionError, OSError) as error:
             raise ConfigError(
                 f"--address: no dashboard answers at {self.address} ({str(error).splitlines()[0]}): is the cluster up? From outside, forward its port first"
@@ -67,7 +76,7 @@ class Jobs:
 
     def submit(self, config_file: Path, overrides: Sequence[str], parcel: Parcel, arguments: Sequence[str] = ()) -> str:
         """Start the run on the cluster. Returns the job's id, at once."""
-        config = load(config_file, overrides)
+        config = load(config_file, list(overrides))
         inside = _inside(config_file, parcel.folder)
         check_paths(config)
         name = self._free_name(config.run.name)
@@ -91,7 +100,9 @@ class Jobs:
                 attempts[int(match[1])] = job
         going = [job.submission_id for job in attempts.values() if str(job.status.value) not in OVER]
         if going:
-            raise ConfigError(f"run {run} is under way as job {going[0]}: follow it with --follow {going[0]}, end it with --stop {going[0]}, or choose another run.name")
+            raise ConfigError(
+                f"run {run} is under way as job {going[0]}: follow it with --follow {going[0]}, end it with --stop {going[0]}, or choose another run.name"
+            )
         return f"{run}-{max(attempts, default=0) + 1}"
 
     def follow(self, job: str) -> int:
@@ -178,6 +189,11 @@ def variables(names: Sequence[str], environment: Mapping[str, str]) -> dict[str,
         if name not in environment:
             raise ConfigError(f"--env: {name} is not set in this environment")
     return {name: environment[name] for name in (*KEYS, *names) if environment.get(name)}
+
+
+def _has_token() -> bool:
+    """Ray looks for the cluster's token in these places, but only in token mode."""
+    return any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _inside(config_file: Path, folder: Path) -> str:

@@ -26,6 +26,7 @@ from rlvid.evaluate import eval_questions, evaluate
 from rlvid.feed import Feed
 from rlvid.journal import Journal, open_journal
 from rlvid.learner import checkpoints
+from rlvid.prompts import group_prompts
 from rlvid.session import Session, open_session
 from rlvid.types import Group, TrainingPrompt
 
@@ -83,24 +84,14 @@ def update(config: Config, session: Session, groups: list[Group], advantages: li
 
 
 def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
-    """One per variant: its prompt and M answers. Each token's weight makes the sum over everything the configured mean."""
+    """One per variant and one per repaired prompt, each with its answers. Each token's weight makes the sum over everything the configured mean."""
     lengths = [len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row]
     weights = iter(token_weights(lengths, config.loss.aggregation, config.rollout.max_tokens))
-    return [
-        TrainingPrompt(
-            prompt=group.prepared.prompt,
-            prompt_digest=group.prompt_digests[variant],
-            prompt_tokens=row[0].prompt_tokens,
-            video_metadata=group.prepared.video_metadata[variant],
-            frames=group.frames[variant],
-            tokens_MN=tuple(rollout.tokens for rollout in row),
-            logprobs_MN=tuple(rollout.logprobs for rollout in row),
-            advantages_M=tuple(advantages_KM[variant].tolist()),
-            weights_M=tuple(next(weights) for _ in row),
-        )
-        for group, advantages_KM in zip(groups, advantages, strict=True)
-        for variant, row in enumerate(group.rollouts_KM)
-    ]
+    prompts: list[TrainingPrompt] = []
+    for group, advantages_KM in zip(groups, advantages, strict=True):
+        weights_KM = np.array([[next(weights) for _ in row] for row in group.rollouts_KM])
+        prompts += group_prompts(group, advantages_KM, weights_KM)
+    return prompts
 
 
 def sync(session: Session, version: int) -> dict[str, float]:

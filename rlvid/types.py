@@ -155,6 +155,8 @@ class GenerateRequest:
     answers: int
     seed: int
     greedy: bool = False
+    evidence_metadata: dict[str, Any] | None = None
+    """Of a second video, the evidence frames; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,38 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """One failed slot, answered again with a teacher's evidence. The evidence frames [E, H, W, 3] stay in the store.
+
+    `first`, `first_score`: what failed. `rollout`, `score`: the second answer, sampled under the patched prompt. `evidence`: (time in
+    seconds, box or None) of each evidence frame. `correct`: of the second answer. `reward`: the slot's value by RIR. `chosen`: the
+    slot keeps the second answer.
+    """
+
+    variant: int
+    sample: int
+    patch: EvidencePatch
+    first: Rollout
+    first_score: Score
+    rollout: Rollout
+    score: Score
+    correct: float
+    alignment: float
+    reward: float
+    chosen: bool
+    prompt: str
+    prompt_digest: str
+    evidence: tuple[tuple[float, Box | None], ...] = ()
+    evidence_metadata: dict[str, Any] | None = None
+    evidence_frames: Any = None
+
+
+@dataclass(frozen=True)
 class Group:
-    """The K x M slots of one question. `frames` [K] are references into the object store, never pixels."""
+    """The K x M slots of one question. `frames` [K] are references into the object store, never pixels.
+
+    Rollouts, scores and rewards are those of the chosen answers; `repairs` holds the slots that were answered twice, chosen or not.
+    """
 
     prepared: Prepared
     frames: tuple[Any, ...]
@@ -192,6 +224,9 @@ class Group:
     rewards_KM: tuple[tuple[float, ...], ...]
     correct_KM: tuple[tuple[float, ...], ...]
     prompt_digests: tuple[str, ...]
+    repairs: tuple[Repair, ...] = ()
+    teacher: dict[str, float] = field(default_factory=dict)
+    """Counts of what the teacher did for this group, by name: summed into the step's `teacher/...` metrics."""
 
     @property
     def question(self) -> Question:
@@ -215,6 +250,8 @@ class TrainingPrompt:
     logprobs_MN: tuple[tuple[float, ...], ...]
     advantages_M: tuple[float, ...]
     weights_M: tuple[float, ...]
+    evidence_frames: Any = None
+    evidence_metadata: dict[str, Any] | None = None
 
     @property
     def length(self) -> int:

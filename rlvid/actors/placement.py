@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.observe.process_log import LOGS
 
 
 class PlacementError(RuntimeError):
@@ -22,13 +24,15 @@ class Places:
     rollout: tuple[int, ...]
     variant: tuple[int, ...]
     learner: tuple[int, ...]
+    teacher: tuple[int, ...] = ()
+    logs: str = ""
 
     def at(self, bundle: int, *, num_cpus: float, num_gpus: float = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
         """Actor options that put it into the bundle."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
-        return {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": strategy, "runtime_env": {"env_vars": env or {}}}
+        return {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": strategy, "runtime_env": {"env_vars": (env or {}) | {LOGS: self.logs}}}
 
 
 def connect(config: Config) -> None:
@@ -43,6 +47,20 @@ def connect(config: Config) -> None:
 
     own = {} if address else _own_ray(config)
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    if own:
+        _point_to_logs(config)
+
+
+def _point_to_logs(config: Config) -> None:
+    """logs/ray in the run folder leads to what this Ray's own processes write."""
+    import ray
+
+    link = config.folder / "logs" / "ray"
+    node = getattr(ray._private.worker, "_global_node", None)
+    if node is not None and config.folder.is_dir():
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(node.get_logs_dir_path())
 
 
 def _own_ray(config: Config) -> dict[str, Any]:
@@ -61,6 +79,7 @@ def place(config: Config, deadline_s: float = 300) -> Places:
     bundles = [{"CPU": config.rollout.num_cpus, "GPU": config.rollout.num_gpus}] * config.rollout.engines
     bundles += [{"CPU": config.learner.num_cpus, "GPU": config.learner.num_gpus}] * config.learner.ranks
     bundles += [{"CPU": config.variants.num_cpus, "GPU": config.relevance.num_gpus}] * config.variants.actors
+    bundles += [{"CPU": config.teacher.num_cpus, "GPU": config.teacher.num_gpus}] * teachers(config)
     wanted = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.01} for bundle in bundles]
     group = ray.util.placement_group(wanted, strategy=config.cluster.placement)
     try:
@@ -69,9 +88,18 @@ def place(config: Config, deadline_s: float = 300) -> Places:
         total = {key: sum(bundle.get(key, 0) for bundle in wanted) for key in ("CPU", "GPU")}
         there = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
         raise PlacementError(f"the run wants {total}, the cluster has {there}: lower rollout.engines or learner.ranks, or add nodes") from None
-    engines, ranks = config.rollout.engines, config.learner.ranks
-    return Places(group, tuple(range(engines)), tuple(range(engines + ranks, len(bundles))), tuple(range(engines, engines + ranks)))
+    places = iter(range(len(bundles)))
+    rollout, learner, variant, teacher = (
+        tuple(itertools.islice(places, count)) for count in (config.rollout.engines, config.learner.ranks, config.variants.actors, teachers(config))
+    )
+    return Places(group, rollout, variant, learner, teacher, str((config.folder / "logs").absolute()))
+
+
+def teachers(config: Config) -> int:
+    """Teacher actors of a run: none where nothing is repaired."""
+    return config.teacher.actors if config.repair.enabled else 0
 
 
 def _cpus(config: Config) -> float:
-    return config.rollout.engines * config.rollout.num_cpus + config.learner.ranks * config.learner.num_cpus + config.variants.actors * config.variants.num_cpus
+    roles = ((config.rollout.engines, config.rollout), (config.learner.ranks, config.learner), (config.variants.actors, config.variants))
+    return sum(count * role.num_cpus for count, role in (*roles, (teachers(config), config.teacher)))

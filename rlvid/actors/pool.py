@@ -70,8 +70,17 @@ class ActorPool:
         for slot in self.slots:
             slot.ready = asyncio.Event()
             slot.ready.set()
-        calls = [self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start") for slot in self.slots]
-        return list(await asyncio.gather(*calls))
+        return list(await asyncio.gather(*[self._start(slot) for slot in self.slots]))
+
+    async def _start(self, slot: Slot) -> Any:
+        from ray.exceptions import RayActorError
+
+        try:
+            return await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
+        except RayActorError as error:
+            raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {_first_line(error)}") from None
+        except TimeoutError as error:
+            raise PoolError(f"{error}: what it said until then is in logs/ of the run folder") from None
 
     async def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
         """Run `method` on the least loaded actor. With num_returns > 1 the first result is fetched, the rest stay references.
@@ -155,6 +164,10 @@ class ActorPool:
         ray.wait(asked, num_returns=len(asked), timeout=deadline_s)
         for slot in self.slots:
             ray.kill(slot.handle)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 async def _as_future(ref: Any) -> Any:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from rlvid.config import Config
+from rlvid.observe.process_log import last_error, to_log_file
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
+from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
 
 CPU_BLOCK_TOKENS = 32
@@ -37,6 +39,10 @@ def rollout_environment(config: Config, sockets: str) -> dict[str, str]:
     }
 
 
+class EngineStartError(RuntimeError):
+    """vLLM could not start. One line with the cause."""
+
+
 class RolloutActor:
     """Holds one AsyncLLM. `version` is that of the loaded weights: 0 is the checkpoint the run starts from."""
 
@@ -47,7 +53,16 @@ class RolloutActor:
         self.engine: Any = None
 
     async def start(self) -> str:
-        """Start the engine. Returns vLLM's version."""
+        """Start the engine. Returns vLLM's version. Raises EngineStartError with the cause that the engine's own process wrote down."""
+        log = to_log_file(f"rollout-{self.number}")
+        try:
+            return await self._start()
+        except Exception as error:
+            said = "" if isinstance(error, ValueError) else last_error(log)
+            cause = said or f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            raise EngineStartError(f"rollout engine {self.number} did not start: {cause}{f' (its whole log: {log})' if log else ''}") from error
+
+    async def _start(self) -> str:
         import vllm
         from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -64,10 +79,13 @@ class RolloutActor:
         await self.engine.update_weight_version("0")
         return vllm.__version__
 
-    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray) -> GenerateResult:
+    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
         """Sample M answers; frames arrive from the object store, uncopied. Answer j is sampled with seed + j."""
         version = self.version
-        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": (frames_THWC, request.video_metadata)}}
+        videos = [(frames_THWC, request.video_metadata)]
+        if evidence_THWC is not None:
+            videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
+        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
         outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex)]
         output = outputs[-1]
         assert output.finished
@@ -175,7 +193,7 @@ def engine_arguments(config: Config) -> Any:
         # A seeded request whose prompt is prefilled in pieces rewinds its generator, which torch's CPU generator cannot.
         enable_chunked_prefill=config.on_gpu,
         block_size=None if config.on_gpu else CPU_BLOCK_TOKENS,
-        limit_mm_per_prompt={"image": 0, "video": 1},
+        limit_mm_per_prompt={"image": 0, "video": 2 if config.repair.enabled else 1},
         logprobs_mode="processed_logprobs",  # what was sampled from: after temperature and forbidden tokens
         seed=config.run.seed,
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]

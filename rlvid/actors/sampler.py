@@ -2,7 +2,7 @@
 
 For every question one coroutine walks down the line:
 
-    variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here
+    variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here ──► repair
 
 Who waits: a coroutine waits for its own video and its own K requests, nothing else; the pools hold back what exceeds their
 actors' capacity. What travels: specs and references; frames go from the variant actor's node to the engine's node.
@@ -11,11 +11,15 @@ actors' capacity. What travels: specs and references; frames go from the variant
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlvid.actors.pool import ActorPool
+from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
@@ -30,6 +34,7 @@ class Collected:
     results: list[Group | Quarantined] = field(default_factory=list)
     variants_s: float = 0.0
     rollout_s: float = 0.0
+    teacher_s: float = 0.0
     driver_bytes: int = 0
 
     @property
@@ -44,18 +49,22 @@ class Collected:
 class Sampler:
     """Drives the two pools. `kinds` and `answers` are K and M; evaluation passes its own."""
 
-    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool) -> None:
+    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool, teachers: ActorPool | None = None) -> None:
         self.config = config
         self.variants = variants
         self.rollouts = rollouts
         self.score = Scorer(config)
+        self.repairer = Repairer(config, teachers, rollouts, self.score) if teachers is not None else None
         self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
 
-    async def collect(self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False) -> Collected:
-        """A group, or the reason why there is none, for each question in order."""
+    async def collect(
+        self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False, repair: bool = False
+    ) -> Collected:
+        """A group, or the reason why there is none, for each question in order. `repair`: failed slots are answered again, if the config has a teacher."""
         clock = _Spans()
-        results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, clock) for question in questions])
-        return Collected(list(results), clock.variants_s, clock.rollout_s, clock.bytes)
+        repairer = self.repairer if repair else None
+        results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, repairer, clock) for question in questions])
+        return Collected(list(results), clock.seconds["variants"], clock.seconds["rollout"], clock.seconds["teacher"], clock.bytes)
 
     def prefetch(self, loop: asyncio.AbstractEventLoop, wanted: Sequence[tuple[int, Question]], kinds: tuple[str, ...]) -> None:
         """Start building the variants that `collect` will want: (step, question) in order. Called from another thread than the loop's."""
@@ -78,17 +87,24 @@ class Sampler:
         except TimeoutError as error:
             return Quarantined(question.id, f"{question.video}: {error}"), []
 
-    async def _group(self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, clock: _Spans) -> Group | Quarantined:
-        with clock.variants():
+    async def _group(
+        self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, repairer: Repairer | None, clock: _Spans
+    ) -> Group | Quarantined:
+        with clock.running("variants"):
             ahead = self._ahead.pop((step, question.id), None)
             prepared, frames = await (ahead or self._build(question, step, kinds))
         if isinstance(prepared, Quarantined):
             return prepared
         requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
-        with clock.rollouts():
+        with clock.running("rollout"):
             results = await asyncio.gather(*[self.rollouts.call("generate", request, ref) for request, ref in zip(requests, frames, strict=True)])
         clock.count(question, prepared, *requests, *results)
-        return self._scored(prepared, tuple(frames), results)
+        group = self._scored(prepared, tuple(frames), results)
+        if repairer is not None:
+            with clock.running("teacher"):
+                group = await repairer.repair(group, step)
+            clock.count(*(replace(repair, evidence_frames=None) for repair in group.repairs))
+        return group
 
     def _request(self, prepared: Prepared, variant: int, step: int, answers: int, greedy: bool) -> GenerateRequest:
         return GenerateRequest(
@@ -120,38 +136,23 @@ class _Spans:
     """Wall time during which at least one coroutine was in each stage, and bytes that passed through the driver."""
 
     def __init__(self) -> None:
-        self.variants_s = self.rollout_s = 0.0
+        self.seconds = {"variants": 0.0, "rollout": 0.0, "teacher": 0.0}
         self.bytes = 0
-        self._open = {"variants_s": 0, "rollout_s": 0}
-        self._since = {"variants_s": 0.0, "rollout_s": 0.0}
+        self._inside = dict.fromkeys(self.seconds, 0)
+        self._since = dict.fromkeys(self.seconds, 0.0)
 
-    def variants(self) -> _Span:
-        return _Span(self, "variants_s")
-
-    def rollouts(self) -> _Span:
-        return _Span(self, "rollout_s")
+    @contextlib.contextmanager
+    def running(self, stage: str) -> Iterator[None]:
+        """Around what a coroutine does in a stage."""
+        if self._inside[stage] == 0:
+            self._since[stage] = time.perf_counter()
+        self._inside[stage] += 1
+        try:
+            yield
+        finally:
+            self._inside[stage] -= 1
+            if self._inside[stage] == 0:
+                self.seconds[stage] += time.perf_counter() - self._since[stage]
 
     def count(self, *records: Any) -> None:
-        import pickle
-
         self.bytes += sum(len(pickle.dumps(record)) for record in records)
-
-
-class _Span:
-    def __init__(self, spans: _Spans, name: str) -> None:
-        self.spans = spans
-        self.name = name
-
-    def __enter__(self) -> None:
-        import time
-
-        if self.spans._open[self.name] == 0:
-            self.spans._since[self.name] = time.perf_counter()
-        self.spans._open[self.name] += 1
-
-    def __exit__(self, *_: object) -> None:
-        import time
-
-        self.spans._open[self.name] -= 1
-        if self.spans._open[self.name] == 0:
-            setattr(self.spans, self.name, getattr(self.spans, self.name) + time.perf_counter() - self.spans._since[self.name])

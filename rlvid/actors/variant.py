@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rlvid.actors.confine import confine
 from rlvid.config import Config
+from rlvid.observe.process_log import to_log_file
 from rlvid.types import Prepared, Quarantined, Question, Relevance
 
 
@@ -27,6 +29,7 @@ class VariantActor:
         """Load processor and scorer. Returns the pixels along one side of a visual token."""
         from transformers import AutoProcessor
 
+        to_log_file(f"variants-{self.number}")
         from rlvid.data.cache import VideoCache
         from rlvid.variants.scorers import make_scorer
 
@@ -34,11 +37,13 @@ class VariantActor:
         video = self.processor.video_processor
         self.factor = video.patch_size * video.merge_size
         self.frames_per_token = video.temporal_patch_size
+        self.told_true_times = "Qwen3" in type(self.processor).__name__
         relevance = self.config.relevance
         if self.config.looks_at_relevance:
             self.scorer = make_scorer(relevance.scorer, relevance.model, batch=relevance.batch, on_gpu=relevance.num_gpus > 0)
         if self.config.video.cache_dir is not None:
             self.cache = VideoCache(self.config.video.cache_dir, self.config.video.cache_gib)
+        confine(self.config.variants.memory_gib)
         return self.factor
 
     def build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
@@ -50,6 +55,9 @@ class VariantActor:
 
         try:
             return self._build(question, kinds, seed)
+        except MemoryError:
+            limit = self.config.variants.memory_gib
+            return [Quarantined(question.id, f"{question.video}: needs more memory than variants.memory_gib ({limit:g})"), *[None] * len(kinds)]
         except VideoError as error:
             return [Quarantined(question.id, str(error)), *[None] * len(kinds)]
 
@@ -78,6 +86,7 @@ class VariantActor:
             crop_share=self.config.variants.crop_share,
             relevance=relevance,
             keep_visible=question.spans if question.task == "temporal_grounding" else (),
+            even_times=self._even_times(question),
         )
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
         if problem := self._too_long(text, specs):
@@ -91,6 +100,10 @@ class VariantActor:
         }
         metadata = tuple(video_metadata(spec) for spec in specs)
         return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs), *frames]
+
+    def _even_times(self, question: Question) -> bool:
+        """Does the question ask for times that this model cannot be told?"""
+        return self.config.variants.even_times == "auto" and not self.told_true_times and question.task in ("temporal_grounding", "grounded_qa")
 
     def _clip(self, question: Question) -> tuple[Any, bool]:
         """The candidates, and whether they came from the cache."""

@@ -116,9 +116,9 @@ def places(text: str) -> set[str]:
 _PLACES = {
     "left": re.compile(r"\bleft|\blinks\b|\blinke[nmrs]?\b|\bgauche|\bizquierd|左", re.IGNORECASE),
     "right": re.compile(r"\bright|\brechts\b|\brechte[nmrs]?\b|\bdroite|\bderech|右", re.IGNORECASE),
-    "top": re.compile(r"\btop\b|\bupper|\babove\b|\boben\b|\bobere[nmrs]?\b|\bhaut\b|\bsupérieur|\barriba\b|\bsuperior|上(?:方|面|边|角|部)", re.IGNORECASE),
-    "bottom": re.compile(r"\bbottom|\blower|\bbelow\b|\bunten\b|\buntere[nmrs]?\b|\bbas\b|\binférieur|\babajo\b|\binferior|下(?:方|面|边|角|部)", re.IGNORECASE),
-    "centre": re.compile(r"\bcent(?:re|er|ral)|\bmiddle\b|\bmitte\b|\bmilieu\b|\bcentro\b|\bmedio\b|中(?:间|央|心)", re.IGNORECASE),
+    "top": re.compile(r"\btop\b|\bupper|\babove\b|\boben\b|\bobere[nmrs]?\b|\bhaut\b|\bsupérieur|\barriba\b|\bsuperior|上[方面边角部]", re.IGNORECASE),
+    "bottom": re.compile(r"\bbottom|\blower|\bbelow\b|\bunten\b|\buntere[nmrs]?\b|\bbas\b|\binférieur|\babajo\b|\binferior|下[方面边角部]", re.IGNORECASE),
+    "centre": re.compile(r"\bcent(?:re|er|ral)|\bmiddle\b|\bmitte\b|\bmilieu\b|\bcentro\b|\bmedio\b|中[间央心]", re.IGNORECASE),
 }
 
 

@@ -26,7 +26,7 @@ Times = NDArray[np.float64]
 MAX_ASPECT = 200.0
 """Qwen's processors refuse frames that are longer than this."""
 WORK_ZOOM = 2.0
-"""Candidates are kept at up to this multiple of the shown size [D] where no crop needs less: a crop of a quarter of the area is then still cut from real pixels."""
+"""Candidates are kept at up to this multiple of the shown size [D] if the caller says nothing: a crop of a quarter of the area is cut from real pixels."""
 
 
 class VideoError(ValueError):
@@ -78,7 +78,8 @@ def read_candidates(
 ) -> Clip:
     """Up to `candidates` frames evenly spaced over the clip (whole video without one), decoded in one ordered pass.
 
-    `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct frames is a VideoError: one instant has no time to ask about.
+    `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct
+    frames is a VideoError: one instant has no time to ask about.
     """
     reader = _open(path, threads)
     times_s, duration_s, fps = _timeline(reader, path)
@@ -111,14 +112,21 @@ def nearest(times_s_N: Times, wanted_s_T: tuple[float, ...] | Times) -> NDArray[
 
 
 def resized(frame_HWC: Frames, size: Size) -> Frames:
-    """One frame at (height, width): area averaging when it shrinks, bilinear otherwise; one thread, so the same bits everywhere."""
+    """One frame at (height, width): averaged over whole blocks of pixels while it is twice too large, then bilinear.
+
+    Ten times faster than averaging at the exact ratio, and free of the aliasing of a bilinear step alone. One thread: the same bits everywhere.
+    """
     import cv2
 
+    cv2.setNumThreads(1)
+    height, width = frame_HWC.shape[:2]
+    block = min(height // size[0], width // size[1])
+    if block > 1:
+        whole = np.ascontiguousarray(frame_HWC[: height // block * block, : width // block * block])
+        frame_HWC = np.asarray(cv2.resize(whole, (width // block, height // block), interpolation=cv2.INTER_AREA))
     if frame_HWC.shape[:2] == size:
         return frame_HWC
-    cv2.setNumThreads(1)
-    shrinks = size[0] <= frame_HWC.shape[0] and size[1] <= frame_HWC.shape[1]
-    return np.asarray(cv2.resize(frame_HWC, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), dtype=np.uint8)
+    return np.asarray(cv2.resize(frame_HWC, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _rounded(side: float, factor: int) -> int:
@@ -184,7 +192,9 @@ def _inside(times_s: Times, clip: Span | None, path: str) -> NDArray[np.int64]:
     return inside
 
 
-def _decode(reader: Any, path: str, chosen_N: NDArray[np.int64], times_s: Times, duration_s: float, fps: float, work_size_for: Callable[[int, int], Size]) -> Clip:
+def _decode(
+    reader: Any, path: str, chosen_N: NDArray[np.int64], times_s: Times, duration_s: float, fps: float, work_size_for: Callable[[int, int], Size]
+) -> Clip:
     frames = _raw_frames(reader, path, chosen_N)
     first = next(frames)
     height, width = first.shape[:2]

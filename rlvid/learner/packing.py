@@ -9,7 +9,7 @@ blind to one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 
 from rlvid.data.positions import position_ids
 from rlvid.sync.tokens import token_digest
+from rlvid.teacher.student import twice
 from rlvid.types import TrainingPrompt
 
 
@@ -79,17 +80,7 @@ def spread_over_ranks(prompts: Sequence[TrainingPrompt], ranks: int, budget_toke
 
 def silent(prompt: TrainingPrompt) -> TrainingPrompt:
     """The same prompt with one answer that counts nothing."""
-    return TrainingPrompt(
-        prompt=prompt.prompt,
-        prompt_digest=prompt.prompt_digest,
-        prompt_tokens=prompt.prompt_tokens,
-        video_metadata=prompt.video_metadata,
-        frames=prompt.frames,
-        tokens_MN=prompt.tokens_MN[:1],
-        logprobs_MN=prompt.logprobs_MN[:1],
-        advantages_M=(0.0,),
-        weights_M=(0.0,),
-    )
+    return replace(prompt, tokens_MN=prompt.tokens_MN[:1], logprobs_MN=prompt.logprobs_MN[:1], advantages_M=(0.0,), weights_M=(0.0,))
 
 
 def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], np.ndarray] = lambda frames: frames) -> MicroBatch:
@@ -97,7 +88,7 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
 
     Raises ValueError when the processor's prompt differs from the one the engine saw.
     """
-    encoded = [encode_prompt(prompt, processor, config, fetch(prompt.frames)) for prompt in prompts]
+    encoded = [encode_prompt(prompt, processor, config, *videos_of(prompt, fetch)) for prompt in prompts]
     rows = [_Row(prompt, *ids_positions) for prompt, (ids_positions, _) in zip(prompts, encoded, strict=True)]
     inputs = {
         "input_ids": torch.cat([row.input_ids_N for row in rows])[None],
@@ -119,14 +110,21 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
     )
 
 
+def videos_of(prompt: TrainingPrompt, fetch: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
+    """[T, H, W, 3] of the variant, and of the evidence if the prompt was patched."""
+    shown = fetch(prompt.frames)
+    return [shown] if prompt.evidence_frames is None else [shown, twice(fetch(prompt.evidence_frames))]
+
+
 def encode_prompt(
-    prompt: TrainingPrompt, processor: Any, config: Any, frames_THWC: np.ndarray
+    prompt: TrainingPrompt, processor: Any, config: Any, *videos_THWC: np.ndarray
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
     """((input_ids [P], position_ids [3, P]), {pixel_values_videos, video_grid_thw}) by the checkpoint's own processor."""
     from transformers.video_utils import VideoMetadata
 
-    metadata = VideoMetadata(**{key: value for key, value in prompt.video_metadata.items() if key != "do_sample_frames"})
-    encoded = processor(text=[prompt.prompt], videos=[frames_THWC], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
+    given = [one for one in (prompt.video_metadata, prompt.evidence_metadata) if one is not None]
+    metadata = [VideoMetadata(**{key: value for key, value in one.items() if key != "do_sample_frames"}) for one in given]
+    encoded = processor(text=[prompt.prompt], videos=list(videos_THWC), video_metadata=metadata, do_sample_frames=False, return_tensors="pt")
     ids = encoded["input_ids"][0]
     if token_digest(ids.tolist()) != prompt.prompt_digest:
         raise ValueError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.observe.process_log import to_log_file
 from rlvid.types import TrainingPrompt
 
 
@@ -23,6 +24,14 @@ class Meeting:
 
     address: str
     port: int
+
+
+def open_store(meeting: Meeting, world: int) -> Any:
+    """Where the ranks meet: torch's key-value store, on the meeting's address and no other. Whoever reaches it can disturb the group."""
+    from torch.distributed import TCPStore
+
+    listener = socket.create_server((meeting.address, meeting.port))
+    return TCPStore(meeting.address, meeting.port, world, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 class Rank:
@@ -46,6 +55,7 @@ class Rank:
 
     def start(self, meeting: Meeting) -> int:
         """Join the group, load the model, build the DeepSpeed engine. Returns the number of parameters."""
+        to_log_file(f"learner-{self.rank}")
         import torch
 
         torch.set_num_threads(self.config.learner.threads)
@@ -63,12 +73,18 @@ class Rank:
             RANK=str(self.rank),
             WORLD_SIZE=str(self.world),
             LOCAL_RANK=str(local),
+            # All ranks find a store that is already there: torch itself would open one on every interface of the machine.
+            TORCHELASTIC_USE_AGENT_STORE="True",
+            TORCHELASTIC_RESTART_COUNT="0",
         )
+        if self.rank == 0:
+            self.store = open_store(meeting, self.world)
         import deepspeed
 
         # Its shared-memory collectives compile for half a minute on CPU and save nothing at these sizes.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+        del os.environ["TORCHELASTIC_USE_AGENT_STORE"]  # the weight transfer meets elsewhere
 
     def _load_model(self) -> None:
         import torch

@@ -9,7 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rlvid.types import Group
+from rlvid.teacher.patch import to_json
+from rlvid.types import Group, Repair
 
 
 def write_step(folder: Path, step: int, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]]) -> None:
@@ -59,27 +60,40 @@ def group_row(group: Group) -> dict[str, Any]:
 
 def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any]) -> list[dict[str, Any]]:
     """The K x M rows of one question, variant by variant."""
+    repaired = {(repair.variant, repair.sample): repair for repair in group.repairs if repair.chosen}
     rows = []
     for variant, spec in enumerate(group.prepared.specs):
-        for rollout, score in zip(group.rollouts_KM[variant], group.scores_KM[variant], strict=True):
-            rows.append(
-                {
-                    "question_id": rollout.question_id,
-                    "variant": variant,
-                    "sample": rollout.sample,
-                    "spec": spec.to_json(),
-                    "prompt_tokens": rollout.prompt_tokens,
-                    "answer_tokens": len(rollout.tokens),
-                    "text": rollout.text,
-                    "parts": score.parts,
-                    "reason": score.reason,
-                    "reward": float(rewards_KM[variant, rollout.sample]),
-                    "advantage": float(advantages_KM[variant, rollout.sample]),
-                    "policy_version": rollout.policy_version,
-                    "seed": rollout.seed,
-                    "repaired": False,
-                    "tokens": list(rollout.tokens),
-                    "logprobs": list(rollout.logprobs),
-                }
-            )
+        for sample, (rollout, score) in enumerate(zip(group.rollouts_KM[variant], group.scores_KM[variant], strict=True)):
+            row = {
+                "question_id": rollout.question_id,
+                "variant": variant,
+                "sample": rollout.sample,
+                "spec": spec.to_json(),
+                "prompt_tokens": rollout.prompt_tokens,
+                "answer_tokens": len(rollout.tokens),
+                "text": rollout.text,
+                "parts": score.parts,
+                "reason": score.reason,
+                "reward": float(rewards_KM[variant, sample]),
+                "advantage": float(advantages_KM[variant, sample]),
+                "policy_version": rollout.policy_version,
+                "seed": rollout.seed,
+                "repaired": (variant, sample) in repaired,
+                "tokens": list(rollout.tokens),
+                "logprobs": list(rollout.logprobs),
+            }
+            rows.append(row | (_repair_row(repaired[variant, sample]) if row["repaired"] else {}))
     return rows
+
+
+def _repair_row(repair: Repair) -> dict[str, Any]:
+    """What a repaired slot has more: what failed, the evidence, and the patched prompt that the chosen answer was sampled from."""
+    return {
+        "first_text": repair.first.text,
+        "first_parts": repair.first_score.parts,
+        "patch": to_json(repair.patch),
+        "alignment": repair.alignment,
+        "evidence_frames": [{"time_s": time_s, "box": list(box) if box else None} for time_s, box in repair.evidence],
+        "prompt": repair.prompt,
+        "prompt_digest": repair.prompt_digest,
+    }

@@ -33,7 +33,30 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
         "group/reward_std": statistics.fmean(float(reward.std()) for reward in rewards),
         "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
+        **repair_metrics(groups),
         **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
         "rollout/answer_tokens": float(sum(len(rollout.tokens) for rollout in rollouts)),
+    }
+
+
+def repair_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Shares of slots answered again and of second answers that are right, how the first answers did, and sums of what the teacher did.
+
+    `repair/share` and `repair/success_share` count every slot that was answered twice, chosen or not.
+    """
+    repairs = [repair for group in groups for repair in group.repairs]
+    slots = sum(len(row) for group in groups for row in group.rollouts_KM)
+    counts: dict[str, float] = {}
+    for group in groups:
+        for name, value in group.teacher.items():
+            counts[name] = counts.get(name, 0.0) + value
+    asked = counts.get("asked", 0.0)
+    return {
+        "repair/share": len(repairs) / slots,
+        "repair/success_share": statistics.fmean(repair.correct == 1 for repair in repairs) if repairs else 0.0,
+        "repair/chosen_share": statistics.fmean(repair.chosen for repair in repairs) if repairs else 0.0,
+        "repair/alignment": statistics.fmean(repair.alignment for repair in repairs) if repairs else 0.0,
+        "teacher/leak_share": counts.get("leaked", 0.0) / asked if asked else 0.0,
+        **{f"teacher/{name}": value for name, value in counts.items()},
     }

@@ -7,6 +7,7 @@ learner's (rlvid.sync.checksum).
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,9 +58,11 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
 
 
 def join_group(info: GlooInitInfo, rank: int) -> Any:
-    """A gloo group of its own beside any global one, with a deadline on every collective."""
+    """A gloo group of its own beside any global one, with a deadline on every collective. Rank 0 is met on its address, not on every interface."""
+    timeout = timedelta(seconds=info.timeout_s)
+    listener = socket.create_server((info.master_address, info.master_port)) if rank == 0 else None
     return stateless_init_torch_distributed_process_group(
-        info.master_address, info.master_port, rank, info.world_size, backend="gloo", timeout=timedelta(seconds=info.timeout_s)
+        info.master_address, info.master_port, rank, info.world_size, backend="gloo", listen_socket=listener, timeout=timeout
     )
 
 

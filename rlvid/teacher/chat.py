@@ -11,11 +11,10 @@ import base64
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rlvid.teacher.conversation import Conversation, Message, ModelError, Rules, ToolCall, Turn
+from rlvid.teacher.conversation import Conversation, Message, ModelError, Offer, Rules, ToolCall, Turn
 from rlvid.teacher.protocol import TeacherReply, TeacherRequest
-from rlvid.teacher.tools import FUNCTIONS
 
 
 class ChatModel:
@@ -45,10 +44,10 @@ class ChatModel:
         self.client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=retries, timeout=request_timeout_s)
         self.gate = asyncio.Semaphore(concurrency)
 
-    async def turn(self, messages: Sequence[Message], *, tools: Literal["none", "auto", "required"], schema: dict[str, Any] | None) -> Turn:
+    async def turn(self, messages: Sequence[Message], offer: Offer) -> Turn:
         from openai import OpenAIError
 
-        request = self._request(messages, tools, schema)
+        request = self._request(messages, offer)
         async with self.gate:
             try:
                 body, retries = await self._body(request)
@@ -63,17 +62,17 @@ class ChatModel:
     async def close(self) -> None:
         await self.client.close()
 
-    def _request(self, messages: Sequence[Message], tools: str, schema: dict[str, Any] | None) -> dict[str, Any]:
+    def _request(self, messages: Sequence[Message], offer: Offer) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model,
             "messages": [as_openai(message) for message in messages],
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        if tools != "none":
-            request |= {"tools": list(FUNCTIONS), "tool_choice": tools}
-        if schema is not None:
-            request["response_format"] = {"type": "json_schema", "json_schema": {"name": "evidence_patch", "schema": schema, "strict": True}}
+        if offer.functions:
+            request |= {"tools": list(offer.functions), "tool_choice": "required" if offer.must_call else "auto"}
+        if offer.schema is not None:
+            request["response_format"] = {"type": "json_schema", "json_schema": {"name": "evidence_patch", "schema": offer.schema, "strict": True}}
         return request
 
     async def _body(self, request: dict[str, Any]) -> tuple[bytes, int]:

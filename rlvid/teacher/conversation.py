@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from rlvid.data.prompts import LETTERS
@@ -20,7 +20,7 @@ from rlvid.data.video import Frames, VideoError
 from rlvid.teacher.guard import patch_leak
 from rlvid.teacher.patch import MAX_HINT_CHARS, MAX_ITEMS, PatchError, parse, schema
 from rlvid.teacher.protocol import Outcome, TeacherReply, TeacherRequest
-from rlvid.teacher.tools import FUNCTIONS, ToolLimits, ToolResult, VideoTools
+from rlvid.teacher.tools import ToolLimits, ToolResult, VideoTools, functions
 from rlvid.types import EvidencePatch
 
 MAX_FAILED_CHARS = 4000
@@ -72,9 +72,18 @@ class Turn:
     retries: int = 0
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What a turn may be: `functions` that the model may call (or must), or text that is JSON of a `schema`."""
+
+    functions: tuple[dict[str, Any], ...] = ()
+    must_call: bool = False
+    schema: dict[str, Any] | None = None
+
+
 class Model(Protocol):
-    async def turn(self, messages: Sequence[Message], *, tools: Literal["none", "auto", "required"], schema: dict[str, Any] | None) -> Turn:
-        """The model's next turn. `tools`: whether it may or must call one; `schema`: its text is JSON of this schema. Raises ModelError."""
+    async def turn(self, messages: Sequence[Message], offer: Offer) -> Turn:
+        """The model's next turn. Raises ModelError."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class Rules:
     max_turns: int = 4
     deadline_s: float = 120.0
     must_look: bool = True
-    limits: ToolLimits = ToolLimits()
+    limits: ToolLimits = field(default_factory=ToolLimits)
     threads: int = 1
 
 
@@ -130,7 +139,7 @@ class _Talk:
         reason = ""
         self._ask(PATCH_NOW)
         for _ in range(TRIES):
-            turn = await self._turn("none", schema(self.request.duration_s))
+            turn = await self._turn(Offer(schema=schema(self.request.duration_s)))
             patch, outcome, reason = self._judged(turn.text)
             if patch is not None:
                 return patch, "patch", ""
@@ -139,15 +148,16 @@ class _Talk:
 
     async def _look(self) -> None:
         """Turns with tools, until the model has seen enough or may not look any more."""
+        offered = tuple(functions(self.tools.frame_count, self.tools.duration_s))
         for at in range(self.rules.max_turns):
-            turn = await self._turn("required" if at == 0 and self.rules.must_look else "auto", None)
+            turn = await self._turn(Offer(offered, must_call=at == 0 and self.rules.must_look))
             if not turn.calls:
                 return
             for call in turn.calls:
                 self._answer(call, await asyncio.to_thread(self.tools.call, call.name, call.arguments))
 
-    async def _turn(self, tools: Literal["none", "auto", "required"], form: dict[str, Any] | None) -> Turn:
-        turn = await self.model.turn(self.messages, tools=tools, schema=form)
+    async def _turn(self, offer: Offer) -> Turn:
+        turn = await self.model.turn(self.messages, offer)
         costs = self.costs
         self.costs = replace(
             costs,
@@ -214,8 +224,8 @@ def task_text(request: TeacherRequest, tools: VideoTools) -> str:
     """The user's turn: video, question, options, truth where it may be known, the student's reply."""
     question = request.question
     lines = [
-        f"The video lasts {request.duration_s:.2f} s: {tools.frame_count} frames (index 0 to {tools.frame_count - 1}), {tools.fps:.3g} a second. Above are frames",
-        f"from its whole length at {', '.join(f'{time_s:.2f}' for time_s in tools.overview_s)} s.",
+        f"The video lasts {request.duration_s:.2f} s: {tools.frame_count} frames (index 0 to {tools.frame_count - 1}), {tools.fps:.3g} a second.",
+        f"Above are frames from its whole length, at {', '.join(f'{time_s:.2f}' for time_s in tools.overview_s)} s.",
         f"Question: {question.question}",
         *(f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)),
     ]

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from rlvid.algo import choices
-from rlvid.algo.mentions import NUMBER_WORDS, WEAK_ONES, Mention, normalised, times, value_of
+from rlvid.algo.mentions import WEAK_ONES, Mention, normalised, times, value_of
 from rlvid.algo.rewards import temporal_iou
-from rlvid.teacher import lexicon
+from rlvid.teacher import lexicon, phrases
 from rlvid.types import EvidencePatch, Question, Span
 
 GROUNDING = ("temporal_grounding", "grounded_qa")
@@ -44,67 +44,26 @@ def patch_leak(question: Question, patch: EvidencePatch) -> str:
 
 # ---- what is evidence and not answer
 
-_COORDINATES = re.compile(r"[(\[]\s*[01]?\.?\d*\s*(?:,\s*[01]?\.?\d*\s*){1,3}[)\]]")
-_FRAME = re.compile(r"\b(?:frames?|bild(?:er)?|images?|fotogramas?)\s+(?:number\s+)?\d+(?:\s*(?:-|to|and)\s*\d+)?|第\s*\d+\s*帧", re.IGNORECASE)
-_SIDE = r"(?:left|right|upper|lower|top|bottom)"
-_PART = r"(?:side|part|half|third|corner|edge|quarter|area|region|section|border|foreground|background|hand|arm|foot|leg)"
-_PLACE = re.compile(
-    rf"(?<!towards the )(?<!toward the )(?<!to the )\b{_SIDE}(?:[ -](?:hand|most|{_SIDE}))*[ -]{_PART}s?\b"
-    rf"|\b(?:on|at|from|near) the {_SIDE}\b(?! to)"
-    r"|\b(?:linke|rechte|obere|untere)[nmrs]? (?:bild)?(?:rand|ecke|teil|hälfte|hand|seite|drittel)\b"
-    r"|\ben (?:haut|bas)(?: à (?:gauche|droite))?|\b(?:bord|partie|moitié|côté|coin|main) (?:gauche|droite|supérieure?|inférieure?)"
-    r"|\bde la (?:derecha|izquierda)\b|\b(?:esquina|parte|lado|borde|mitad|mano) (?:izquierd[oa]|derech[oa]|superior|inferior)"
-    r"|[左右][上下]角|[左右上下](?:边|侧|方|角)",
-    re.IGNORECASE,
-)
-_ASKS_WHERE = re.compile(r"\b(?:where|which side|which part|which corner|wo|où|dónde)\b|哪里|哪边|哪儿", re.IGNORECASE)
-
 
 def _without_evidence(text: str, named_s: Sequence[Mention], question: Question) -> str:
     """The text without times, coordinates and frame numbers, and without places unless a place is asked for."""
     for mention in sorted(named_s, key=lambda mention: -mention.start):
         text = text[: mention.start] + " " + text[mention.end :]
-    text = _FRAME.sub(" ", _COORDINATES.sub(" ", text))
-    return text if _ASKS_WHERE.search(question.question) else _PLACE.sub(" ", text)
+    text = phrases.FRAME.sub(" ", phrases.COORDINATES.sub(" ", text))
+    return text if phrases.ASKS_WHERE.search(question.question) else phrases.PLACE.sub(" ", text)
 
 
 # ---- talk about options, letters, words
 
-_OPTION = re.compile(
-    rf"(?<!\beach )(?<!\bevery )\b(?:option|choice|alternative|candidate|antwortmöglichkeit|opción)\b|\boptions? [a-h]\b|选项|选择?[a-h第]"
-    r"|\b(?:the|right|correct|true|final|best|wrong) answer\b|\b(?:answer|antwort|réponse|respuesta)\s*(?::|=|is\b|ist\b|lautet\b|est\b|es\b|[a-h]\b)"
-    rf"|\b{lexicon.ORDINAL} (?:antwort|réponse|respuesta)\b|\b(?:richtige|korrekte|bonne) (?:antwort|réponse)\b|答案|正确"
-    r"|\b(?:correct|right) (?:one|response|reply)\b|\b(?:in|on|of|from) the list\b|\brule(?:d|s)? out\b|\beliminat\w+|\bexclude the\b",
-    re.IGNORECASE,
-)
-_PICK = re.compile(
-    rf"\b(?:pick|choose|select|take|tick|mark|go (?:with|for)|wähle?|nimm|choisis\w*|prends|elige|escoge)\b (?:the |die |das |den |la |le |el |for )?(?:{lexicon.ORDINAL}\b|one\b|\w+ one\b)"
-    rf"|\b{lexicon.ORDINAL}\b(?: \w+)? (?:option|choice|answer|alternative|candidate|opción|antwort|réponse|respuesta)\b|选第",
-    re.IGNORECASE,
-)
-_NUMERAL = rf"(?:\d+|{'|'.join(word for word, value in NUMBER_WORDS.items() if value <= 10)})"
-_POSITION = re.compile(rf"\b(?:position|number|entry|item|nummer|numéro|número)\s+{_NUMERAL}\b", re.IGNORECASE)
-_SPELLING = re.compile(
-    r"\brhym\w+|\breimt\b|\brime\b|\brima\b|押韵|\banagram|\bspel(?:led|ls|t|ling)\b|\bsynonym|\bantonym|\bhomophone|\bsounds like\b|\bsyllable|\bopposite of\b"
-    r"|\bletters?\b|\bbuchstabe\w*|\blettre\b|\bletra\b|字母|\binitials?\b|\bshares? (?:its|the|a) name\b|\bnamed after\b|\bthe word for\b|\bgegenteil\b|\bcontraire\b|\bcontrario\b|反义"
-    r"|\b(?:starts?|begins?|beginning|starting|ends?|ending) (?:with|in) (?:an? |the )?['\"]?[a-z]['\"]?(?![\w'])",
-    re.IGNORECASE,
-)
-_COMMAND = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b[^.]{0,40}\b(?:instruction|prompt|rule|previous|above)|\bsystem prompt\b|^\s*(?:system|assistant|user)\s*:|忽略.{0,10}(?:指令|提示)"
-    r"|\b(?:answer|reply|respond|output|say|write|print)\b (?:only |exactly |simply )?(?:with )?['\"(]",
-    re.IGNORECASE | re.MULTILINE,
-)
-
 
 def _talks_of_options(question: Question, text: str) -> str:
-    if _COMMAND.search(text):
+    if phrases.COMMAND.search(text):
         return "it gives orders instead of evidence"
     if lexicon.language(text) not in ("", "en", lexicon.language(question.question) or lexicon.language(text)):
         return "it is in another language than the question"
-    if _SPELLING.search(text):
+    if phrases.SPELLING.search(text):
         return "it plays on the answer's word instead of showing evidence"
-    if _PICK.search(text) or _OPTION.search(text) or question.options and _POSITION.search(text):
+    if phrases.PICK.search(text) or phrases.OPTION.search(text) or (question.options and phrases.POSITION.search(text)):
         return "it speaks of the options or the answer instead of the video"
     return ""
 
@@ -130,11 +89,6 @@ def _is_article(text: str, match: re.Match[str]) -> bool:
 
 # ---- the answer's content
 
-_NEGATION = re.compile(
-    r"\b(?:not|nor|neither|never|no|none|without|except|other than|nicht|weder|kein\w*|ni|pas|jamais|nunca|tampoco)\b|n't\b|^no es\b|不是|没有|既不|非", re.IGNORECASE
-)
-_WHETHER = re.compile(r"\b(?:whether|if|ob|si)\b|是否", re.IGNORECASE)
-
 
 def _names_the_answer(question: Question, text: str) -> str:
     said = _said(text)
@@ -154,18 +108,14 @@ def _said(text: str) -> list[str]:
     said = lexicon.tokens(text) + (lexicon.tokens(joined) if joined != text else [])
     said += [lexicon.canonical(word[::-1]) for word in re.findall(r"[^\W\d_]{3,}", text)]
     said += [f"@{name}" for name, things in lexicon.LIKENESSES.items() if _likened(text, things)]
-    return said + [f"@{name}" for name, code in _CODES.items() if re.search(rf"\b{code}\b", text, re.IGNORECASE)]
-
-
-_CODES = {"red": "ff0000", "green": "00(?:ff|80)00", "blue": "0000ff", "yellow": "ffff00", "black": "000000", "white": "ffffff"}
-_LIKE = r"(?:like|as|resembl\w+|colou?r (?:of|as)|hue of|shade of|same as|wie|farbe von|comme|couleur (?:de|du)|como|color (?:de|del)|像|和|与|如同?)"
+    return said + [f"@{name}" for name, code in phrases.COLOUR_CODES.items() if re.search(rf"\b{code}\b", text, re.IGNORECASE)]
 
 
 def _likened(text: str, things: str) -> bool:
-    latin = "|".join(thing for thing in things.split() if thing.isascii() or thing[0].isalpha() and thing[0] < "\u3000")
+    latin = "|".join(thing for thing in things.split() if thing.isascii() or (thing[0].isalpha() and thing[0] < "\u3000"))
     chinese = "|".join(thing for thing in things.split() if thing[0] >= "\u3400")
     # `like a ripe tomato`, `the colour of the sky`: up to two words may stand between.
-    return bool(re.search(rf"\b{_LIKE}(?: \w+){{0,3}}[ -](?:{latin})\b", text, re.IGNORECASE)) or bool(
+    return bool(re.search(rf"\b{phrases.LIKE}(?: \w+){{0,3}}[ -](?:{latin})\b", text, re.IGNORECASE)) or bool(
         chinese and re.search(rf"[像和与如同](?:{chinese})", text)
     )
 
@@ -177,8 +127,10 @@ def _narrows(question: Question, text: str, said: list[str]) -> str:
     hits = [sum(_among(token, said) for token in content) for content in contents]
     if answer >= 0 and hits[answer] and hits[answer] >= max(hits) and min(hits) < hits[answer]:
         return "its words fit some options better than others"
+    if len({frozenset(content) for content in contents}) == 1 and any(hits) and phrases.SEQUENCE.search(text):
+        return "it says what comes before what where the order is asked for"
     wrong = [hit for at, hit in enumerate(hits) if at != answer]
-    return "it strikes options out" if any(wrong) and _NEGATION.search(text) else ""
+    return "it strikes options out" if any(wrong) and phrases.NEGATION.search(text) else ""
 
 
 def _content(option: str, options: Sequence[str]) -> list[str]:
@@ -206,18 +158,11 @@ def _among(token: str, others: Sequence[str]) -> bool:
 
 # ---- numbers, yes and no, times
 
-_ASKS_HOW_MANY = re.compile(r"\bhow (?:many|much|often)\b|\bnumber of\b|\bwie ?(?:viele?|oft)\b|\bcombien\b|\bcuánt[oa]s?\b|几|多少", re.IGNORECASE)
-_ARITHMETIC = re.compile(
-    r"\b(?:only|just|exactly|a single|nur|seulement|sólo|solo) (?:one|once|einmal|eine?[nrms]?|une?|un[oa])\b|只有一|\bone (?:more|less|fewer|too|plus|before|after)\b|\b(?:plus|minus) one\b"
-    r"|多一|少一|\bnumber of (?:legs|wheels|fingers|days|sides|seasons|letters|corners)\b",
-    re.IGNORECASE,
-)
-
 
 def _counts(question: Question, text: str) -> str:
     """Where a number is asked for, no number may stand that is not a time or in the question."""
     numeric = question.task in ("numeric", "regression") or _all_numbers(question.options)
-    if not numeric and not (_ASKS_HOW_MANY.search(question.question) and value_of(question.answer or "") is not None):
+    if not numeric and not (phrases.ASKS_HOW_MANY.search(question.question) and value_of(question.answer or "") is not None):
         return ""
     own = lexicon.tokens(question.question)
     said = [token for token in lexicon.tokens(text) if token.startswith("#") and token not in own]
@@ -226,14 +171,11 @@ def _counts(question: Question, text: str) -> str:
     asked = value_of(question.answer or "")
     grouped += [word for word in words if {"both": 2, "once": 1}.get(word.casefold(), -1) == asked]
     ordinal = asked is not None and asked in lexicon.ORDINALS and lexicon.ORDINALS[int(asked)].search(text) and asked > 1
-    return "it holds a number where a number is asked for" if said or grouped or ordinal or _ARITHMETIC.search(text) else ""
+    return "it holds a number where a number is asked for" if said or grouped or ordinal or phrases.ARITHMETIC.search(text) else ""
 
 
 def _all_numbers(options: Sequence[str]) -> bool:
-    return bool(options) and all(any(token.startswith("#") for token in _content(option, options)) for option in options)
-
-
-_STATE = re.compile(r"\b(?:is|are|was|were|stays?|stayed|remains?|remained|keeps?|kept|becomes?|became|gets?|got) (?:still |now |already |again )?(\w+)", re.IGNORECASE)
+    return bool(options) and all(any(token.startswith(("#", "^")) for token in _content(option, options)) for option in options)
 
 
 def _affirms(question: Question, text: str) -> str:
@@ -244,12 +186,12 @@ def _affirms(question: Question, text: str) -> str:
     words = {word.casefold() for word in re.findall(r"[^\W\d_]+", text)} | {word for word in ("是的", "没错", "没有", "没能", "不是") if word in text}
     if words & (lexicon.AFFIRMED | lexicon.DENIED):
         return "it says yes or no"
-    denies = re.search(r"\b(?:does|did|is|was|has|can|could|will|would)(?:n't| not)\b", text, re.IGNORECASE)
+    denied = phrases.DENIED.search(text)
     own = [word.casefold() for word in re.findall(r"[^\W\d_]{4,}", question.question)]
-    state = [match[1].casefold() for match in _STATE.finditer(text)]
-    denies = denies or (not _WHETHER.search(text) and any(word in own for word in state))
-    asserts = not _WHETHER.search(text) and any(f"{word}{ending}" in words for word in own for ending in ("es", "ed", "s") if word not in words)
-    return "it says whether it happens" if denies or asserts else ""
+    asserted = any(match[1].casefold() in own for match in phrases.STATE.finditer(text))
+    asserted |= any(lexicon.PRESENT.get(word) in own for word in words)
+    asserted |= any(f"{word}{ending}" in words for word in own for ending in ("es", "ed", "s") if word not in words)
+    return "it says whether it happens" if denied or (asserted and not phrases.WHETHER.search(text)) else ""
 
 
 def _states_the_span(question: Question, text: str, named_s: Sequence[Mention]) -> str:
@@ -259,7 +201,7 @@ def _states_the_span(question: Question, text: str, named_s: Sequence[Mention]) 
     left = text
     for mention in sorted(named_s, key=lambda mention: -mention.start):
         left = left[: mention.start] + " " + left[mention.end :]
-    left = _FRAME.sub(" ", _COORDINATES.sub(" ", left))
+    left = phrases.FRAME.sub(" ", phrases.COORDINATES.sub(" ", left))
     bare_s = [float(token[1:]) for token in lexicon.tokens(left) if token.startswith("#")]
     said_s = [mention.seconds for mention in named_s] + bare_s
     edge = any(abs(time - at) <= _edge_s(span) for time in said_s for span in question.spans for at in span)
@@ -276,16 +218,9 @@ def _marks(pair: Span, spans: Sequence[Span]) -> bool:
     return any(temporal_iou(pair, span) >= GIVEAWAY_IOU for span in spans)
 
 
-_ASKS_HOW_LONG = re.compile(
-    r"\bhow (?:long|many (?:seconds|minutes))\b|\bduration\b|\bwie (?:lange|viele (?:sekunden|minuten))\b|\bcombien de (?:temps|secondes)\b"
-    r"|\bcuánto tiempo\b|\bcuántos segundos\b|多久|多长时间|几秒|多少秒",
-    re.IGNORECASE,
-)
-
-
 def _states_the_length(question: Question, named_s: Sequence[Mention]) -> str:
     """Where a length of time is asked for, times are the answer: neither it nor two moments that are so far apart may be said."""
-    if not _ASKS_HOW_LONG.search(question.question):
+    if not phrases.ASKS_HOW_LONG.search(question.question):
         return ""
     stated = [mention.seconds for mention in times(normalised(question.answer or ""))]
     number = value_of((question.answer or "").split(" ")[0])

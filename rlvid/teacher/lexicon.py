@@ -11,6 +11,11 @@ from difflib import SequenceMatcher
 
 from rlvid.algo.mentions import CHINESE_DIGITS, NUMBER_WORDS, WEAK_ONES, value_of
 
+
+def _set(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
 COLOURS = {
     "red": (r"red(?:s|dish|ness)?|crimson|scarlet|ruby|vermilion|rot(?:e[nmrs]?)?|rötlich\w*|rouges?|roj[oa]s?", "红紅"),
     "green": (r"green(?:s|ish)?|emerald|olive|grün\w*|gruen\w*|verte?s?|verdes?", "绿綠"),
@@ -43,9 +48,10 @@ DIRECTIONS = {
     "up": (r"up|upwards?|oben|hoch|aufwärts|haut|arriba", "上"),
     "down": (r"down\w*|unten|abwärts|runter|bas|abajo", "下"),
 }
-AFFIRMED = frozenset("yes yeah yep ja oui sí true affirmative positive indeed really succeeds succeeded manages managed 是的 没错".split())
-DENIED = frozenset(
-    "no nope nein non false negative misses missed miss fails failed fail never unsuccessfully nicht kein keine keinen nie pas jamais nunca 没有 没能 不是".split()
+AFFIRMED = _set("yes yeah yep ja oui sí true affirmative positive indeed really succeeds succeeded manages managed 是的 没错")
+DENIED = _set(
+    "no nope nein non false negative misses missed miss fails failed fail never unsuccessfully nicht kein keine keinen nie pas jamais nunca 没有 没能",
+    "不是",
 )
 GROUPS = {"twice": 2, "thrice": 3, "double": 2, "triple": 3, "half": 2, "pair": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4, "quartett": 4}
 GROUPS |= {"quintet": 5, "dozen": 12, "dutzend": 12, "paar": 2, "douzaine": 12, "docena": 12, "par": 2, "mitad": 2, "moitié": 2, "hälfte": 2}
@@ -57,38 +63,54 @@ _ORDINALS = {
     4: r"fourth|4th|vierte[nrs]?|quatrième|cuart[oa]",
     5: r"fifth|5th|fünfte[nrs]?|cinquième|quint[oa]",
     6: r"sixth|6th|sechste[nrs]?|sixième|sext[oa]",
+    7: r"seventh|7th|siebte[nrs]?|septième|séptim[oa]",
+    8: r"eighth|8th|achte[nrs]?|huitième|octav[oa]",
 }
-ORDINALS = {value: re.compile(rf"\b(?:{pattern})\b|第{'零一二三四五六'[value]}(?![秒帧分])", re.IGNORECASE) for value, pattern in _ORDINALS.items()}
+ORDINALS = {value: re.compile(rf"\b(?:{pattern})\b|第{'零一二三四五六七八'[value]}(?![秒帧分])", re.IGNORECASE) for value, pattern in _ORDINALS.items()}
 ORDINAL = rf"(?:{'|'.join(_ORDINALS.values())}|last|final|middle|penultimate|letzte[nrs]?|dernière?|dernier|últim[oa]|top|bottom)"
 
-_STOP = frozenset(
-    "a an the of to in on at by for and or is are was were be been it its he she they them him her his their this that these those with from into out off as "
-    "do does did done has have had what which who when where how why then than there here after before while during until not "
-    "der die das den dem des ein eine einen einem einer eines und oder ist sind war im in am an auf zu mit von bei er sie es was welche wie "
-    "le la les l un une des du de d et ou est sont il elle que qui quel quelle dans sur à au avec "
-    "el los las unos unas y o es son en con su sus que qué cuál al del por para se".split()
+_STOP = _set(
+    "a an the of to in on at by for and or is are was were be been it its he she they them him her his their this that these those with from into",
+    "out off as do does did done has have had what which who when where how why then than there here after before while during until not der die",
+    "das den dem des ein eine einen einem einer eines und oder ist sind war im in am an auf zu mit von bei er sie es was welche wie le la les l",
+    "un une des du de d et ou est sont il elle que qui quel quelle dans sur à au avec el los las unos unas y o es son en con su sus que qué cuál",
+    "al del por para se",
 )
-WATCHING = frozenset(
-    "look watch see seen show shown shows visible zoom frame frames video clip scene moment time second seconds region area part side image picture follow "
-    "compare check count again closely attention happens thing object person people man woman boy girl one something someone point start end near clear".split()
+WATCHING = _set(
+    "look watch see seen show shown shows visible zoom frame frames video clip scene moment time second seconds region area part side image",
+    "picture follow compare check count again closely attention happens thing object person people man woman boy girl one something someone point",
+    "start end near clear",
 )
 """Words that any hint may hold: they tell options apart only by accident."""
-_ENDINGS = ("n", "en", "er", "ly", "ness", "ier", "t", "nt", "e", "er", "in", "ers")
+_ENDINGS = ("n", "en", "er", "ly", "ness", "nes", "ier", "t", "nt", "e", "er", "in", "ers")
+_IRREGULAR = {
+    "fall": "fell fallen", "eat": "ate eaten", "drink": "drank drunk", "take": "took taken", "run": "ran", "go": "went gone", "come": "came", "catch": "caught",
+    "throw": "threw thrown", "break": "broke broken", "stand": "stood", "sit": "sat", "hold": "held", "give": "gave given", "get": "got", "make": "made",
+    "ride": "rode ridden", "write": "wrote written", "swim": "swam", "fly": "flew flown", "drive": "drove driven", "fight": "fought", "buy": "bought",
+    "bring": "brought", "sleep": "slept", "speak": "spoke spoken", "wear": "wore worn", "hide": "hid hidden", "bite": "bit bitten", "shake": "shook shaken",
+    "win": "won", "lose": "lost", "find": "found", "build": "built", "draw": "drew drawn", "sing": "sang sung", "feed": "fed", "meet": "met", "pay": "paid",
+}  # fmt: skip
+PRESENT = {past: present for present, forms in _IRREGULAR.items() for past in forms.split()}
+"""Irregular past forms of English verbs that videos are asked about."""
+_ORDINAL_OF = {value: re.compile(pattern) for value, pattern in _ORDINALS.items() if value != 2}
+"""Without second, which is mostly a unit of time."""
 _COLOUR_OF = {name: re.compile(pattern) for name, (pattern, _) in COLOURS.items()}
 _DIRECTION_OF = {name: re.compile(pattern) for name, (pattern, _) in DIRECTIONS.items()}
 _CHINESE_COLOUR = {char: name for name, (_, chars) in COLOURS.items() for char in chars}
 _CHINESE_DIRECTION = {chars: name for name, (_, chars) in DIRECTIONS.items()}
-_CHINESE_ACCIDENTS = re.compile(r"明白|空白|一下|一起|一些|一样|一直|一旦|一边|一共|一辆|一个|一只|一次|第[一二三四五六七八九十\d]+|[向往朝]?上(?!移)(?=面|方|边|角)|请看|看")
+_CHINESE_ACCIDENTS = re.compile(
+    r"明白|空白|一下|一起|一些|一样|一直|一旦|一边|一共|一辆|一个|一只|一次|第[一二三四五六七八九十\d]+|[向往朝]?上(?!移)(?=面|方|边|角)|请看|看"
+)
 _CJK = re.compile(r"[\u3400-\u9fff]+")
 _LONG_NUMBER = "|".join(word for word in NUMBER_WORDS if "-" in word or " " in word)
 _LATIN = re.compile(rf"(?i:\b(?:{_LONG_NUMBER})\b)|[^\W\d_]+(?:'[^\W\d_]+)?|\d+(?:[.,]\d+)*", re.UNICODE)
 
 
 _FUNCTION_WORDS = {
-    "en": frozenset("the is are a an at in it he she of to and on his her they what which when where how does".split()),
-    "de": frozenset("der die das ist sind ein eine einen im am bei er sie es und nicht was wie den dem auf".split()),
-    "fr": frozenset("le la les est sont un une dans il elle et du de des au que quel à".split()),
-    "es": frozenset("el la los las es son un una en y su del de qué cuántos se al".split()),
+    "en": _set("the is are a an at in it he she of to and on his her they what which when where how does"),
+    "de": _set("der die das ist sind ein eine einen im am bei er sie es und nicht was wie den dem auf"),
+    "fr": _set("le la les est sont un une dans il elle et du de des au que quel à"),
+    "es": _set("el la los las es son un una en y su del de qué cuántos se al"),
 }
 
 
@@ -102,7 +124,7 @@ def language(text: str) -> str:
 
 
 def canonical(word: str) -> str:
-    """`#3` for three, drei, 3; `@red` for rote, rouge; `%left` for links; any other word without its ending."""
+    """`#3` for three, drei, 3; `^3` for third; `@red` for rote, rouge; `%left` for links; any other word without its ending."""
     word = word.casefold()
     value = value_of(word)
     if value is not None:
@@ -112,7 +134,9 @@ def canonical(word: str) -> str:
     for mark, table in (("@", _COLOUR_OF), ("%", _DIRECTION_OF)):
         if found := next((name for name, pattern in table.items() if pattern.fullmatch(word)), ""):
             return mark + found
-    return stem(word)
+    if ordinal := next((value for value, pattern in _ORDINAL_OF.items() if pattern.fullmatch(word)), 0):
+        return f"^{ordinal}"
+    return stem(PRESENT.get(word, word))
 
 
 def stem(word: str) -> str:
@@ -142,10 +166,13 @@ def alike(one: str, other: str) -> bool:
     """The same word, give or take a letter in long ones (guitar, guitare), an ending (cook, cooker), or as part of a compound (shake, handshake)."""
     if one == other:
         return True
+    if one[:1] in "#^" and other[:1] in "#^":
+        return one[1:] == other[1:]
     short, long = sorted((one, other), key=len)
-    if len(short) < 4 or one[0] in "#@%&" or other[0] in "#@%&":
+    if len(short) < 3 or one[0] in "#^@%&" or other[0] in "#^@%&":
         return False
-    if long.startswith(short) and long[len(short) :] in _ENDINGS or len(long) >= 8 and (long.startswith(short) or long.endswith(short)):
+    begins, ends = long.startswith(short), long.endswith(short)
+    if (begins and long[len(short) :] in _ENDINGS) or (len(short) >= 4 and len(long) >= 8 and (begins or ends)):
         return True
     return len(short) >= 5 and SequenceMatcher(None, one, other).ratio() >= 0.85
 

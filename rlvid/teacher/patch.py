@@ -71,7 +71,8 @@ def to_json(patch: EvidencePatch) -> dict[str, Any]:
 
 
 def schema(duration_s: float) -> dict[str, Any]:
-    """The JSON schema given to the model. It cannot say that a span ends after it starts: `parse` has the last word."""
+    """The JSON schema given to the model, in the part of that language that hosted models take too. It cannot say that a span ends
+    after it starts: `parse` has the last word."""
     time = {"type": "number", "minimum": 0, "maximum": duration_s}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     region = _object_schema({"time_s": time, "box": {"type": "array", "items": share, "minItems": 4, "maxItems": 4}})

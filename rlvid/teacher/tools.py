@@ -1,4 +1,4 @@
-"""The teacher's tools on the original video, and the evidence frames that the student gets: both cut by `cut_frames`.
+"""The teacher's tools on the original video.
 
 `get_frame`, `zoom_region` and `get_temporal_segment` are FFR's [R]; units and bounds are this project's [D]. A tool never raises: what
 went wrong is told to the model as text. decord runs in this process, so the caller is an isolated actor with a deadline.
@@ -10,21 +10,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rlvid.data.video import Frames, Size, VideoError, nearest, read_at, read_times
+from rlvid.data.video import Size, nearest, read_times
+from rlvid.teacher.evidence import Cut, cut_frames, fit, jpeg
 from rlvid.teacher.patch import PatchError
 from rlvid.teacher.patch import box as checked_box
-from rlvid.types import Box, EvidencePatch, VariantSpec
-from rlvid.variants.build import cut
-
-MAX_WORK_PIXELS = 1920 * 1088
-"""Frames of larger videos are brought down to this before anything is cut, so that a call's memory is bounded."""
-MIN_SIDE = 0.25
-"""Least share of width and height that a crop keeps: nothing is magnified more than fourfold."""
-JPEG_QUALITY = 90
+from rlvid.types import Box
 
 
 @dataclass(frozen=True)
@@ -38,101 +32,12 @@ class ToolLimits:
     max_pixels: int = 448 * 448
 
 
-class Cut(NamedTuple):
-    """A frame or a crop: its true timestamp in seconds, the box that was cut (None: the whole frame), uint8 [H, W, 3] RGB."""
-
-    time_s: float
-    box: Box | None
-    frame_HWC: Frames
-
-
 @dataclass(frozen=True)
 class ToolResult:
     """What a call gives the model: text, and images as (cut, its JPEG)."""
 
     text: str
     images: tuple[tuple[Cut, bytes], ...] = ()
-
-
-def cut_frames(path: str, wanted: Sequence[tuple[float, Box | None]], size_for: Callable[[int, int], Size], *, threads: int = 1) -> list[Cut]:
-    """The frames nearest to the wanted times, or their boxes, in the wanted order, at the size `size_for(height, width)` gives.
-
-    Cut from the original video at its own resolution (up to MAX_WORK_PIXELS). A box is widened to the frame's aspect first, see `framed`.
-    The same wish gives the same bits in every process.
-    """
-    clip = read_at(path, tuple(time_s for time_s, _ in wanted), work_size_for=_work_size, threads=threads)
-    found = []
-    for (_, box), at in zip(wanted, nearest(clip.times_s_N, tuple(time_s for time_s, _ in wanted)), strict=True):
-        time_s, kept = float(clip.times_s_N[at]), framed(box) if box else None
-        spec = VariantSpec("evidence", (time_s,), kept, size_for(clip.height, clip.width), 0)
-        found.append(Cut(time_s, kept, cut(clip, spec)[0]))
-    return found
-
-
-def framed(box: Box) -> Box:
-    """The smallest box of the frame's own aspect (equal shares of width and height) around this one, at least MIN_SIDE wide, moved inside."""
-    side = min(1.0, max(box[2] - box[0], box[3] - box[1], MIN_SIDE))
-    left = min(max((box[0] + box[2] - side) / 2, 0.0), 1 - side)
-    top = min(max((box[1] + box[3] - side) / 2, 0.0), 1 - side)
-    return left, top, left + side, top + side
-
-
-def evidence_frames(path: str, patch: EvidencePatch, *, size: Size, limit: int = 4, threads: int = 1) -> list[Cut]:
-    """Up to `limit` frames and crops of a patch's evidence at the student's (height, width), by ascending true time; VideoError if unreadable.
-
-    A span gives moments evenly inside it, never its edges. The same frame with the same box comes once.
-    """
-    return sorted(_set_apart(cut_frames(path, wanted(patch, limit), lambda _height, _width: size, threads=threads)), key=lambda found: found.time_s)
-
-
-def wanted(patch: EvidencePatch, limit: int) -> list[tuple[float, Box | None]]:
-    """At most `limit` moments, some with a box. The kinds of evidence that a patch holds share them, each spread over what it has."""
-    regions = [(region.time_s, region.box) for region in patch.regions]
-    kinds = [kind for kind in (regions, [(time_s, None) for time_s in patch.frames_s], _inside(patch, limit)) if kind]
-    found: dict[tuple[float, Box | None], None] = {}
-    for at, kind in enumerate(kinds):
-        share = -(-(limit - len(found)) // (len(kinds) - at))
-        found |= dict.fromkeys(_spread(kind, share))
-    return list(found)[:limit]
-
-
-def _inside(patch: EvidencePatch, limit: int) -> list[tuple[float, Box | None]]:
-    """Moments inside the spans: of n in one span, the middles of its n equal parts; `limit` or more of them in all."""
-    if not patch.spans:
-        return []
-    each = -(-limit // len(patch.spans))
-    return [(start_s + (end_s - start_s) * (part + 0.5) / each, None) for start_s, end_s in patch.spans for part in range(each)]
-
-
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items, evenly: the middle one of so many equal parts."""
-    count = min(count, len(items))
-    return [items[int((part + 0.5) * len(items) / count)] for part in range(count)]
-
-
-def _set_apart(cuts: Sequence[Cut]) -> list[Cut]:
-    """Without repetitions of the same moment and box."""
-    return list({(found.time_s, found.box): found for found in cuts}.values())
-
-
-def fit(height: int, width: int, max_pixels: int) -> Size:
-    """(height, width) with the same aspect and at most max_pixels, never enlarged."""
-    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-
-
-def jpeg(frame_HWC: Frames) -> bytes:
-    """The frame as a JPEG file, for the teacher's eyes only; the student gets the pixels themselves."""
-    import cv2
-
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(frame_HWC[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise VideoError("a frame could not be written as JPEG")
-    return bytes(data.tobytes())
-
-
-def _work_size(height: int, width: int) -> Size:
-    return fit(height, width, MAX_WORK_PIXELS)
 
 
 class _Refused(Exception):
@@ -188,8 +93,8 @@ class VideoTools:
             return ToolResult(f"Error: the video could not be read there ({type(error).__name__})")
 
     def _called(self, name: str, arguments: str) -> ToolResult:
-        tool = {"get_frame": self._get_frame, "zoom_region": self._zoom_region, "get_temporal_segment": self._segment}.get(name)
-        if tool is None:
+        tools: dict[str, Callable[..., ToolResult]] = {"get_frame": self._get_frame, "zoom_region": self._zoom_region, "get_temporal_segment": self._segment}
+        if name not in tools:
             raise _Refused(f"there is no tool {name[:40]!r}")
         try:
             given = json.loads(arguments or "{}")
@@ -198,7 +103,7 @@ class VideoTools:
         keys = _PARAMETERS[name]
         if not isinstance(given, dict) or set(given) != set(keys):
             raise _Refused(f"{name} takes exactly {', '.join(keys)}")
-        return tool(**given)
+        return tools[name](**given)
 
     def _get_frame(self, i: Any) -> ToolResult:
         return self._shown([(self._time_of(i), None)], f"Frame {i}")
@@ -214,7 +119,7 @@ class VideoTools:
             raise _Refused("stride must be above 0 seconds")
         if (end_s - start_s) / stride_s > self.limits.max_frames_per_call:
             raise _Refused(f"that is more than {self.limits.max_frames_per_call} frames: take a larger stride or a shorter segment")
-        times_s = np.arange(start_s, end_s + 1e-9, stride_s)[: self.limits.max_frames_per_call]
+        times_s = np.arange(start_s, end_s + 1e-9, stride_s, dtype=np.float64)[: self.limits.max_frames_per_call]
         inside = np.unique(nearest(self._times_s, times_s))
         return self._shown([(float(self._times_s[at]), None) for at in inside], f"Segment {start_s:g}-{end_s:g} s")
 
@@ -253,33 +158,24 @@ def _finite(value: Any, key: str) -> float:
     return float(value)
 
 
-_PARAMETERS: dict[str, dict[str, dict[str, Any]]] = {
-    "get_frame": {"i": {"type": "integer", "minimum": 0, "description": "Index of the frame in the video, from 0."}},
-    "zoom_region": {
-        "i": {"type": "integer", "minimum": 0, "description": "Index of the frame in the video, from 0."},
-        **{edge: {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of the frame's width or height."} for edge in ("x1", "y1", "x2", "y2")},
-    },
-    "get_temporal_segment": {
-        "start": {"type": "number", "minimum": 0, "description": "Seconds."},
-        "end": {"type": "number", "minimum": 0, "description": "Seconds, after start."},
-        "stride": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds between two frames."},
-    },
-}
+_PARAMETERS = {"get_frame": ("i",), "zoom_region": ("i", "x1", "y1", "x2", "y2"), "get_temporal_segment": ("start", "end", "stride")}
 _PURPOSES = {
     "get_frame": "Show one frame of the original video.",
     "zoom_region": "Show a part of one frame of the original video, enlarged. The box is widened to the frame's aspect.",
-    "get_temporal_segment": "Show frames of the original video from start to end.",
+    "get_temporal_segment": "Show frames of the original video from start to end, one every `stride` seconds.",
 }
 TOOL_NAMES = tuple(_PARAMETERS)
-FUNCTIONS: tuple[dict[str, Any], ...] = tuple(
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": _PURPOSES[name],
-            "parameters": {"type": "object", "properties": parameters, "required": list(parameters), "additionalProperties": False},
-        },
-    }
-    for name, parameters in _PARAMETERS.items()
-)
-"""The tools as OpenAI's function-calling describes them."""
+
+
+def functions(frame_count: int, duration_s: float) -> list[dict[str, Any]]:
+    """The tools as OpenAI's function-calling describes them, bounded by the video. Strict: a server may hold the model to the schema."""
+    time = {"type": "number", "minimum": 0, "maximum": math.ceil(duration_s), "description": "Seconds."}
+    share = {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of the frame's width or height."}
+    kinds = {"i": {"type": "integer", "minimum": 0, "maximum": max(0, frame_count - 1), "description": "Index of the frame in the video."}}
+    kinds |= dict.fromkeys(("start", "end", "stride"), time) | dict.fromkeys(("x1", "y1", "x2", "y2"), share)
+    return [_function(name, {key: kinds[key] for key in keys}) for name, keys in _PARAMETERS.items()]
+
+
+def _function(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    form = {"type": "object", "properties": parameters, "required": list(parameters), "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": _PURPOSES[name], "parameters": form, "strict": True}}

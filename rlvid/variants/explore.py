@@ -48,6 +48,7 @@ class View:
     min_crop_area: float
     crop_share: float = 0.8
     relevance: Relevance | None = None
+    even_times: bool = False
 
     @property
     def relevant(self) -> Relevance:
@@ -85,14 +86,18 @@ def explore(
     coarse_size: Size | None = None,
     work_size: Size | None = None,
     keep_visible: Sequence[Span] = (),
+    even_times: bool = False,
 ) -> list[VariantSpec]:
     """One spec per kind. T is `frames`, or the largest even number of candidates when the video has fewer.
 
     Variant k draws from (seed, question id, k) alone, so any worker draws the same. No kind but `uniform`, the test-time view,
     hides a span of `keep_visible`: it is drawn again, and in the end a frame of the span takes the place of one in its bin [D].
+
+    `even_times`: every kind at even or nearly even times [D]. Qwen2.5-VL is told one number of seconds per frame pair; of frames at uneven
+    times it gets every moment wrong, and an answer that names times would be rewarded or punished for what it could not see.
     """
     times = _ascending(times_s_N)
-    view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance)
+    view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance, even_times)
     sizes = (size, coarse_size or size)
     return [
         _spec(kind, view, sizes, (seed, question_id, variant), work_size, _spans_with_candidates(times, keep_visible)) for variant, kind in enumerate(kinds)
@@ -186,6 +191,10 @@ KINDS: dict[str, Kind] = {
 """Name in the config -> its rules."""
 
 
+EVEN_TWIN: dict[Temporal, Temporal] = {important: jittered, jittered_important: jittered}
+"""What takes the place of a rule that chooses uneven times where the model cannot be told them."""
+
+
 def needs_relevance(kinds: Sequence[str]) -> bool:
     """Does one of these kinds look at relevance?"""
     return any(name not in ("uniform", "random_jitter", "random_crop") for name in kinds)
@@ -200,10 +209,11 @@ def _spec(name: str, view: View, sizes: tuple[Size, Size], identity: tuple[int, 
     if name not in KINDS:
         raise ValueError(f"variants.kinds: unknown kind {name!r} (known: {', '.join(KINDS)})")
     kind = KINDS[name]
+    temporal = EVEN_TWIN.get(kind.temporal, kind.temporal) if view.even_times else kind.temporal
     for attempt in range(REDRAWS + 1):
         seed = derived_seed(*identity, *([attempt] if attempt else []))
         rng = np.random.default_rng(seed)
-        chosen, box = kind.temporal(view, rng), kind.spatial(view, rng)
+        chosen, box = temporal(view, rng), kind.spatial(view, rng)
         if name == "uniform" or not hides(view.times_s_N[chosen], spans):
             break
     else:

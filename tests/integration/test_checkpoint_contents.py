@@ -1,4 +1,4 @@
-"""What DeepSpeed really writes, at every ZeRO stage: whole, free of foreign code, and loaded again to the same weights."""
+"""What DeepSpeed really writes, at every ZeRO stage: whole, free of foreign code, and loaded again to the same weights. And where a rank listens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import pytest
 from tests.integration.conftest import CONFIG
 
 ONE_RANK = """
-import sys, socket
+import socket
+import sys
+
+import psutil
+
 from pathlib import Path
 from rlvid.config import load
 from rlvid.learner.checkpoints import damage, latest, save
@@ -24,6 +28,7 @@ with socket.socket() as probe:
     port = probe.getsockname()[1]
 rank = Rank(load(CONFIG, overrides), 0)
 rank.start(Meeting("127.0.0.1", port))
+print("listens:", sorted({c.laddr.ip for c in psutil.Process().net_connections() if c.status == "LISTEN"}))
 before = rank.checksum()
 path = save(Path(folder), 3, rank, {}, keep=1)
 print("damage:", damage(path) or "none")
@@ -52,3 +57,4 @@ def test_shards_hold_no_foreign_code(world, tmp_path: Path, stage: int, dtype: s
     lines = result.stdout.splitlines()
     assert "damage: none" in lines, lines
     assert "same: True" in lines, lines
+    assert "listens: ['127.0.0.1']" in lines, lines

@@ -83,9 +83,9 @@ LLAVA = [
     {
         "id": "a-1",
         "conversations": [
-            {"from": "human", "value": "<image>\nWho opens the door?\nOptions:\nA. a man\nB. a cat\nPlease respond with only the letter of the correct answer."},
+            {"from": "human", "value": "<image>\nWho opens the door?\nOptions:\nA. a man\nB. a cat\nReply with the letter alone."},
             {"from": "gpt", "value": "A."},
-            {"from": "human", "value": "What colour is it?\nA. Red.\nB. Blue.\nC. Green.\nPlease respond with only the letter of the correct answer."},
+            {"from": "human", "value": "What colour is it?\nA. Red.\nB. Blue.\nC. Green.\nReply with the letter alone."},
             {"from": "gpt", "value": "C. Green."},
         ],
         "data_source": "0_30_s_academic_v0_1",

@@ -20,7 +20,7 @@ from rlvid import cli
 from rlvid.config import check_model_path, is_hub_id
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("data", "quickstart"), ("data", "check")]
+COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("plan",), ("submit",), ("data", "quickstart"), ("data", "check"), ("data", "convert"), ("data", "sources")]
 HEAVY = ("ray", "vllm", "deepspeed", "wandb", "torch", "transformers", "decord", "av", "numpy")
 
 
@@ -131,7 +131,7 @@ def test_help_is_a_manual(command, words):
 def test_the_first_page_names_every_command_and_exit_code(command):
     for said in (command("--help"), command()):
         text = " ".join(said.out.split())
-        for word in ("train", "eval", "doctor", "data", "0 done, 1 the run failed, 2 the input is wrong, 130 interrupted"):
+        for word in ("train", "eval", "select", "doctor", "data", "0 done, 1 the run failed, 2 the input is wrong, 130 interrupted"):
             assert word in text
 
 

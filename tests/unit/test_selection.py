@@ -74,7 +74,8 @@ def test_statistics():
 
 
 def test_the_share_keeps_those_with_most_signal():
-    assert Answers(QA, (1.0, 0.0)).signal() == 0.5 and Answers(BOTH, (1.0, 0.0), (1.0, 0.0)).signal() == 1 and Answers(BOTH, (1.0, 0.0), (0.0, 1.0)).signal() == 0
+    assert Answers(QA, (1.0, 0.0)).signal() == 0.5 and Answers(GROUNDING, (), (0.2, 0.4)).signal() == pytest.approx(0.1)
+    assert Answers(BOTH, (1.0, 0.0), (1.0, 0.0)).signal() == 1 and Answers(BOTH, (1.0, 0.0), (0.0, 1.0)).signal() == 0
     signals = [(0.1, 1), (0.5, 2), (0.3, 3), (0.5, 4), (0.3, 9)]
     assert beyond_share(signals, questions=10, share=0.3) == {1, 9}
     assert beyond_share(signals, questions=10, share=0.01) == {1, 3, 4, 9}, "one stays"

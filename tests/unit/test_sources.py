@@ -136,9 +136,10 @@ def test_names_are_forgiving_and_a_wrong_one_is_answered():
 
 
 def test_an_option_may_be_a_letter_itself(turned):
-    """Video-MMMU's notes C, D, E: the answer B is a position, not a note."""
-    (perception,) = only(turned, "videommmu", 1)
-    assert perception.options == ("C", "D", "E") and perception.answer == "D"
+    """Video-MMMU's notes C, D, E: the answer C is a position, not a note."""
+    row = published.VIDEOMMMU[0] | {"answer": "C"}
+    _, (question,) = turned("videommmu", "new_Music_1.mp4", lambda folder: published.write_parquet(folder / "Perception" / "test.parquet", [row]))
+    assert question.options == ("C", "D", "E") and question.answer == "E"
 
 
 def test_the_same_file_gives_the_same_bytes(turned, tmp_path):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import os
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 
 import rlvid.observe.tracker as tracker_module
 from rlvid.config import Config
+from rlvid.observe.strips import RolloutRow, filmstrip
 from rlvid.observe.tracker import NoTracker, open_tracker, without_secrets
 
 
@@ -60,6 +65,78 @@ def test_offline_run_is_recorded_and_resumed_under_one_id(tmp_path: Path, capfd:
     assert [(row["_step"], row["reward/mean"]) for row in rows] == [("0", "0.5"), ("1", "0.5"), ("2", "0.5")]
     assert all("eval/accuracy" not in row for row in rows)
     assert capfd.readouterr().out == ""
+
+
+class DrawnRow(RolloutRow):
+    """A row whose strip is there already."""
+
+    def picture(self) -> bytes | None:
+        return self.strip
+
+
+def rollout_row(variant: int, strip: bool = True) -> RolloutRow:
+    frames, times_s = np.full((4, 48, 64, 3), 60 * variant, np.uint8), (0.0, 1.0, 2.5, 3.0)
+    said = "+1.00 (reward 2.00): <answer>red</answer>"
+    return DrawnRow("q1", "What colour?", "multiple_choice", "red", variant, "uniform", times_s, said, 2.0, filmstrip(frames, times_s) if strip else None)
+
+
+def test_a_strip_is_a_picture_with_room_for_its_times() -> None:
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(rollout_row(1).strip))
+    assert picture.size == (4 * 112 + 3 * 4, 84 + 14) and picture.format == "JPEG"
+
+
+def test_tables_of_rollouts_with_pictures_survive_an_interruption(tmp_path: Path) -> None:
+    folder = tmp_path / "tracked"
+    for step, failed in ((1, True), (2, False)):
+        tracker = open_tracker(config(), folder)
+        tracker.log(step, {"reward/mean": float(step)})
+        tracker.rollouts(step, [rollout_row(0), rollout_row(1), rollout_row(2, strip=False)])
+        tracker.close(failed=failed)
+    wandb.teardown()
+    runs = sorted((folder / "wandb").glob("offline-run-*"))
+    run_id = (folder / "wandb_id").read_text().strip()
+    assert len(runs) == 2 and all(run_id in run.name for run in runs), "one run for the service"
+    for run, step in zip(runs, (1, 2), strict=True):
+        (file,) = (run / "files" / "media" / "table" / "rollouts").glob("samples_*.table.json")
+        table = json.loads(file.read_text())
+        assert table["columns"][:2] == ["step", "question"] and len(table["data"]) == 3
+        row = dict(zip(table["columns"], table["data"][0], strict=True))
+        assert row["step"] == step and row["variant"] == "0 uniform" and row["answers"].startswith("+1.00")
+        assert table["data"][2][table["columns"].index("frames")] is None
+        images = [path for path in (run / "files" / "media").rglob("*") if path.suffix in (".png", ".jpg", ".jpeg")]
+        assert len(images) == 2 and row["frames"] == "Image"
+    staged = [path for path in (folder / "wandb" / "artifacts" / "staging").iterdir() if path.stat().st_size > 500]
+    assert len(staged) >= 4, "the pictures of the tables themselves"
+
+
+def test_tensorboard_gets_numbers_pictures_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        tracker = open_tracker(config("tensorboard"), tmp_path)
+        tracker.log(step, {"reward/mean": 0.5, "eval/accuracy": None})
+        tracker.rollouts(step, [rollout_row(0)])
+        tracker.close()
+    found: dict[str, list[int]] = {}
+    files = sorted((tmp_path / "tensorboard").glob("events.*"))
+    for file in files:
+        for event in events(file):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    assert len(files) == 2 and found["reward/mean"] == [1, 2] and found["rollouts/q1/0_uniform"] == [1, 2]
+    assert "eval/accuracy" not in found and any(tag.startswith("config") for tag in found)
+
+
+def events(file: Path) -> list[Any]:
+    """TensorFlow records: length (8), checksum (4), event, checksum (4)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, position, found = file.read_bytes(), 0, []
+    while position < len(data):
+        (length,) = struct.unpack_from("<Q", data, position)
+        found.append(Event.FromString(data[position + 12 : position + 12 + length]))
+        position += 16 + length
+    return found
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

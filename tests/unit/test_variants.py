@@ -213,6 +213,20 @@ def test_no_variant_but_uniform_hides_a_truth_span(times, frames, seed, data):
     assert redrawn(kept, seed=seed, question_id="q") == 0 and redrawn(made, seed=seed, question_id="q") >= len(changed) - 1
 
 
+def test_even_times_keep_names_boxes_and_even_gaps():
+    """For questions that ask for times of a model that cannot be told uneven ones."""
+    times = [at * 0.25 for at in range(64)]
+    made = specs(times, tuple(KINDS), even_times=True)
+    free = specs(times, tuple(KINDS))
+    assert [spec.kind for spec in made] == list(KINDS)
+    gap = times[-1] / 7
+    for spec, other in zip(made, free, strict=True):
+        even = np.linspace(0, times[-1], 8)
+        assert np.abs(np.array(spec.times_s) - even).max() <= gap / 2 + 0.25
+        assert (spec.box is None) == (other.box is None)
+    assert any(spec.times_s != other.times_s for spec, other in zip(made, free, strict=True))
+
+
 def test_a_redrawn_variant_is_counted():
     times = [float(at) for at in range(64)]
     made = specs(times, ("importance_jitter",) * 6, frames=4, keep_visible=[(10.0, 10.0)])

@@ -21,7 +21,7 @@ def _split(record: Record) -> Iterator[Mapping[str, Any]]:
         whole = {"video": whole["key"], **texts.rows_of(whole["value"], "value", dict)}
     sentences, timestamps = whole.get("sentences"), whole.get("timestamps")
     if not isinstance(sentences, list) or not isinstance(timestamps, list):
-        yield {name: whole[name] for name in ("video", "duration") if name in whole}
+        yield {name: value for name, value in whole.items() if name not in ("sentences", "timestamps")}
         return
     if len(sentences) != len(timestamps):
         raise Unusable("timestamps", f"{len(timestamps)} for {len(sentences)} sentences", "not as many as sentences")

@@ -153,8 +153,8 @@ def _check_columns(source: Source, values: Any) -> None:
 
 def _question(draft: Draft, out: Path) -> dict[str, Any]:
     """The draft as a line of a question file. A video below the file's folder is named relative to it, so that both can move together."""
-    relative = os.path.relpath(draft.video, out.absolute().parent)
-    line: dict[str, Any] = {"id": draft.id, "video": draft.video if relative.startswith("..") else relative, "question": draft.question, "task": draft.task}
+    video = draft.video.removeprefix(f"{os.path.abspath(out.parent)}{os.sep}")
+    line: dict[str, Any] = {"id": draft.id, "video": video, "question": draft.question, "task": draft.task}
     optional = {"options": list(draft.options), "answer": draft.answer, "spans": [list(span) for span in draft.spans], "clip": draft.clip and list(draft.clip)}
     return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
 

@@ -59,7 +59,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         task="multiple_choice",
         source=f"mvbench/{task}",
         options=options,
-        answer=texts.by_letter(answer, options),
+        answer=texts.by_text(answer, options),
         clip=texts.span(bounds, "start, end") if whole and None not in bounds else None,
     )
 

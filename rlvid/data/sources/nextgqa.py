@@ -1,8 +1,9 @@
 """NExT-GQA: multiple-choice questions about causes and order in time, for validation and test with the moments that show the answer.
 
 Columns: `train.csv`, `val.csv`, `test.csv` of the published repository (`video_id`, `question`, `answer`, `qid`, `type`, `a0` to `a4`; the answer is an
-option's text). Beside them `gsub_val.json` and `gsub_test.json` (video -> `duration`, `location`: qid -> spans in seconds) and
-`map_vid_vidorID.json` (video -> path under NExTVideo); these two are held in memory. Questions without a spans file (train) are plain multiple choice.
+option's text, in NExT-QA's own files its position). Beside them `gsub_val.json` and `gsub_test.json` (video -> `duration`, `location`: qid -> spans in
+seconds) and `map_vid_vidorID.json` (video -> path under NExTVideo); these two are held in memory. Questions without a spans file (train) are plain
+multiple choice.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         task="grounded_qa" if spans else "multiple_choice",
         source=f"nextgqa/{kind}",
         options=options,
-        answer=answer if answer in options else texts.by_index(answer, options) if answer.isdecimal() else texts.by_letter(answer, options),
+        answer=texts.by_index(answer, options) if answer.isdecimal() and answer not in options else texts.by_text(answer, options),
         spans=spans,
         duration_s=texts.seconds(values["duration"], "duration") if values.get("duration") is not None else None,
     )

@@ -25,13 +25,18 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_letter(answer: str, options: Sequence[str]) -> str:
-    """The option that `B`, `(B)` or `B. green` stands for; an answer that is an option's text is that option. Unusable if there is none."""
-    if answer.strip() in options:
-        return answer.strip()
+    """The option that `B`, `(B)` or `B. green` stands for, also where an option is a letter itself. Unusable if there is none."""
     match = _ANSWER_LETTER.fullmatch(answer)
     if not match or LETTERS.index(match[1]) >= len(options):
         raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
     return options[LETTERS.index(match[1])]
+
+
+def by_text(answer: str, options: Sequence[str]) -> str:
+    """The option with this text. Unusable if there is none."""
+    if answer.strip() not in options:
+        raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
+    return answer.strip()
 
 
 def by_index(answer: Any, options: Sequence[str]) -> str:

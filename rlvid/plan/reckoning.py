@@ -1,6 +1,4 @@
-"""What a config asks of its machines, worked out on paper: memory by role and part, tokens, bytes and (from known rates) seconds per step, and advice.
-
-Nothing is started and no weight is read; the shapes come from the checkpoint's config.json. Sources of the formulas:
+"""Memory by role and part, tokens and bytes of a config, worked out from the shapes of its model. Sources of the formulas:
 
 - Weights, gradients, optimizer state by ZeRO stage: Rajbhandari et al., arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed
   precision, each part divided by the ranks from its stage on). DeepSpeed keeps the float32 master copy in float32 training, too.
@@ -13,11 +11,10 @@ Nothing is started and no weight is read; the shapes come from the checkpoint's 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from rlvid.config import Config
-from rlvid.model_size import ModelSize, Tower
+from rlvid.plan.model_size import ModelSize, Tower
 
 GIB = 2**30
 TEXT_TOKENS = 200
@@ -61,7 +58,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes per GPU (or process, without GPUs) by part; tokens; bytes of the object store; lines of advice."""
+    """Bytes per GPU (or process, without GPUs) by part; tokens; bytes of the object store and of a checkpoint."""
 
     parameters: int
     tokens: Tokens
@@ -72,18 +69,14 @@ class Plan:
     frames_bytes: int
     object_store_bytes: int
     checkpoint_bytes: int
-    advice: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
-def plan(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
+def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
     """The whole reckoning."""
     tokens = count_tokens(config, size, assumed)
     learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
     frames = frames_bytes(config)
-    found = Plan(
+    return Plan(
         parameters=size.parameters,
         tokens=tokens,
         learner=learner,
@@ -93,11 +86,7 @@ def plan(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
         frames_bytes=frames,
         object_store_bytes=frames * (1 + min(1, config.variants.prefetch)),
         checkpoint_bytes=checkpoint_bytes(config, size),
-        advice=(),
     )
-    from rlvid.plan_advice import advice
-
-    return Plan(**{**vars(found), "advice": tuple(advice(config, size, assumed, found))})
 
 
 def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 
 from rlvid.config import Config
-from rlvid.model_size import ModelSize
-from rlvid.plan import GIB, Assumed, Plan, learner_bytes
+from rlvid.plan.model_size import ModelSize
+from rlvid.plan.reckoning import GIB, Assumed, Plan, learner_bytes
 
 ROOM = 0.9
 """Share of a GPU's memory that a plan may fill: allocators need the rest."""
+RELIEF: dict[str, object] = {"gradient_checkpointing": True, "zero_stage": 3, "offload_optimizer": True}
+"""Settings of the learner that take less memory, the cheapest in time first; each is tried on top of those before."""
 
 
 def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
@@ -50,19 +52,18 @@ def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iter
         if config.learner.zero_stage == 3 and _with(config, size, found, zero_stage=2) <= ROOM * limit:
             yield "the learner fits with learner.zero_stage=2 as well, which does not gather weights layer by layer"
         return
-    tries = {
-        "learner.gradient_checkpointing=true": {"gradient_checkpointing": True},
-        "learner.zero_stage=3": {"zero_stage": 3},
-        "learner.offload_optimizer=true": {"offload_optimizer": True},
-    }
     chosen: dict[str, object] = {}
-    for number, change in enumerate(tries.values(), start=1):
-        chosen |= change
-        if _with(config, size, found, **chosen) <= ROOM * limit:
-            names = [name for name, part in list(tries.items())[:number] if any(getattr(config.learner, key) != value for key, value in part.items())]
-            yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({_with(config, size, found, **chosen) / GIB:.0f} GiB)"
+    for setting, value in RELIEF.items():
+        chosen[setting] = value
+        needs = _with(config, size, found, **chosen)
+        if needs <= ROOM * limit:
+            names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
+            yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB)"
             return
-    yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: add learner.ranks, or lower video.max_pixels, rollout.max_tokens or rollout.answers"
+    yield (
+        f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f} and no setting helps: add learner.ranks, "
+        f"or lower video.max_pixels, rollout.max_tokens or rollout.answers"
+    )
 
 
 def _with(config: Config, size: ModelSize, found: Plan, **learner: object) -> int:
@@ -88,11 +89,6 @@ def _cache(config: Config, assumed: Assumed, found: Plan) -> Iterator[str]:
 def _sequences(config: Config, found: Plan) -> Iterator[str]:
     rollout, group = config.rollout, config.variants_per_question * config.rollout.answers
     slots = rollout.engines * rollout.max_sequences
-    if rollout.max_sequences % rollout.answers:
-        yield (
-            f"rollout.max_sequences ({rollout.max_sequences}) is no multiple of rollout.answers ({rollout.answers}): "
-            f"{rollout.max_sequences % rollout.answers} places of every engine wait for a variant's answers to be split"
-        )
     if group > slots:
         yield f"the K x M = {group} answers of one question do not fit the {slots} places of all engines: they are sampled in {math.ceil(group / slots)} waves"
     if found.tokens.rollouts * 2 <= slots:
@@ -100,10 +96,11 @@ def _sequences(config: Config, found: Plan) -> Iterator[str]:
             f"a step has {found.tokens.rollouts} rollouts and the engines have {slots} places: half of them stay empty; "
             f"lower rollout.engines or rollout.max_sequences, or raise data.questions_per_step"
         )
-    if rollout.engines > config.data.questions_per_step * config.variants_per_question:
-        yield f"{rollout.engines} engines share {config.data.questions_per_step * config.variants_per_question} variants a step: some get none"
-    if config.data.questions_per_step * config.variants_per_question < config.learner.ranks:
-        yield f"{config.learner.ranks} learner ranks share {config.data.questions_per_step * config.variants_per_question} prompts a step: some repeat one for nothing"
+    prompts = config.data.questions_per_step * config.variants_per_question
+    if rollout.engines > prompts:
+        yield f"{rollout.engines} engines share {prompts} variants a step: some get none"
+    if config.learner.ranks > prompts:
+        yield f"{config.learner.ranks} learner ranks share {prompts} prompts a step: some repeat one for nothing"
 
 
 def _store(config: Config, found: Plan) -> Iterator[str]:

@@ -1,0 +1,190 @@
+"""Find, fix, reason: failed slots of a group get a teacher's evidence and are answered again.
+
+    failed slots ──► teacher pool: a patch and its evidence frames ──► patched prompts ──► rollout pool ──► score, RIR, choose
+
+Runs inside each question's own coroutine, so one group is repaired while others are still sampled. Nothing here waits longer than
+teacher.deadline_s for the teacher: a slot whose patch did not come by then keeps its first answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlvid.actors.pool import ActorPool
+from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
+from rlvid.algo.rewards import correctness, total
+from rlvid.config import Config
+from rlvid.teacher.protocol import TeacherReply
+from rlvid.teacher.student import evidence_metadata, patched_prompt
+from rlvid.types import GenerateRequest, GenerateResult, Group, Question, Repair, Rollout, Score
+from rlvid.variants.explore import derived_seed
+
+log = logging.getLogger("rlvid")
+
+Slot = tuple[int, int]
+"""(variant, sample)."""
+
+
+class Repairer:
+    """Drives the teacher pool, and the rollout pool for the second answers."""
+
+    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout], Score]) -> None:
+        self.config = config
+        self.teachers = teachers
+        self.rollouts = rollouts
+        self.score = score
+
+    async def repair(self, group: Group, step: int) -> Group:
+        """The group with its failed slots answered again, as far as the teacher had a patch in time."""
+        slots = failed_slots(group, self.config)
+        if not slots:
+            return group
+        found = await asyncio.gather(*[self._ask(group, slot) for slot in slots])
+        counts = counted([reply for reply, _ in found])
+        patches = [(slot, reply, frames) for slot, (reply, frames) in zip(slots, found, strict=True) if reply.patch is not None]
+        repairs = await asyncio.gather(*[self._answer(group, same, step) for same in _alike(patches)])
+        return with_repairs(group, [one for many in repairs for one in many], counts)
+
+    async def _ask(self, group: Group, slot: Slot) -> tuple[TeacherReply, Any]:
+        """The teacher's reply and a reference to the evidence frames (of None, where there are none)."""
+        variant, sample = slot
+        deadline_s = self.config.teacher.deadline_s
+        size = group.prepared.specs[0].size
+        call = self.teachers.call("find", group.question, group.rollouts_KM[variant][sample].text, group.prepared.duration_s, size, num_returns=2)
+        try:
+            reply, references = await asyncio.wait_for(call, deadline_s)
+        except TimeoutError:
+            return TeacherReply(None, "failed", f"no patch within {deadline_s:g} s", seconds=deadline_s), None
+        return reply, references[0]
+
+    async def _answer(self, group: Group, same: list[tuple[Slot, TeacherReply, Any]], step: int) -> list[Repair]:
+        """Second answers of the slots of one variant that got the same patch: one prompt, as many answers."""
+        (variant, _), reply, evidence_frames = same[0]
+        assert reply.patch is not None
+        evidence = tuple((one.time_s, one.box) for one in reply.evidence)
+        spec = group.prepared.specs[variant]
+        request = GenerateRequest(
+            question_id=group.question.id,
+            variant=variant,
+            prompt=patched_prompt(group.prepared.prompt, reply.patch, evidence),
+            video_metadata=group.prepared.video_metadata[variant],
+            answers=len(same),
+            seed=derived_seed(self.config.run.seed, step, group.question.id, variant, "repair", same[0][0][1]),
+            evidence_metadata=evidence_metadata(evidence, spec.size) if evidence else None,
+        )
+        if problem := self._no_room(group, request, len(evidence)):
+            log.warning("%s stays unrepaired: %s", group.question.id, problem)
+            return []
+        videos = [group.frames[variant], evidence_frames] if evidence else [group.frames[variant]]
+        result: GenerateResult = await self.rollouts.call("generate", request, *videos)
+        answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
+        return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
+
+    def _no_room(self, group: Group, request: GenerateRequest, frames: int) -> str:
+        """Why the engine could not hold the patched prompt; empty when it can. A character counts as a token: more it never is."""
+        variant = group.rollouts_KM[request.variant][0]
+        added = len(request.prompt.encode()) - len(group.prepared.prompt.encode())
+        height, width = group.prepared.specs[request.variant].size
+        needed = variant.prompt_tokens + added + frames * (height // SMALLEST_TOKEN) * (width // SMALLEST_TOKEN)
+        room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
+        return f"the patched prompt may need {needed} tokens, the engine has room for {room}: raise rollout.max_model_len" if needed > room else ""
+
+    def _repair(
+        self, group: Group, slot: Slot, reply: TeacherReply, rollout: Rollout, request: GenerateRequest, result: GenerateResult, frames: Any
+    ) -> Repair:
+        variant, sample = slot
+        assert reply.patch is not None
+        settings, question = self.config.repair, group.question
+        second = replace(rollout, sample=sample)
+        score = self.score(question, second)
+        referred = alignment(reply.patch, rationale_of(second.text), settings.alignment_tolerance_s)
+        first_reward = group.rewards_KM[variant][sample]
+        reward = robust_improvement_reward(
+            first_correct=False,
+            first_reward=first_reward,
+            repaired_reward=total(score, self.config.reward.weights[question.task]),
+            kappa=settings.kappa,
+            alignment=referred,
+            alpha=settings.alpha,
+        )
+        return Repair(
+            variant=variant,
+            sample=sample,
+            patch=reply.patch,
+            first=group.rollouts_KM[variant][sample],
+            first_score=group.scores_KM[variant][sample],
+            rollout=second,
+            score=score,
+            correct=correctness(question, score, self.config.reward.iou_threshold),
+            alignment=referred,
+            reward=reward,
+            chosen=settings.choice == "always" or reward > first_reward,
+            prompt=request.prompt,
+            prompt_digest=result.prompt_digest,
+            evidence=tuple((one.time_s, one.box) for one in reply.evidence),
+            evidence_metadata=request.evidence_metadata,
+            evidence_frames=frames if reply.evidence else None,
+        )
+
+
+SMALLEST_TOKEN = 28
+"""Side in pixels of the smallest patch that becomes a visual token."""
+
+
+def failed_slots(group: Group, config: Config) -> list[Slot]:
+    """Slots to repair, one attempt each [R]; at most repair.max_per_group of them, spread over the variants [D]."""
+    settings = config.repair
+    failed = [
+        (sample, variant)
+        for variant, row in enumerate(group.scores_KM)
+        for sample, score in enumerate(row)
+        if correctness(group.question, score, settings.iou_threshold) < settings.trigger
+    ]
+    return [(variant, sample) for sample, variant in sorted(failed)][: settings.max_per_group or config.rollout.answers]
+
+
+def with_repairs(group: Group, repairs: Sequence[Repair], counts: dict[str, float]) -> Group:
+    """The group whose chosen slots hold the second answer, its score and its value by RIR."""
+    chosen = {(repair.variant, repair.sample): repair for repair in repairs if repair.chosen}
+
+    def put(rows: tuple[tuple[Any, ...], ...], value: Callable[[Repair], Any]) -> tuple[tuple[Any, ...], ...]:
+        return tuple(tuple(value(chosen[k, m]) if (k, m) in chosen else old for m, old in enumerate(row)) for k, row in enumerate(rows))
+
+    return replace(
+        group,
+        rollouts_KM=put(group.rollouts_KM, lambda repair: repair.rollout),
+        scores_KM=put(group.scores_KM, lambda repair: repair.score),
+        rewards_KM=put(group.rewards_KM, lambda repair: repair.reward),
+        correct_KM=put(group.correct_KM, lambda repair: repair.correct),
+        repairs=tuple(repairs),
+        teacher=counts,
+    )
+
+
+def counted(replies: Sequence[TeacherReply]) -> dict[str, float]:
+    """What the teacher did, for the metrics."""
+    outcomes = Counter(reply.outcome for reply in replies)
+    return {
+        "asked": float(len(replies)),
+        "leaked": float(sum(reply.leaked > 0 for reply in replies)),
+        "refused": float(outcomes["leaked"] + outcomes["refused"]),
+        "failed": float(outcomes["failed"]),
+        "tokens_in": float(sum(reply.tokens_in for reply in replies)),
+        "tokens_out": float(sum(reply.tokens_out for reply in replies)),
+        "tool_calls": float(sum(reply.tool_calls for reply in replies)),
+        "retries": float(sum(reply.retries for reply in replies)),
+    }
+
+
+def _alike(patches: Sequence[tuple[Slot, TeacherReply, Any]]) -> list[list[tuple[Slot, TeacherReply, Any]]]:
+    """Together what is one prompt: the same variant, patch and evidence frames."""
+    together: dict[Any, list[tuple[Slot, TeacherReply, Any]]] = {}
+    for one in patches:
+        (variant, _), reply, _ = one
+        together.setdefault((variant, reply.patch, reply.evidence), []).append(one)
+    return list(together.values())

@@ -1,0 +1,14 @@
+"""Log messages that stay what they are: one line each, without control characters."""
+
+from __future__ import annotations
+
+import logging
+
+
+class OneLine(logging.Formatter):
+    """Names from a data set stand in messages: a line break in one must not forge a line, an escape sequence must not reach the terminal.
+
+    Only a traceback has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().formatMessage(record))

@@ -1,0 +1,89 @@
+"""Rows of rollouts for a tracker: a variant's filmstrip and its answers. Strips are drawn where the frames lie; only small JPEGs come to the driver."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvid.types import Group
+
+log = logging.getLogger("rlvid")
+
+FRAME_PX = 112
+"""Longer side of a frame in a strip."""
+DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """One variant of one question: what was shown and what was said. `strip` refers to a JPEG."""
+
+    question_id: str
+    question: str
+    task: str
+    truth: str
+    variant: int
+    kind: str
+    times_s: tuple[float, ...]
+    answers: str
+    best_reward: float
+    strip: Any
+
+    def picture(self) -> bytes | None:
+        """The JPEG; None where it could not be drawn in time."""
+        import ray
+
+        try:
+            return ray.get(self.strip, timeout=DEADLINE_S)
+        except Exception as error:  # a spectator's picture: the row is shown without it
+            log.debug("no filmstrip of %s: %s", self.question_id, error)
+            return None
+
+
+def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]], questions: int) -> list[RolloutRow]:
+    """Rows of the first `questions` groups. `rewards` and `advantages`: [K, M] per group. Returns at once; strips are drawn by Ray tasks."""
+    import ray
+
+    draw = ray.remote(num_cpus=0)(filmstrip)
+    rows = []
+    for group, rewards_KM, advantages_KM in list(zip(groups, rewards, advantages, strict=True))[:questions]:
+        for variant, spec in enumerate(group.prepared.specs):
+            said = zip(group.rollouts_KM[variant], rewards_KM[variant], advantages_KM[variant], strict=True)
+            rows.append(
+                RolloutRow(
+                    question_id=group.question.id,
+                    question=group.question.question,
+                    task=group.question.task,
+                    truth=", ".join([*([group.question.answer] if group.question.answer else []), *(f"{a:g} to {b:g} s" for a, b in group.question.spans)]),
+                    variant=variant,
+                    kind=spec.kind,
+                    times_s=spec.times_s,
+                    answers="\n".join(f"{advantage:+.2f} (reward {reward:.2f}): {rollout.text}" for rollout, reward, advantage in said),
+                    best_reward=float(rewards_KM[variant].max()),
+                    strip=draw.remote(group.frames[variant], spec.times_s),
+                )
+            )
+    return rows
+
+
+def filmstrip(frames_THWC: NDArray[np.uint8], times_s: Sequence[float]) -> bytes:
+    """The frames side by side as one JPEG, each with its timestamp below."""
+    from PIL import Image, ImageDraw
+
+    height, width = frames_THWC.shape[1:3]
+    scale = FRAME_PX / max(height, width)
+    tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    strip = Image.new("RGB", (len(frames_THWC) * (wide + 4) - 4, tall + 14), "white")
+    pen = ImageDraw.Draw(strip)
+    for at, (frame, time_s) in enumerate(zip(frames_THWC, times_s, strict=True)):
+        strip.paste(Image.fromarray(np.ascontiguousarray(frame)).resize((wide, tall)), (at * (wide + 4), 0))
+        pen.text((at * (wide + 4) + 2, tall + 1), f"{time_s:.2f} s", fill="black")
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -1,0 +1,112 @@
+"""The plan on the terminal, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlvid.config import Config, ConfigError
+from rlvid.plan.advice import advice
+from rlvid.plan.model_size import model_size
+from rlvid.plan.rates import Rates, StepTime, measured, step_time
+from rlvid.plan.reckoning import GIB, Assumed, reckon
+
+
+def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
+    """Work everything out. `stated`: answer tokens per second of an engine, tokens per second of a learner rank. Prints nothing."""
+    size = model_size(config.model.path)
+    rates = None
+    if measured_run is not None:
+        rates, answer_tokens = measured(measured_run, assumed.text_tokens)
+        assumed = replace(assumed, answer_tokens=assumed.answer_tokens or answer_tokens)
+    elif any(stated):
+        rates = _stated(*stated)
+    found = reckon(config, size, assumed)
+    time = step_time(config, found.tokens, rates) if rates else None
+    return {
+        "run": config.run.name,
+        "model": asdict(size),
+        "assumed": asdict(assumed),
+        "plan": asdict(found),
+        "learner_bytes": sum(found.learner.values()),
+        "engine_bytes": sum(found.engine.values()),
+        "gpus": gpus(config),
+        "time": _time_json(time),
+        "advice": list(advice(config, size, assumed, found)),
+    }
+
+
+def gpus(config: Config) -> dict[str, float]:
+    """GPUs by role."""
+    found = {"engines": config.rollout.engines * config.rollout.num_gpus, "learner": config.learner.ranks * config.learner.num_gpus}
+    return found | ({"teacher": config.teacher.actors * config.teacher.num_gpus} if config.teacher.kind == "engine" else {})
+
+
+def show(config: Config, report: dict[str, Any], console: Console) -> None:
+    """Tables for a person."""
+    plan, assumed = report["plan"], report["assumed"]
+    tokens = plan["tokens"]
+    console.print(_memory(config, plan, assumed["gpu_memory_gib"] if config.on_gpu else None))
+    rows = {
+        "parameters": f"{plan['parameters']:,}",
+        "GPUs": " + ".join(f"{number:g} for the {role}" for role, number in report["gpus"].items()),
+        "rollouts a step (Q x K x M)": f"{config.data.questions_per_step} x {config.variants_per_question} x {config.rollout.answers} = {tokens['rollouts']:,}",
+        "answers at a time": f"{config.rollout.engines} x {config.rollout.max_sequences} = {config.rollout.engines * config.rollout.max_sequences:,}",
+        "tokens of a prompt": f"{tokens['prompt']:,} ({tokens['visual']:,} visual, about {assumed['text_tokens']:,} of text)",
+        "tokens sampled a step": f"{tokens['sampled']:,} (answers of {tokens['answer']:,} tokens)",
+        "tokens learned a step": f"{tokens['learned']:,} ({tokens['learned_without_sharing']:,} without shared prompts)",
+        "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
+        "key-value cache of an engine": f"{plan['cache_tokens']:,} tokens, at full length {plan['cache_tokens_wanted']:,} are wanted",
+        "frames of a step": f"{_gib(plan['frames_bytes'])} in the object store, {_gib(plan['object_store_bytes'])} with the step ahead",
+        "a checkpoint": f"{_gib(plan['checkpoint_bytes'])}, {config.run.keep_checkpoints} are kept",
+        "time": _time_text(report["time"]),
+    }
+    table = Table(title=f"plan of {report['run']}", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    for line in report["advice"] or ["nothing to change"]:
+        console.print(f"- {line}", highlight=False)
+
+
+def _memory(config: Config, plan: dict[str, Any], limit_gib: float | None) -> Table:
+    where = "GPU" if config.on_gpu else "process"
+    table = Table("part", f"learner rank, per {where}", f"engine, per {where}", title="memory")
+    for part in dict.fromkeys([*plan["learner"], *plan["engine"]]):
+        if plan["learner"].get(part) or plan["engine"].get(part):
+            table.add_row(part, _gib(plan["learner"].get(part, 0)), _gib(plan["engine"].get(part, 0)))
+    table.add_section()
+    table.add_row("all", _gib(sum(plan["learner"].values())), _gib(sum(plan["engine"].values())))
+    if limit_gib is not None:
+        table.add_row("there is", f"{limit_gib:.0f} GiB", f"{limit_gib:.0f} GiB")
+    return table
+
+
+def _stated(engine: float | None, learner: float | None) -> Rates:
+    if not engine or not learner:
+        raise ConfigError("--engine-tokens-per-s and --learner-tokens-per-s go together: give both, or --measured")
+    return Rates(engine, learner)
+
+
+def _time_json(time: StepTime | None) -> dict[str, Any] | None:
+    if time is None:
+        return None
+    whole = {"step_s": time.step_s, "overlapped_s": time.overlapped_s, "steps_per_hour": 3600 / time.step_s, "bottleneck": time.bottleneck}
+    return asdict(time) | whole
+
+
+def _time_text(time: dict[str, Any] | None) -> str:
+    if time is None:
+        return "not known: name a run of this model on these machines with --measured, or state rates"
+    return (
+        f"{time['step_s']:.2f} s a step (rollouts {time['rollout_s']:.2f}, learner {time['learn_s']:.2f}, sync {time['sync_s']:.2f}), "
+        f"{time['steps_per_hour']:,.0f} steps an hour; the {time['bottleneck']} bound it; overlapped at best {time['overlapped_s']:.2f} s"
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,83 @@
+"""The debug doors on a real run: a replayed step gives its numbers again, a rollout-only run learns nothing, a dead engine says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
+
+
+@pytest.fixture(scope="module")
+def done(world, rlvid, tmp_path_factory):
+    """(folder, what it printed) of three steps with a checkpoint after the first."""
+    runs = tmp_path_factory.mktemp("runs")
+    saved = ["run.steps=3", "run.save_every=1", "run.keep_checkpoints=3"]
+    settings = [*small_overrides(world, runs), *saved, "run.name=done", "data.eval=null", "tracker.kind=tensorboard", "tracker.rollouts_every=2"]
+    result = rlvid("train", CONFIG, *settings, "--verify-sync")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return runs / "done", result
+
+
+def test_a_replayed_step_gives_its_numbers_again(done, rlvid):
+    folder, _ = done
+    shutil.rmtree(folder / "checkpoints" / "step_000002")  # so that a step between has to be gone over, too
+    result = rlvid("replay", folder, "--step", 3)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert result.stdout.count("same") == 6 and "optimizer/grad_norm" in result.stdout
+    assert "replaying steps 2 to 3 from step_000001" in result.stderr
+
+
+def test_a_changed_dump_is_noticed(done, rlvid):
+    folder, _ = done
+    dump = folder / "rollouts" / "step_000002.jsonl"
+    whole = dump.read_text()
+    rows = slots_of(folder, 2)
+    for row in rows:
+        row["advantage"] = 2.0 * row["advantage"] + 1.0
+    dump.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = rlvid("replay", folder, "--step", 2)
+    dump.write_text(whole)
+    assert result.returncode == 1 and "differs" in result.stdout, result.stderr[-3000:]
+
+
+def test_steps_that_cannot_be_replayed_are_refused(done, rlvid):
+    result = rlvid("replay", done[0], "--step", 9)
+    assert result.returncode == 2 and "no update 9 (it goes to step 3)" in result.stderr
+
+
+def test_the_run_folder_holds_report_logs_and_board(done):
+    folder, result = done
+    page = (folder / "report.html").read_text()
+    assert '"film":{"size"' in page and page.count("<script") == 2
+    assert {"rollout-0.log", "learner-0.log", "variants-0.log", "report.log", "ray"} <= {path.name for path in (folder / "logs").iterdir()}
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert "weights version 3 on 1 engines, checksum" in (folder / "log.txt").read_text()
+    assert "\x1b" not in result.stdout + result.stderr and "\r" not in result.stderr
+    assert "step 2/3  reward" in result.stderr and " left" in result.stderr and "rollout " in result.stderr
+    assert "report  " in result.stdout and str(folder / "report.html") in result.stdout
+    for noise in ("INFO", "WARNING"):
+        assert f"(EngineCore {noise}" not in result.stderr and "vllm" not in result.stderr.lower()
+
+
+def test_rollout_only_dumps_and_learns_nothing(small, rlvid, tmp_path):
+    result = rlvid("train", CONFIG, *small, "--rollout-only", "data.eval=null")
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = tmp_path / "runs" / "quickstart-rollout-only"
+    assert {slot["policy_version"] for step in (1, 2) for slot in slots_of(folder, step)} == {0}
+    rows = metrics_of(folder)
+    assert [row["step"] for row in rows] == [1, 2] and all("loss/policy" not in row and row["staleness/max"] == 0 for row in rows)
+    assert not (folder / "checkpoints").exists() and not (folder / "export").exists()
+
+
+def test_an_engine_that_cannot_start_says_why_in_one_line(small, rlvid, world, tmp_path):
+    broken = tmp_path / "model"
+    shutil.copytree(world.model, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    result = rlvid("train", CONFIG, *small, f"model.path={broken}", "--rollout-only")
+    assert result.returncode == 1
+    line = next(line for line in result.stderr.splitlines() if line.startswith("error:"))
+    assert "rollout engine 0 did not start" in line and "Safetensor" in line and "rollout-0.log" in line
