@@ -188,7 +188,8 @@ class Repair:
     """One failed slot, answered again with a teacher's evidence. The evidence frames [E, H, W, 3] stay in the store.
 
     `first`, `first_score`: what failed. `rollout`, `score`: the second answer, sampled under the patched prompt. `evidence`: (time in
-    seconds, box or None) of each evidence frame. `correct`: of the second answer. `reward`: the slot's value by RIR. `chosen`: the
+    seconds, box or None) of each evidence frame. `correct`: of the second answer; `blind`: share of right ones among the
+    slot's M - 1 sisters, which is what a second try without evidence would have been worth. `reward`: the slot's value by RIR. `chosen`: the
     slot keeps the second answer.
     """
 
@@ -200,6 +201,7 @@ class Repair:
     rollout: Rollout
     score: Score
     correct: float
+    blind: float
     alignment: float
     reward: float
     chosen: bool

@@ -121,6 +121,7 @@ class Repairer:
             rollout=second,
             score=score,
             correct=correctness(question, score, self.config.reward.iou_threshold),
+            blind=blind_retry(group.correct_KM[variant], sample),
             alignment=referred,
             reward=reward,
             chosen=settings.choice == "always" or reward > first_reward,
@@ -146,6 +147,12 @@ def failed_slots(group: Group, config: Config) -> list[Slot]:
         if correctness(group.question, score, settings.iou_threshold) < settings.trigger
     ]
     return [(variant, sample) for sample, variant in sorted(failed)][: settings.max_per_group or config.rollout.answers]
+
+
+def blind_retry(correct_M: Sequence[float], sample: int) -> float:
+    """Chance in 0..1 that the slot would be right at a second try without evidence: the share of its right sisters (0.0 without any)."""
+    sisters = [correct for at, correct in enumerate(correct_M) if at != sample]
+    return sum(correct == 1 for correct in sisters) / len(sisters) if sisters else 0.0
 
 
 def with_repairs(group: Group, repairs: Sequence[Repair], counts: dict[str, float]) -> Group:

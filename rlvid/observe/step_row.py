@@ -43,7 +43,8 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
 def repair_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Shares of slots answered again and of second answers that are right, how the first answers did, and sums of what the teacher did.
 
-    `repair/share` and `repair/success_share` count every slot that was answered twice, chosen or not.
+    `repair/share` and `repair/success_share` count every slot that was answered twice, chosen or not; `repair/blind_share` is what a second
+    try without evidence would have given on the same slots.
     """
     repairs = [repair for group in groups for repair in group.repairs]
     slots = sum(len(row) for group in groups for row in group.rollouts_KM)
@@ -55,6 +56,7 @@ def repair_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {
         "repair/share": len(repairs) / slots,
         "repair/success_share": statistics.fmean(repair.correct == 1 for repair in repairs) if repairs else 0.0,
+        "repair/blind_share": statistics.fmean(repair.blind for repair in repairs) if repairs else 0.0,
         "repair/chosen_share": statistics.fmean(repair.chosen for repair in repairs) if repairs else 0.0,
         "repair/alignment": statistics.fmean(repair.alignment for repair in repairs) if repairs else 0.0,
         "teacher/leak_share": counts.get("leaked", 0.0) / asked if asked else 0.0,

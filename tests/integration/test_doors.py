@@ -62,6 +62,18 @@ def test_the_run_folder_holds_report_logs_and_board(done):
         assert f"(EngineCore {noise}" not in result.stderr and "vllm" not in result.stderr.lower()
 
 
+def test_a_step_with_repaired_answers_is_replayed_too(small, rlvid, tmp_path):
+    repair = ["repair.enabled=true", "teacher.kind=annotation", "rollout.max_model_len=2048"]
+    result = rlvid("train", CONFIG, *small, *repair, "run.name=repaired", "run.steps=1", "data.eval=null")
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = tmp_path / "runs" / "repaired"
+    repaired = [slot for slot in slots_of(folder, 1) if slot["repaired"]]
+    assert repaired and any(slot["evidence_frames"] for slot in repaired)
+    again = rlvid("replay", folder, "--step", 1)
+    assert again.returncode == 0, again.stdout + again.stderr[-3000:]
+    assert '"repaired":true' in (folder / "report.html").read_text()
+
+
 def test_rollout_only_dumps_and_learns_nothing(small, rlvid, tmp_path):
     result = rlvid("train", CONFIG, *small, "--rollout-only", "data.eval=null")
     assert result.returncode == 0, result.stderr[-3000:]

@@ -20,7 +20,8 @@ from rlvid import cli
 from rlvid.config import check_model_path, is_hub_id
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("plan",), ("submit",), ("data", "quickstart"), ("data", "check"), ("data", "convert"), ("data", "sources")]
+COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("plan",), ("submit",)]
+COMMANDS += [("data", "quickstart"), ("data", "check"), ("data", "convert"), ("data", "sources")]
 HEAVY = ("ray", "vllm", "deepspeed", "wandb", "torch", "transformers", "decord", "av", "numpy")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlvid.actors.repairer import Repairer, counted, failed_slots
+from rlvid.actors.repairer import Repairer, blind_retry, counted, failed_slots
 from rlvid.algo.rewards import score as scored
 from rlvid.config import Config
 from rlvid.observe.dumps import slot_rows
@@ -91,6 +91,13 @@ def test_the_table_of_the_formula():
     assert values[1, 0] == pytest.approx(0.7 + 0.2) and values[1, 1] == pytest.approx(-0.3)
     unpatched, _, _ = repaired([[RIGHT, WRONG], [WRONG, WRONG]], [], reply=TeacherReply(None, "leaked", leaked=2))
     assert unpatched.rewards_KM == ((2.0, 1.0), (1.0, 1.0)) and unpatched.repairs == () and unpatched.teacher["leaked"] == 2.0
+
+
+def test_a_blind_retry_is_worth_what_the_sisters_are():
+    assert blind_retry([0.0, 1.0, 1.0, 0.0], 0) == pytest.approx(2 / 3) and blind_retry([0.0], 0) == 0.0
+    done, _, _ = repaired([[RIGHT, WRONG], [WRONG, WRONG]], [RIGHT] * 3, max_per_group=3)
+    metrics = repair_metrics([done])
+    assert metrics["repair/success_share"] == 1.0 and metrics["repair/blind_share"] == pytest.approx(1 / 3)
 
 
 def test_a_repaired_answer_never_outranks_an_unaided_one():

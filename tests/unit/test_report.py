@@ -154,13 +154,15 @@ def test_pictures_shrink_before_they_are_left_out(tmp_path: Path) -> None:
 
 def test_a_repaired_slot_keeps_its_whole_story(tmp_path: Path) -> None:
     patch = {"error_class": "temporal", "hint": "Look later.", "spans": [[0.9, 1.4]], "frames_s": [1.25], "regions": [{"time_s": 1.3, "box": [0, 0, 1, 1]}]}
-    repaired = slot("q", 0, 1, repaired=True, first_text="blue?", first_parts={"accuracy": 0.0}, patch=patch, alignment=0.5)
+    shown = [{"time_s": 1.45, "box": None}]
+    repaired = slot("q", 0, 1, repaired=True, first_text="blue?", first_parts={"accuracy": 0.0}, patch=patch, alignment=0.5, evidence_frames=shown)
     run = make_run(tmp_path / "run", {1: ([question("q")], [slot("q", 0, 0), repaired])})
     (told,) = data_of(write_report(run, settings=NO_PICTURES))["stories"]
     assert told["repaired"] == 1
+    assert told["slots"][1]["shown"] == shown
     assert told["slots"][1]["first"] == {"text": "blue?", "parts": {"accuracy": 0.0}} and told["slots"][1]["patch"] == patch
     (story,) = read_stories(run, [1], {}, 0.5)
-    assert story.times_s == (0.0, 0.5, 1.0, 1.25, 1.3, 1.5)
+    assert story.times_s == (0.0, 0.5, 1.0, 1.25, 1.3, 1.45, 1.5)
 
 
 def test_choice_takes_telling_questions_of_all_tasks_first(tmp_path: Path) -> None:

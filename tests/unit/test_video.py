@@ -75,7 +75,11 @@ def test_big_frames_are_kept_at_a_bounded_size(tmp_path):
 def test_reading_is_the_same_bit_for_bit_from_any_subset_of_times(tmp_path):
     path = make(tmp_path / "v.mp4", noise=True, frames=40, g="40")
     whole = read(path, candidates=40)
-    some = read_at(path, (0.2, 0.36, 1.2), work_size_for=lambda height, width: work_size(height, width, shown_size(height, width, max_pixels=100_352, factor=28)))
+
+    def work_size_for(height, width):
+        return work_size(height, width, shown_size(height, width, max_pixels=100_352, factor=28))
+
+    some = read_at(path, (0.2, 0.36, 1.2), work_size_for=work_size_for)
     assert np.array_equal(some.frames_NHWC, whole.frames_NHWC[[5, 9, 30]]) and some.times_s_N.tolist() == whole.times_s_N[[5, 9, 30]].tolist()
 
 

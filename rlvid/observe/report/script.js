@@ -354,11 +354,12 @@
   }
   function repair(story, slot) {
     const patch = slot.patch || {}, regions = patch.regions || [], times = [...new Set([...(patch.frames_s || []), ...regions.map((region) => region.time_s)])].sort((a, b) => a - b);
-    const frames = times.map((time) => frame(story, time, null, regions.filter((region) => Math.abs(region.time_s - time) < 1e-4)));
+    const near = (time) => regions.filter((region) => Math.abs(region.time_s - time) < 0.05);
+    const frames = slot.shown.length ? slot.shown.map((one) => frame(story, one.time_s, one.box, near(one.time_s))) : times.map((time) => frame(story, time, null, near(time)));
     const cited = [(patch.spans || []).length ? `look at ${within(patch.spans)}` : "", patch.error_class ? `${patch.error_class} mistake` : ""].filter(Boolean).join(" · ");
     return el("div", { class: "flow" },
       el("div", {}, el("h4", {}, `1. Variant ${slot.v + 1}, answer ${slot.m + 1}, failed`), ...said(slot.first.text), partsList(slot.first.parts)),
-      el("div", {}, el("h4", {}, "2. The teacher's patch"), el("blockquote", { dir: "auto" }, patch.hint || "(no text)"), el("p", { class: "note" }, cited), frames.length ? el("div", { class: "strip", tabindex: "0", role: "group", "aria-label": "Frames of the patch" }, ...frames) : null),
+      el("div", {}, el("h4", {}, "2. The teacher's patch"), el("blockquote", { dir: "auto" }, patch.hint || "(no text)"), el("p", { class: "note" }, [cited, slot.shown.length ? "these frames were added to the prompt" : ""].filter(Boolean).join(" · ")), frames.length ? el("div", { class: "strip", tabindex: "0", role: "group", "aria-label": "Frames of the patch" }, ...frames) : null),
       toned("div", slot.advantage, {}, el("h4", {}, `3. Answered again: ${slot.right ? "✓ right" : "✗ wrong"}, reward ${number(slot.reward)}`), ...said(slot.text), partsList(slot.parts), slot.alignment === null || slot.alignment === undefined ? null : el("p", { class: "note" }, `refers to ${Math.round(100 * slot.alignment)} % of the patch's evidence`)),
     );
   }

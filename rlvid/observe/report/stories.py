@@ -66,6 +66,7 @@ class Story:
             patch = slot.get("patch") or {}
             times |= {float(time_s) for time_s in patch.get("frames_s") or ()}
             times |= {float(region["time_s"]) for region in patch.get("regions") or ()}
+            times |= {float(frame["time_s"]) for frame in slot.get("evidence_frames") or ()}
         return tuple(sorted(times))
 
 
@@ -183,6 +184,7 @@ def _slot(slot: Row, right: bool, max_text: int) -> Row:
     if slot.get("repaired"):
         first = {"text": cut(slot.get("first_text") or "", max_text), "parts": slot.get("first_parts") or {}}
         row |= {"repaired": True, "first": first, "patch": slot.get("patch"), "alignment": slot.get("alignment")}
+        row["shown"] = slot.get("evidence_frames") or []
     return row
 
 
