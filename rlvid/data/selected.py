@@ -136,7 +136,7 @@ def draw(report: SelectionReport, path: Path) -> None:
         axes.bar(edges, dropped, width=1 / BINS, align="edge", color="#b8b8b8", label="dropped")
         axes.bar(edges, kept, width=1 / BINS, align="edge", bottom=dropped, color="#2f6fb0", label="kept")
         axes.set(xlabel=PANELS[panel], ylabel="questions", xlim=(0, 1))
-        axes.legend()
+        axes.legend(loc="upper right")
     figure.suptitle(f"{report.kept} of {report.questions} questions kept")
     aside = path.with_name(f".{path.name}.writing")
     figure.savefig(aside, format="png", dpi=120)

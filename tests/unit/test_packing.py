@@ -11,9 +11,10 @@ from transformers.video_utils import VideoMetadata
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
 from rlvid.learner.logprobs import AnswerLogProbs
-from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks
+from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import media_token_ids, token_digest
-from rlvid.types import TrainingPrompt, VariantSpec
+from rlvid.teacher.student import evidence_metadata, patched_prompt
+from rlvid.types import EvidencePatch, TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
 
 CORPUS = ["What colour is it? red green blue yellow", "When is it seen? 1 to 2", "<think>at 3</think><answer>red</answer>"] * 20
@@ -50,7 +51,7 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
 
 def per_answer(model, processor, prompt):
     """Log-probs of every answer by its own plain forward: full logits, no mask, no packing."""
-    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, prompt.frames)
+    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
     forbidden = list(media_token_ids(processor.tokenizer))
     after = int(positions.max()) + 1
     out = []
@@ -61,6 +62,47 @@ def per_answer(model, processor, prompt):
         logits[:, forbidden] = float("-inf")
         out.append(torch.log_softmax(logits[len(ids) - 1 : -1], -1).gather(-1, answer[:, None])[:, 0])
     return torch.cat(out)
+
+
+def patched(processor, size, *, seed):
+    """A repaired slot: the second answer under the prompt with two evidence frames. Ids straight from the processor, not from `pack`."""
+    plain = make_prompt(processor, size, seed=seed, answers=(4,))
+    evidence = np.random.default_rng(seed + 100).integers(0, 255, (2, *size, 3), dtype=np.uint8)
+    moments = [(2.5, None), (3.0, (0.0, 0.0, 0.5, 0.5))]
+    text, metadata = patched_prompt(plain.prompt, EvidencePatch("temporal", "Look at 3 s.", ((2.0, 4.0),)), moments), evidence_metadata(moments, size)
+    ids = processor(
+        text=[text],
+        videos=[plain.frames, np.repeat(evidence, 2, axis=0)],
+        video_metadata=[VideoMetadata(**{k: v for k, v in one.items() if k != "do_sample_frames"}) for one in (plain.video_metadata, metadata)],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )["input_ids"][0].tolist()
+    own = {"prompt": text, "prompt_digest": token_digest(ids), "prompt_tokens": len(ids)}
+    return dataclasses.replace(plain, **own, evidence_frames=evidence, evidence_metadata=metadata)
+
+
+def test_a_repaired_slot_is_learned_under_its_patched_prompt(tiny):
+    """Log-probs and gradients of the chosen tokens equal a direct forward under the patched prompt, and not one under the plain prompt."""
+    model, processor, size = tiny
+    plain, repaired = make_prompt(processor, size, seed=8, answers=(3, 2)), patched(processor, size, seed=9)
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0)
+
+    model.zero_grad()
+    batch = pack([plain, repaired], processor, model.config)
+    packed = wrapped(batch)
+    (packed * batch.advantages_A).sum().backward()
+    packed_gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model.zero_grad()
+    separate = torch.cat([per_answer(model, processor, prompt) for prompt in (plain, repaired)])
+    (separate * batch.advantages_A).sum().backward()
+
+    assert relative(packed, separate) < 1e-5
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.norm() > 1e-6:
+            assert relative(packed_gradients[name], parameter.grad) < 1e-5, name
+    without = make_prompt(processor, size, seed=9, answers=(4,))
+    assert relative(per_answer(model, processor, without), per_answer(model, processor, repaired)) > 1e-3
 
 
 def relative(a, b):

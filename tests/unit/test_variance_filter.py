@@ -83,7 +83,7 @@ class FakeSession:
     def wait(self, work):
         return asyncio.run(work)
 
-    async def collect(self, questions, step, *, kinds, answers):
+    async def collect(self, questions, step, *, kinds, answers, repair):
         self.asked += [question.id for question in questions]
         return Collected([self._group(question) for question in questions])
 
