@@ -25,7 +25,8 @@ WEIGHTS = np.full((2, 2), 0.125)
 
 def rollout(variant: int, sample: int) -> Rollout:
     tokens = tuple(range(10 * variant + sample + 1, 10 * variant + sample + 4))
-    return Rollout("q", variant, sample, 50 + variant, tokens, tuple(-0.125 * token for token in tokens), f"<answer>{variant}{sample}</answer>", 3, 2**60 + sample)
+    logprobs = tuple(-0.125 * token for token in tokens)
+    return Rollout("q", variant, sample, 50 + variant, tokens, logprobs, f"<answer>{variant}{sample}</answer>", 3, 2**60 + sample)
 
 
 @pytest.fixture
@@ -42,7 +43,20 @@ def group(tmp_path: Path) -> Group:
     patch = EvidencePatch("temporal", "Look again.", spans=((0.4, 0.8),), frames_s=(0.5,), regions=(Region(0.6, (0.2, 0.2, 0.4, 0.5)),))
     second = replace(rollout(0, 1), prompt_tokens=90)
     repair = Repair(
-        *(0, 1, patch, rollout(0, 1), Score({"accuracy": 0.0}), second, Score({"accuracy": 1.0}), 1.0, 0.5, 1.7, True, "patched prompt", "cafe"),
+        variant=0,
+        sample=1,
+        patch=patch,
+        first=rollout(0, 1),
+        first_score=Score({"accuracy": 0.0}),
+        rollout=second,
+        score=Score({"accuracy": 1.0}),
+        correct=1.0,
+        blind=0.0,
+        alignment=0.5,
+        reward=1.7,
+        chosen=True,
+        prompt="patched prompt",
+        prompt_digest="cafe",
         evidence=evidence,
         evidence_metadata=evidence_metadata(evidence, size),
         evidence_frames=np.stack([cut.frame_HWC for cut in cuts]),
