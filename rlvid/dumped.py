@@ -93,7 +93,7 @@ def _repair(row: Row, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[
         rollout=_rollout(slot),
         score=score,
         correct=score.parts.get("accuracy", 0.0),
-        blind=0.0,
+        blind=slot["blind"],
         alignment=slot["alignment"],
         reward=slot["reward"],
         chosen=True,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.observe.process_log import to_log_file
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
 from rlvid.types import Question
 
@@ -39,6 +40,7 @@ class TeacherActor:
 
     async def start(self) -> str:
         """Make the teacher ready. Returns its kind. Raises ValueError for what the user has to set right."""
+        to_log_file(f"teacher-{self.number}")
         self.teacher = make_teacher(self.config)
         await self.teacher.start()
         return self.config.teacher.kind

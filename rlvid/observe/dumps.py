@@ -93,6 +93,7 @@ def _repair_row(repair: Repair) -> dict[str, Any]:
         "first_parts": repair.first_score.parts,
         "patch": to_json(repair.patch),
         "alignment": repair.alignment,
+        "blind": repair.blind,
         "evidence_frames": [{"time_s": time_s, "box": list(box) if box else None} for time_s, box in repair.evidence],
         "prompt": repair.prompt,
         "prompt_digest": repair.prompt_digest,

@@ -27,6 +27,8 @@ GRAPH_BYTES = GIB
 """[D] CUDA graphs of an engine without enforce_eager."""
 LOGIT_BYTES = 16
 """Bytes that one logit costs at the peak of the backward pass: four float32 numbers (measured: 17)."""
+STEP_BYTES = {"cpu": 12, "cuda": 8}
+"""Bytes a trained parameter (divided by the ranks) while AdamW steps: the gradient in float32, and what is computed beside it, twice on CPU."""
 BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
 """DeepSpeed's defaults: reduce_bucket_size, and stage3_max_live_parameters."""
 
@@ -124,9 +126,9 @@ def visual_tokens(config: Config, size: ModelSize) -> int:
 def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, int]:
     """Of one rank, by part. What is not there at the same time is counted once: the optimizer's step comes after the activations are gone."""
     work = activation_bytes(config, size, tokens) + logits_bytes(config, size)
-    static = state_bytes(config, size)
-    return static | {
-        "activations and logits, or the optimizer's step": max(work, 4 * trained_parameters(config, size) // config.learner.ranks),
+    step = STEP_BYTES["cuda" if config.on_gpu else "cpu"] * trained_parameters(config, size) // config.learner.ranks
+    return state_bytes(config, size) | {
+        "activations and logits, or the optimizer's step": max(work, 0 if config.learner.offload_optimizer else step),
         "micro-batches of the step": tokens.micro_batches * (tokens.micro_batch**2 + _pixels(config, size, tokens)),
         "reference policy": _width(config) * size.parameters if config.loss.kl_coef else 0,
         "sync buckets": 2 * min(config.sync.bucket_bytes, _width(config) * size.parameters),
@@ -138,11 +140,12 @@ def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
     """Weights, gradients, optimizer state and DeepSpeed's buffers of one rank, by ZeRO stage."""
     stage, ranks, width, trained = config.learner.zero_stage, config.learner.ranks, _width(config), trained_parameters(config, size)
     live = min(size.parameters, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0
+    bucket = BUCKET_ELEMENTS if config.on_gpu else min(trained, BUCKET_ELEMENTS)  # taken whole; a CPU's memory is used as it is touched
     return {
         "weights": width * size.parameters // (ranks if stage == 3 else 1),
         "gradients": width * trained // (ranks if stage >= 2 else 1),
         "optimizer": 0 if config.learner.offload_optimizer else 12 * trained // ranks,
-        "DeepSpeed's buffers": width * (live + (min(trained, BUCKET_ELEMENTS) if ranks > 1 else 0)),
+        "DeepSpeed's buffers": width * (live + bucket),
     }
 
 
