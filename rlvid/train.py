@@ -113,7 +113,7 @@ def evaluation(config: Config, session: Session) -> dict[str, float]:
 def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> int:
     """Go back to the last whole checkpoint, if there is one. Returns the next step."""
     assert session.learner is not None
-    found = checkpoints.latest(config.folder / "checkpoints")
+    found = checkpoints.latest(config.folder / "checkpoints", config.storage)
     if found is None:
         session.verify(session.learner.checksum())  # engines and learner start from the same weights
         journal.rewind(0)
@@ -131,7 +131,7 @@ def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> in
 def save(config: Config, session: Session, feed: Feed, step: int) -> None:
     assert session.learner is not None
     state = {"feed": feed.state(), "fingerprint": checkpoints.fingerprint(config)}
-    checkpoints.save(config.folder / "checkpoints", step, session.learner, state, keep=config.run.keep_checkpoints)
+    checkpoints.save(config.folder / "checkpoints", step, session.learner, state, keep=config.run.keep_checkpoints, storage=config.storage)
 
 
 def export(config: Config, session: Session) -> None:
