@@ -10,3 +10,8 @@ def pytest_collection_modifyitems(items):
             for item in items:
                 if "gpu" in item.keywords:
                     item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+def pytest_configure():
+    """A shell's background jobs ignore Ctrl-C, and so does all they start: tests that press it need the default back."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
