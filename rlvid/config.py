@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,11 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a checkpoint's config.json that rlvid trains, or their beginnings."""
 
 VariantKind = Literal["uniform", "importance", "importance_jitter", "importance_crop", "crop", "multi_scale", "random_jitter", "random_crop"]
+
+
+def needs_relevance(kinds: Sequence[str]) -> bool:
+    """Does one of these kinds of variants look at relevance?"""
+    return any(kind not in ("uniform", "random_jitter", "random_crop") for kind in kinds)
 
 
 class ConfigError(ValueError):
@@ -573,7 +579,7 @@ class Config(Section):
     @property
     def looks_at_relevance(self) -> bool:
         """Does a variant need the relevance scorer?"""
-        return any(kind not in ("uniform", "random_jitter", "random_crop") for kind in self.variants.kinds)
+        return needs_relevance(self.variants.kinds)
 
     @property
     def on_gpu(self) -> bool:

@@ -16,9 +16,8 @@ from rlvid.dumped import DumpedStep, read_rows
 from rlvid.feed import Feed
 from rlvid.journal import open_journal
 from rlvid.learner import checkpoints
-from rlvid.learner.group import LearnerGroup, learner_environment
-from rlvid.learner.rank import Rank
-from rlvid.session import open_session
+from rlvid.learner.group import LearnerGroup
+from rlvid.session import learner_group, open_session
 from rlvid.train import normalize, shaped_rewards, training_prompts
 
 log = logging.getLogger("rlvid")
@@ -94,9 +93,7 @@ def _learner(config: Config) -> Iterator[LearnerGroup]:
 
     group: LearnerGroup | None = None
     try:
-        places, actor = place(reserved), ray.remote(Rank)
-        options: dict[str, Any] = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus, "env": learner_environment(config)}
-        group = LearnerGroup(config, [actor.options(**places.at(places.learner[n], **options)).remote(config, n) for n in range(config.learner.ranks)])
+        group = learner_group(config, place(reserved))
         group.start()
         yield group
     finally:

@@ -10,11 +10,12 @@ import logging
 import time
 from typing import Any
 
-from rlvid.algo.advantages import zero_signal, zero_signal_text_only_share
+from rlvid.algo.advantages import zero_signal
 from rlvid.algo.selection import Rules, answers_of, drop_reason
 from rlvid.config import Config
 from rlvid.data.stream import QuestionStream
 from rlvid.data.variance_filter import VarianceFilter
+from rlvid.observe.step_row import signal_shares
 from rlvid.session import Session
 from rlvid.types import Group, Quarantined
 
@@ -54,10 +55,11 @@ class Feed:
                 refills += 1
             if refills > self.config.advantage.max_refills:
                 break
+        sampled = kept + dropped
         kept = kept or dropped[:wanted]
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
-            **_signal_shares(kept + dropped),
+            **(signal_shares(sampled) if sampled else {}),
             "group/dropped": float(len(dropped)),
             "group/kept": float(len(kept)),
             "time/sample_s": time.perf_counter() - started,
@@ -130,13 +132,3 @@ class Feed:
 def _teaches_nothing(group: Group) -> bool:
     """All answers equally right, and none repaired: a repaired answer is worth less than an unaided one."""
     return zero_signal(group.correct_KM) and not any(repair.chosen for repair in group.repairs)
-
-
-def _signal_shares(groups: list[Group]) -> dict[str, float]:
-    """Of all groups that were sampled, dropped ones too."""
-    if not groups:
-        return {}
-    return {
-        "group/zero_signal_share": sum(zero_signal(group.correct_KM) for group in groups) / len(groups),
-        "group/zero_signal_share_text_only": sum(zero_signal_text_only_share(group.correct_KM) for group in groups) / len(groups),
-    }

@@ -126,7 +126,7 @@ def _check_model(config: Config) -> None:
 def _create(config: Config, places: Places, with_learner: bool) -> Session:
     import ray
 
-    rollout, variant, learner = ray.remote(RolloutActor), ray.remote(VariantActor), ray.remote(Rank)
+    rollout, variant = ray.remote(RolloutActor), ray.remote(VariantActor)
 
     sockets = os.path.join(tempfile.gettempdir(), f"rlvid-{secrets.token_hex(4)}")
 
@@ -138,10 +138,6 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
     def make_variant(number: int) -> Any:
         needs = {"num_cpus": config.variants.num_cpus, "num_gpus": config.relevance.num_gpus}
         return variant.options(**places.at(places.variant[number], **needs, env=variant_environment(config))).remote(config, number)
-
-    def make_rank(number: int) -> Any:
-        options = places.at(places.learner[number], num_cpus=config.learner.num_cpus, num_gpus=config.learner.num_gpus, env=learner_environment(config))
-        return learner.options(**options).remote(config, number)
 
     variants = ActorPool(
         "variant actor",
@@ -162,8 +158,18 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         max_restarts=config.rollout.max_restarts,
     )
     teachers = _teacher_pool(config, places, sockets) if config.repair.enabled and with_learner else None
-    ranks = LearnerGroup(config, [make_rank(number) for number in range(config.learner.ranks)]) if with_learner else None
+    ranks = learner_group(config, places) if with_learner else None
     return Session(config, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers, sockets=sockets)
+
+
+def learner_group(config: Config, places: Places) -> LearnerGroup:
+    """The learner's ranks at their places, not yet started."""
+    import ray
+
+    rank = ray.remote(Rank)
+    needs = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
+    at = [places.at(place, **needs, env=learner_environment(config)) for place in places.learner]
+    return LearnerGroup(config, [rank.options(**options).remote(config, number) for number, options in enumerate(at)])
 
 
 def _teacher_pool(config: Config, places: Places, sockets: str) -> ActorPool:

@@ -135,7 +135,7 @@ class ActorPool:
         slot.ready.clear()
         slot.restarts += 1
         self.restarts += 1
-        reason = str(why).strip().splitlines()[0][:200] if str(why).strip() else type(why).__name__
+        reason = _first_line(why)
         log.warning("%s %d failed (%s): restart %d of %d", self.name, slot.number, reason, slot.restarts, self.max_restarts)
         ray.kill(failed)
         if slot.restarts > self.max_restarts:

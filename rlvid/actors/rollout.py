@@ -24,12 +24,16 @@ def rollout_environment(config: Config, sockets: str) -> dict[str, str]:
     """`sockets`: a folder for the engine's sockets, which vLLM never deletes itself.
 
     Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
-    threads = str(config.rollout.threads)
     checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
-    return checked_on_cpu | {
-        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
+    return checked_on_cpu | engine_environment(config.rollout.threads, config.rollout.kv_cache_gib, sockets)
+
+
+def engine_environment(threads: int, kv_cache_gib: int, sockets: str) -> dict[str, str]:
+    """What every vLLM engine here needs, the teacher's too."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default vLLM pins its threads to cores that others need too
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # an idle engine must not spin on the learner's cores
         "KMP_BLOCKTIME": "0",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),

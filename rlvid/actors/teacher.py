@@ -6,10 +6,10 @@ decord may hang or crash here without harm: the pool restarts the actor, and the
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from typing import Any
 
+from rlvid.actors.rollout import engine_environment
 from rlvid.config import Config
 from rlvid.observe.process_log import to_log_file
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
@@ -18,17 +18,9 @@ from rlvid.types import Question
 
 def teacher_environment(config: Config, sockets: str = "") -> dict[str, str]:
     """Environment of the actor's process. `sockets`: a folder for an engine's sockets. The chat key is not in it: it would be shown by Ray's dashboard."""
-    quiet = {"OMP_NUM_THREADS": str(config.teacher.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    if config.teacher.kind != "engine":
-        return quiet
-    return quiet | {
-        "KMP_BLOCKTIME": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(config.teacher.kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_RPC_BASE_PATH": sockets,
-    }
+    if config.teacher.kind == "engine":
+        return engine_environment(config.teacher.threads, config.teacher.kv_cache_gib, sockets)
+    return {"OMP_NUM_THREADS": str(config.teacher.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class TeacherActor:

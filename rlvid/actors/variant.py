@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from rlvid.actors.confine import confine
-from rlvid.config import Config
+from rlvid.config import Config, needs_relevance
 from rlvid.observe.process_log import to_log_file
 from rlvid.types import Prepared, Quarantined, Question, Relevance
 
@@ -121,7 +121,6 @@ class VariantActor:
 
     def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Any) -> Relevance | None:
         """Once per video and question text; None where no kind looks at it (the evaluation's `uniform`, say)."""
-        from rlvid.variants.explore import needs_relevance
         from rlvid.variants.relevance import relevance, relevance_text
 
         if not needs_relevance(kinds):

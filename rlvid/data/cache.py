@@ -70,7 +70,7 @@ class VideoCache:
         try:
             value = self._store.get(key)
         except Exception as error:  # sqlite, disk, a foreign record: the cache is a convenience
-            log.warning("video cache: cannot read (%s)", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            log.warning("video cache: cannot read (%s)", _reason(error))
             return None
         return value if isinstance(value, bytes) else None
 
@@ -80,7 +80,7 @@ class VideoCache:
         try:
             self._store.set(key, value)
         except Exception as error:
-            log.warning("video cache: cannot write (%s)", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            log.warning("video cache: cannot write (%s)", _reason(error))
 
 
 def _opened(folder: Path, limit_gib: float) -> Any:
@@ -90,8 +90,12 @@ def _opened(folder: Path, limit_gib: float) -> Any:
     try:
         return diskcache.Cache(str(folder), size_limit=int(limit_gib * 2**30), eviction_policy="least-recently-used", disk=_bytes_only())
     except Exception as error:
-        log.warning("video cache: %s cannot be used (%s): every video is decoded", folder, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        log.warning("video cache: %s cannot be used (%s): every video is decoded", folder, _reason(error))
         return None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def video_key(path: str, parameters: Any) -> str:

@@ -29,14 +29,21 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "reward/mean": float(np.mean(np.concatenate([reward.ravel() for reward in rewards]))),
         **{f"reward/{part}": statistics.fmean(values) for part, values in sorted(parts.items())},
         **{f"correct/{source}": statistics.fmean(values) for source, values in sorted(sources.items())},
-        "group/zero_signal_share": statistics.fmean(zero_signal(group.correct_KM) for group in groups),
-        "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
+        **signal_shares(groups),
         "group/reward_std": statistics.fmean(float(reward.std()) for reward in rewards),
         "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
         **repair_metrics(groups),
         **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
         "rollout/answer_tokens": float(sum(len(rollout.tokens) for rollout in rollouts)),
+    }
+
+
+def signal_shares(groups: Sequence[Group]) -> dict[str, float]:
+    """Shares of groups without a signal: K x M pooled, and if every variant were a group of its own."""
+    return {
+        "group/zero_signal_share": statistics.fmean(zero_signal(group.correct_KM) for group in groups),
+        "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
     }
 
 

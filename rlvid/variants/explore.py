@@ -99,9 +99,8 @@ def explore(
     times = _ascending(times_s_N)
     view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance, even_times)
     sizes = (size, coarse_size or size)
-    return [
-        _spec(kind, view, sizes, (seed, question_id, variant), work_size, _spans_with_candidates(times, keep_visible)) for variant, kind in enumerate(kinds)
-    ]
+    spans = _spans_with_candidates(times, keep_visible)
+    return [_spec(kind, view, sizes, (seed, question_id, variant), work_size, spans) for variant, kind in enumerate(kinds)]
 
 
 def redrawn(specs: Sequence[VariantSpec], *, seed: int, question_id: str) -> int:
@@ -193,11 +192,6 @@ KINDS: dict[str, Kind] = {
 
 EVEN_TWIN: dict[Temporal, Temporal] = {important: jittered, jittered_important: jittered}
 """What takes the place of a rule that chooses uneven times where the model cannot be told them."""
-
-
-def needs_relevance(kinds: Sequence[str]) -> bool:
-    """Does one of these kinds look at relevance?"""
-    return any(name not in ("uniform", "random_jitter", "random_crop") for name in kinds)
 
 
 def crops(kinds: Sequence[str]) -> bool:
