@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Resources = dict[str, Annotated[float, Field(gt=0)]]
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a checkpoint's config.json that rlvid trains, or their beginnings."""
@@ -155,6 +156,8 @@ class Variants(Section):
     """CPUs that Ray reserves for each."""
     threads: Positive = 1
     """Threads each may use."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     memory_gib: Annotated[float, Field(gt=0)] = 8.0
     """Memory that decoding may take in an actor beyond what it holds once started; a video that wants more is quarantined."""
     prefetch: Count = 1
@@ -198,13 +201,17 @@ class RolloutConfig(Section):
     max_sequences: Positive = 64
     """Answers one engine samples at a time."""
     engines: Positive = 1
-    """Rollout actors, each with its own vLLM engine."""
+    """Rollout actors, each with its own vLLM engine. The run starts when all are there."""
+    max_engines: Count = 0
+    """Above `engines`: so many in all may serve, those beyond `engines` as soon as the cluster has room for them, while the run goes on."""
     tensor_parallel: Positive = 1
     """GPUs per engine."""
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs that Ray reserves for each engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs that Ray reserves for each engine (0 on a machine without GPU, else tensor_parallel)."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     threads: Positive = 1
     """CPU threads of an engine without GPU."""
     kv_cache_gib: Positive = 1
@@ -217,11 +224,18 @@ class RolloutConfig(Section):
     """Longest wait for an engine to start."""
     deadline_s: Seconds = 600
     """Longest wait for the answers of one variant."""
+    heartbeat_s: Seconds = 60
+    """How often engines and teachers are asked for a sign of life, and how long one may take to give it before it is replaced."""
     max_restarts: Count = 3
-    """Restarts per actor before the run stops (rollout and variant actors)."""
+    """Restarts in a row, without an answer in between, before a rollout or variant actor is given up. The run goes on while one of each is left."""
+    max_staleness: Count = 0
+    """Updates that the weights may be ahead of those that sampled a batch. 0: strictly on-policy, each part waits for the other. 1 and more: rollouts
+    of the next batches run while the learner updates; truncated importance sampling corrects (loss.importance_cap)."""
 
     @model_validator(mode="after")
     def _fits(self) -> RolloutConfig:
+        if self.max_engines and self.max_engines < self.engines:
+            raise ValueError(f"rollout.max_engines ({self.max_engines}) is less than rollout.engines ({self.engines}): raise it, or leave it at 0")
         if self.answers > self.max_sequences:
             raise ValueError(
                 f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers"
@@ -331,6 +345,8 @@ class Teacher(Section):
     """CPUs that Ray reserves for each."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """engine: GPUs that Ray reserves for each: tensor_parallel, or 0 on a machine without GPU."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     tensor_parallel: Positive = 1
     """engine: GPUs per engine."""
     threads: Positive = 1
@@ -462,6 +478,8 @@ class Learner(Section):
     """CPUs that Ray reserves for each rank."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs that Ray reserves for each rank."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     start_deadline_s: Seconds = 900
     """Longest wait for the group to start."""
     deadline_s: Seconds = 1800
@@ -471,6 +489,9 @@ class Learner(Section):
 class Sync(Section):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """auto: nccl between GPUs, gloo otherwise."""
+    mode: Literal["wait", "keep"] = "keep"
+    """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
+    keep: they stand still and go on with the new ones; the dumps say from which token on."""
     bucket_bytes: Positive = 512 * 2**20
     """Weights are packed into buckets of about this size."""
     verify: bool = True

@@ -75,6 +75,7 @@ def _rollout(slot: Row, text: str | None = None) -> Rollout:
         text=slot["text"] if text is None else text,
         policy_version=slot["policy_version"],
         seed=slot["seed"],
+        versions=tuple((start, version) for start, version in slot.get("versions", ())),
     )
 
 

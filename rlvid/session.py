@@ -11,11 +11,13 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvid.actors.placement import Places, connect, place
+from rlvid.actors.placement import Places, connect, place, room_for_an_engine
 from rlvid.actors.pool import ActorPool
 from rlvid.actors.rollout import RolloutActor, rollout_environment
 from rlvid.actors.sampler import Sampler
@@ -38,9 +40,10 @@ class SyncError(RuntimeError):
 
 @dataclass
 class Session:
-    """The running parts. `version` is the weights' version on all engines, `sync_s` what the last sync took."""
+    """The running parts. `version` is the weights' version on all engines that serve."""
 
     config: Config
+    places: Places
     variants: ActorPool
     rollouts: ActorPool
     sampler: Sampler
@@ -50,6 +53,10 @@ class Session:
     connected: list[Any] = field(default_factory=list)
     sockets: str = ""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    joins: Future[None] | None = None
+    waits: set[Future[Any]] = field(default_factory=set)
+    joining: list[Any] = field(default_factory=list)
+    syncing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def pools(self) -> list[ActorPool]:
@@ -57,35 +64,143 @@ class Session:
         return [pool for pool in (self.rollouts, self.variants, self.teachers) if pool is not None]
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the session's event loop and wait for it here."""
+        """Run a coroutine on the session's event loop and wait for it here, in whichever thread."""
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        self.waits.add(future)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self.waits.discard(future)
 
-    def sync(self, version: int) -> None:
-        """Push the learner's weights to every engine as `version` and see that they arrived."""
+    def cancel_waits(self) -> None:
+        """End every `wait` in other threads with CancelledError."""
+        for future in list(self.waits):
+            future.cancel()
+
+    def sync(self) -> None:
+        """Push the learner's weights, with their version, to every engine and see that they arrived.
+
+        An engine that failed in it is replaced and the weights are pushed again. Raises SyncError when no engine takes them.
+        """
         assert self.learner is not None
-        if self.connected != self.rollouts.handles:
-            self.learner.connect(self.rollouts.handles, [self.config.rollout.tensor_parallel] * self.config.rollout.engines)
-            self.connected = self.rollouts.handles
-        sent = self.learner.send_weights(version)
-        self.version = version
-        self.verify(sent)
+        attempts = 1 + self.config.rollout.max_restarts
+        for _ in range(attempts):
+            self._wait_for_an_engine()
+            with self.syncing:
+                if self._push():
+                    return
+        raise SyncError(
+            f"the engines did not take the new weights in {1 + self.config.rollout.max_restarts} attempts; logs/ of the run folder holds what they said"
+        )
+
+    async def let_engines_join(self) -> None:
+        """Engines beyond rollout.engines, up to rollout.max_engines, one after the other as the cluster has room for them."""
+        while len(self.places.rollout) < self.config.rollout.max_engines:
+            self.places.rollout.append(await room_for_an_engine(self.config))
+            number = len(self.places.rollout) - 1
+            # One that cannot start leaves the run as it was; whatever the reason, the run must not end for it.
+            try:
+                await self.rollouts.add(number)
+            except Exception as error:
+                log.warning("rollout engine %d could not join: %s", number, last_line(error))
+            else:
+                log.info("rollout engine %d joined", number)
+
+    async def bring_up_to_date(self, engine: Any) -> None:
+        """A new engine gets the weights that the others have. From here on it takes part in every sync, though it serves only afterwards."""
+
+        def join() -> None:
+            with self.syncing:
+                self.joining.append(engine)
+                if self.version > 0 and self.learner is not None and not self._push():
+                    raise SyncError("it did not take the weights")
+
+        await asyncio.to_thread(join)
+
+    def _wait_for_an_engine(self) -> None:
+        """Returns at once unless all engines are being replaced."""
+        deadline = time.monotonic() + self.config.rollout.start_deadline_s
+        while not (self.rollouts.handles or self.joining):
+            if time.monotonic() > deadline or all(slot.lost for slot in self.rollouts.slots):
+                raise SyncError("no rollout engine is left to take the new weights; logs/ of the run folder holds what they said")
+            time.sleep(0.2)
+
+    def _push(self) -> bool:
+        """One attempt to give all engines the learner's weights. Those that fail in it are handed to the pool to be replaced."""
+        from ray.exceptions import RayTaskError
+
+        assert self.learner is not None
+        serving = self.rollouts.handles
+        self.joining = [engine for engine in self.joining if engine not in serving]
+        engines = serving + self.joining
+        self.rollouts.resting = True
+        try:
+            if self.connected != engines:
+                self.connected = []
+                self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
+                self.connected = engines
+            version, checksum = self.learner.send_weights()
+            self._verify(engines, version, checksum)
+            self.version = version
+            return True
+        except (RayTaskError, SyncError) as error:
+            log.warning("sync failed: %s", last_line(error))
+            self.connected = []
+            self._replace_stale(engines, error)
+            return False
+        finally:
+            self.rollouts.resting = False
+
+    def _replace_stale(self, engines: list[Any], why: Exception) -> None:
+        """Engines that do not hold the learner's weights whole, or do not say so in time, must not serve."""
+        import ray
+
+        assert self.learner is not None
+        checksum, version = self.learner.checksum(), self.learner.version()
+        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=self.config.rollout.heartbeat_s)
+        for engine, ref in zip(engines, asked, strict=True):
+            try:
+                if ref in answered:
+                    _compare(ray.get(ref), version, checksum)
+                    continue
+            except (SyncError, ray.exceptions.RayError):
+                pass
+            self.joining = [other for other in self.joining if other is not engine]
+            self.loop.call_soon_threadsafe(self.rollouts.failed, engine, SyncError(last_line(why)))
 
     def verify(self, checksum: str) -> None:
         """Raise SyncError unless every engine echoes the version and (sync.verify) the learner's checksum."""
+        self._verify(self.rollouts.handles, self.version, checksum)
+
+    def _verify(self, engines: list[Any], version: int, checksum: str) -> None:
         import ray
 
-        states = ray.get([engine.weights_state.remote(self.config.sync.verify) for engine in self.rollouts.handles], timeout=self.config.sync.deadline_s)
-        for number, (version, loaded) in enumerate(states):
-            if version != self.version:
-                raise SyncError(f"rollout engine {number} serves version {version}, not {self.version}")
-            if loaded is not None and loaded != checksum:
-                raise SyncError(f"rollout engine {number} loaded weights with checksum {loaded}, the learner sent {checksum}")
-        log.debug("weights version %d on %d engines, %s", self.version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
+        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        try:
+            states = ray.get(asked, timeout=self.config.sync.deadline_s)
+        except ray.exceptions.RayError as error:
+            raise SyncError(f"a rollout engine cannot say which weights it holds: {last_line(error)}") from None
+        for state in states:
+            _compare(state, version, checksum)
+        log.debug("weights version %d on %d engines, %s", version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
+
+
+def _compare(state: tuple[int, str | None], version: int, checksum: str) -> None:
+    """`state`: what an engine echoes, its checksum None where it cannot be known."""
+    echoed, loaded = state
+    if echoed != version:
+        raise SyncError(f"a rollout engine serves version {echoed}, not {version}")
+    if loaded is not None and loaded != checksum:
+        raise SyncError(f"a rollout engine loaded weights with checksum {loaded}, the learner sent {checksum}")
+
+
+def last_line(error: Exception) -> str:
+    """What an error says, without the traceback that Ray puts before it."""
+    return next((line.strip()[:300] for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager
@@ -131,13 +246,11 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
     sockets = os.path.join(tempfile.gettempdir(), f"rlvid-{secrets.token_hex(4)}")
 
     def make_rollout(number: int) -> Any:
-        needs = {"num_cpus": config.rollout.num_cpus, "num_gpus": config.rollout.num_gpus}
-        options = places.at(places.rollout[number], **needs, env=rollout_environment(config, sockets))
+        options = places.rollout[number].options(rollout_environment(config, sockets))
         return rollout.options(**options, max_concurrency=1000).remote(config, number)
 
     def make_variant(number: int) -> Any:
-        needs = {"num_cpus": config.variants.num_cpus, "num_gpus": config.relevance.num_gpus}
-        return variant.options(**places.at(places.variant[number], **needs, env=variant_environment(config))).remote(config, number)
+        return variant.options(**places.variant[number].options(variant_environment(config))).remote(config, number)
 
     variants = ActorPool(
         "variant actor",
@@ -156,10 +269,12 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         deadline_s=config.rollout.deadline_s,
         start_deadline_s=config.rollout.start_deadline_s,
         max_restarts=config.rollout.max_restarts,
+        attempts=config.rollout.max_restarts + 1,
+        heartbeat_s=config.rollout.heartbeat_s,
     )
     teachers = _teacher_pool(config, places, sockets) if config.repair.enabled and with_learner else None
     ranks = learner_group(config, places) if with_learner else None
-    return Session(config, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers, sockets=sockets)
+    return Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers, sockets=sockets)
 
 
 def learner_group(config: Config, places: Places) -> LearnerGroup:
@@ -167,8 +282,7 @@ def learner_group(config: Config, places: Places) -> LearnerGroup:
     import ray
 
     rank = ray.remote(Rank)
-    needs = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
-    at = [places.at(place, **needs, env=learner_environment(config)) for place in places.learner]
+    at = [place.options(learner_environment(config)) for place in places.learner]
     return LearnerGroup(config, [rank.options(**options).remote(config, number) for number, options in enumerate(at)])
 
 
@@ -178,8 +292,7 @@ def _teacher_pool(config: Config, places: Places, sockets: str) -> ActorPool:
     teacher = ray.remote(TeacherActor)
 
     def make(number: int) -> Any:
-        needs = {"num_cpus": config.teacher.num_cpus, "num_gpus": config.teacher.num_gpus}
-        options = places.at(places.teacher[number], **needs, env=teacher_environment(config, f"{sockets}-teacher"))
+        options = places.teacher[number].options(teacher_environment(config, f"{sockets}-teacher"))
         return teacher.options(**options, max_concurrency=1000).remote(config, number)
 
     return ActorPool(
@@ -190,6 +303,7 @@ def _teacher_pool(config: Config, places: Places, sockets: str) -> ActorPool:
         deadline_s=config.teacher.deadline_s + TEACHER_GRACE_S,
         start_deadline_s=config.teacher.start_deadline_s,
         max_restarts=config.teacher.max_restarts,
+        heartbeat_s=config.rollout.heartbeat_s,
     )
 
 
@@ -199,18 +313,18 @@ def _start(session: Session) -> None:
     async def start_pools() -> None:
         await asyncio.gather(*[pool.start() for pool in session.pools])
 
-    async def bring_up_to_date(handle: Any) -> None:
-        if session.version > 0 and session.learner is not None:
-            await asyncio.to_thread(session.sync, session.version)
-
-    session.rollouts.prepare = bring_up_to_date
+    session.rollouts.prepare = session.bring_up_to_date
     pools = asyncio.run_coroutine_threadsafe(start_pools(), session.loop)
     if session.learner is not None:
         log.info("learner: %s parameters", f"{session.learner.start():,}")
     pools.result()
+    session.joins = asyncio.run_coroutine_threadsafe(session.let_engines_join(), session.loop)
 
 
 def _stop(session: Session) -> None:
+    session.cancel_waits()
+    if session.joins is not None:
+        session.joins.cancel()
     for pool in session.pools:
         pool.stop()
     if session.learner is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.ahead import Ahead, due, saves
 from rlvid.algo.advantages import batch_advantages, joint_advantages, per_variant_advantages
 from rlvid.algo.loss import token_weights
 from rlvid.config import Config
@@ -26,11 +27,16 @@ from rlvid.evaluate import eval_questions, evaluate
 from rlvid.feed import Feed
 from rlvid.journal import Journal, open_journal
 from rlvid.learner import checkpoints
+from rlvid.learner.group import FramesLost
 from rlvid.prompts import group_prompts
 from rlvid.session import Session, open_session
 from rlvid.types import Group, TrainingPrompt
 
 log = logging.getLogger("rlvid")
+
+
+class StaleRollout(RuntimeError):
+    """A batch holds an answer of weights that are older than the config allows."""
 
 
 def run(config: Config) -> Path:
@@ -40,20 +46,39 @@ def run(config: Config) -> Path:
         first = resume(config, session, feed, journal)
         if first == 1:
             journal.row(0, evaluation(config, session))
-        for step in range(first, config.run.steps + 1):
-            groups = feed.sample(step)
-            rewards = shaped_rewards(config, groups, step)
-            advantages = normalize(config, rewards)
-            feed.prefetch(step + 1)
-            metrics = update(config, session, groups, advantages)
-            metrics |= sync(session, version=step)
-            if due(config.run.eval_every, step) or step == config.run.steps:
-                metrics |= evaluation(config, session)
-            journal.step(step, groups, rewards, advantages, feed.metrics() | metrics)
-            if due(config.run.save_every, step) or step == config.run.steps:
-                save(config, session, feed, step)
+        loop = train_overlapped if config.rollout.max_staleness else train
+        loop(config, session, feed, journal, first)
         export(config, session)
     return config.folder
+
+
+def train(config: Config, session: Session, feed: Feed, journal: Journal, first: int) -> None:
+    """Strictly on-policy: sample with the newest weights, update, push."""
+    for step in range(first, config.run.steps + 1):
+        groups = feed.sample(step)
+        feed.prefetch(step + 1)
+        learn(config, session, feed, journal, step, groups, feed.metrics())
+
+
+def train_overlapped(config: Config, session: Session, feed: Feed, journal: Journal, first: int) -> None:
+    """The next batches are sampled while the learner updates, with weights at most `rollout.max_staleness` updates old."""
+    with Ahead(config, session, feed) as ahead:
+        for step in range(first, config.run.steps + 1):
+            groups, metrics = ahead.take(step)
+            learn(config, session, feed, journal, step, groups, metrics)
+
+
+def learn(config: Config, session: Session, feed: Feed, journal: Journal, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
+    """What follows a batch: rewards, advantages, one update, new weights to the engines, the step's row. `metrics`: what sampling it took."""
+    rewards = shaped_rewards(config, groups, step)
+    advantages = normalize(config, rewards)
+    metrics |= update(config, session, groups, advantages, step)
+    metrics |= sync(session)
+    if due(config.run.eval_every, step) or step == config.run.steps:
+        metrics |= evaluation(config, session)
+    journal.step(step, groups, rewards, advantages, metrics)
+    if saves(config, step):
+        save(config, session, feed, step)
 
 
 def shaped_rewards(config: Config, groups: list[Group], step: int) -> list[NDArray[Any]]:
@@ -75,12 +100,26 @@ def normalize(config: Config, rewards: list[NDArray[Any]]) -> list[NDArray[Any]]
     return [one(rewards_KM, **options) for rewards_KM in rewards]
 
 
-def update(config: Config, session: Session, groups: list[Group], advantages: list[NDArray[Any]]) -> dict[str, float]:
+def update(config: Config, session: Session, groups: list[Group], advantages: list[NDArray[Any]], step: int) -> dict[str, float]:
     """One GRPO update of the learner on all slots."""
     assert session.learner is not None
     started = time.perf_counter()
-    metrics = session.learner.update(training_prompts(config, groups, advantages))
+    check_staleness(groups, oldest=step - 1 - config.rollout.max_staleness)
+    try:
+        metrics = session.learner.update(training_prompts(config, groups, advantages))
+    except FramesLost as error:
+        log.warning("%s: the step's frames are built again from their specs", error)
+        metrics = session.learner.update(training_prompts(config, session.wait(session.sampler.with_new_frames(groups)), advantages))
     return metrics | {"time/learn_s": time.perf_counter() - started}
+
+
+def check_staleness(groups: list[Group], oldest: int) -> None:
+    """Raise StaleRollout for a slot that older weights sampled. It cannot happen; if it does, no update may use it."""
+    for group in groups:
+        for row in group.rollouts_KM:
+            for rollout in row:
+                if rollout.policy_version < oldest:
+                    raise StaleRollout(f"{rollout.question_id} was answered by weights of version {rollout.policy_version}, at least {oldest} was wanted")
 
 
 def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
@@ -94,11 +133,11 @@ def training_prompts(config: Config, groups: list[Group], advantages: list[NDArr
     return prompts
 
 
-def sync(session: Session, version: int) -> dict[str, float]:
+def sync(session: Session) -> dict[str, float]:
     """New weights to every engine, verified."""
     started = time.perf_counter()
-    session.sync(version)
-    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(version)}
+    session.sync()
+    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.version)}
 
 
 def evaluation(config: Config, session: Session) -> dict[str, float]:
@@ -120,9 +159,9 @@ def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> in
         return 1
     folder, state = found
     checkpoints.check_same_run(config, state)
-    session.learner.load(str(folder.absolute()))
+    session.learner.load(str(folder.absolute()), state["step"])
     feed.restore(state["feed"])
-    session.sync(state["step"])
+    session.sync()
     journal.rewind(state["step"])
     log.info("resumed %s after step %d", config.run.name, state["step"])
     return state["step"] + 1
@@ -138,7 +177,3 @@ def export(config: Config, session: Session) -> None:
     """The policy as a Hugging Face checkpoint in the run folder."""
     assert session.learner is not None
     session.learner.export(str((config.folder / "export").absolute()))
-
-
-def due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0

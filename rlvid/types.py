@@ -115,7 +115,11 @@ class Relevance:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled answer. `tokens` [N] and `logprobs` [N] are the sampler's own; `policy_version` is the weights' version."""
+    """One sampled answer. `tokens` [N] and `logprobs` [N] are the sampler's own.
+
+    `policy_version`: of the oldest weights that sampled any of its tokens. `versions`: (first token, version) of each stretch; one, unless new weights
+    came while it was being sampled.
+    """
 
     question_id: str
     variant: int
@@ -126,6 +130,7 @@ class Rollout:
     text: str
     policy_version: int
     seed: int
+    versions: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,35 @@ class PlacementError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Places:
-    """The placement group and the bundle index of each actor, by role."""
+class Place:
+    """Room that is reserved for one actor: a bundle of a placement group, and what it holds."""
 
     group: Any
-    rollout: tuple[int, ...]
-    variant: tuple[int, ...]
-    learner: tuple[int, ...]
-    teacher: tuple[int, ...] = ()
-    logs: str = ""
+    bundle: int
+    needs: dict[str, float]
+    logs: str
 
-    def at(self, bundle: int, *, num_cpus: float, num_gpus: float = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
-        """Actor options that put it into the bundle."""
+    def options(self, env: dict[str, str] | None = None) -> dict[str, Any]:
+        """Actor options that put it there. `env`: the environment of its process."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
-        return {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": strategy, "runtime_env": {"env_vars": (env or {}) | {LOGS: self.logs}}}
+        return {
+            "num_cpus": self.needs.get("CPU", 0),
+            "num_gpus": self.needs.get("GPU", 0),
+            "resources": {name: amount for name, amount in self.needs.items() if name not in ("CPU", "GPU")},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle),
+            "runtime_env": {"env_vars": (env or {}) | {LOGS: self.logs}},
+        }
+
+
+@dataclass
+class Places:
+    """Where the actors of each role stand. Engines that join later get theirs from `room_for_an_engine`."""
+
+    rollout: list[Place]
+    variant: list[Place]
+    learner: list[Place]
+    teacher: list[Place]
 
 
 def connect(config: Config) -> None:
@@ -66,7 +79,8 @@ def _point_to_logs(config: Config) -> None:
 def _own_ray(config: Config) -> dict[str, Any]:
     """Settings of a Ray for this run alone. CPUs are a bookkeeping number here: thread counts are set per actor."""
     return {
-        "num_cpus": max(os.cpu_count() or 1, int(_cpus(config)) + 1),
+        "num_cpus": max(os.cpu_count() or 1, int(sum(needs.get("CPU", 0) * count for needs, count in wanted(config))) + 1),
+        "resources": {name: 1000 for needs, _ in wanted(config) for name in needs if name not in ("CPU", "GPU")},
         "object_store_memory": int(config.cluster.object_store_gib * 2**30),
         "include_dashboard": False,
     }
@@ -76,30 +90,45 @@ def place(config: Config, deadline_s: float = 300) -> Places:
     """Reserve room for all actors. Raises PlacementError when the cluster is too small."""
     import ray
 
-    bundles = [{"CPU": config.rollout.num_cpus, "GPU": config.rollout.num_gpus}] * config.rollout.engines
-    bundles += [{"CPU": config.learner.num_cpus, "GPU": config.learner.num_gpus}] * config.learner.ranks
-    bundles += [{"CPU": config.variants.num_cpus, "GPU": config.relevance.num_gpus}] * config.variants.actors
-    bundles += [{"CPU": config.teacher.num_cpus, "GPU": config.teacher.num_gpus}] * teachers(config)
-    wanted = [{name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.01} for bundle in bundles]
-    group = ray.util.placement_group(wanted, strategy=config.cluster.placement)
+    roles = wanted(config)
+    bundles = [needs for needs, count in roles for _ in range(count)]
+    group = ray.util.placement_group(bundles, strategy=config.cluster.placement)
     try:
         ray.get(group.ready(), timeout=deadline_s)
     except ray.exceptions.GetTimeoutError:
-        total = {key: sum(bundle.get(key, 0) for bundle in wanted) for key in ("CPU", "GPU")}
-        there = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
+        names = sorted({name for bundle in bundles for name in bundle})
+        total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in names}
+        there = {name: ray.cluster_resources().get(name, 0) for name in names}
         raise PlacementError(f"the run wants {total}, the cluster has {there}: lower rollout.engines or learner.ranks, or add nodes") from None
-    places = iter(range(len(bundles)))
-    rollout, learner, variant, teacher = (
-        tuple(itertools.islice(places, count)) for count in (config.rollout.engines, config.learner.ranks, config.variants.actors, teachers(config))
-    )
-    return Places(group, rollout, variant, learner, teacher, str((config.folder / "logs").absolute()))
+    places = (Place(group, number, needs, logs(config)) for number, needs in enumerate(bundles))
+    return Places(*[list(itertools.islice(places, count)) for _, count in roles])
 
 
-def teachers(config: Config) -> int:
-    """Teacher actors of a run: none where nothing is repaired."""
-    return config.teacher.actors if config.repair.enabled else 0
+async def room_for_an_engine(config: Config) -> Place:
+    """Room for one engine more; returns once the cluster has it, which may be never."""
+    import ray
+
+    needs, _ = wanted(config)[0]
+    group = ray.util.placement_group([needs], strategy="PACK")
+    await group.ready()
+    return Place(group, 0, needs, logs(config))
 
 
-def _cpus(config: Config) -> float:
-    roles = ((config.rollout.engines, config.rollout), (config.learner.ranks, config.learner), (config.variants.actors, config.variants))
-    return sum(count * role.num_cpus for count, role in (*roles, (teachers(config), config.teacher)))
+def wanted(config: Config) -> list[tuple[dict[str, float], int]]:
+    """What one actor takes and how many there are: rollout, variant, learner, teacher."""
+    rollout, variants, learner, teacher = config.rollout, config.variants, config.learner, config.teacher
+    return [
+        (_bundle(rollout.num_cpus, rollout.num_gpus, rollout.resources), rollout.engines),
+        (_bundle(variants.num_cpus, config.relevance.num_gpus, variants.resources), variants.actors),
+        (_bundle(learner.num_cpus, learner.num_gpus, learner.resources), learner.ranks),
+        (_bundle(teacher.num_cpus, teacher.num_gpus, teacher.resources), teacher.actors if config.repair.enabled else 0),
+    ]
+
+
+def _bundle(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in ({"CPU": cpus, "GPU": gpus} | resources).items() if amount} or {"CPU": 0.01}
+
+
+def logs(config: Config) -> str:
+    """Where actors write what they say."""
+    return str((config.folder / "logs").absolute())

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlvid.actors.pool import ActorPool
+from rlvid.actors.pool import ActorPool, CallFailed
 from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
@@ -54,16 +55,20 @@ class Repairer:
         """The teacher's reply and a reference to the evidence frames (of None, where there are none)."""
         variant, sample = slot
         deadline_s = self.config.teacher.deadline_s
-        size = group.prepared.specs[0].size
+        size, started = group.prepared.specs[0].size, time.perf_counter()
         call = self.teachers.call("find", group.question, group.rollouts_KM[variant][sample].text, group.prepared.duration_s, size, num_returns=2)
         try:
             reply, references = await asyncio.wait_for(call, deadline_s)
         except TimeoutError:
             return TeacherReply(None, "failed", f"no patch within {deadline_s:g} s", seconds=deadline_s), None
+        except CallFailed as error:
+            return TeacherReply(None, "failed", str(error), seconds=time.perf_counter() - started), None
         return reply, references[0]
 
     async def _answer(self, group: Group, same: list[tuple[Slot, TeacherReply, Any]], step: int) -> list[Repair]:
         """Second answers of the slots of one variant that got the same patch: one prompt, as many answers."""
+        from ray.exceptions import ObjectLostError
+
         (variant, _), reply, evidence_frames = same[0]
         assert reply.patch is not None
         evidence = tuple((one.time_s, one.box) for one in reply.evidence)
@@ -81,7 +86,11 @@ class Repairer:
             log.warning("%s stays unrepaired: %s", group.question.id, problem)
             return []
         videos = [group.frames[variant], evidence_frames] if evidence else [group.frames[variant]]
-        result: GenerateResult = await self.rollouts.call("generate", request, *videos)
+        try:
+            result: GenerateResult = await self.rollouts.call("generate", request, *videos)
+        except (CallFailed, ObjectLostError) as error:
+            log.warning("%s stays unrepaired: %s", group.question.id, error)
+            return []
         answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
         return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
 
@@ -94,9 +103,7 @@ class Repairer:
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         return f"the patched prompt may need {needed} tokens, the engine has room for {room}: raise rollout.max_model_len" if needed > room else ""
 
-    def _repair(
-        self, group: Group, slot: Slot, reply: TeacherReply, rollout: Rollout, request: GenerateRequest, result: GenerateResult, frames: Any
-    ) -> Repair:
+    def _repair(self, group: Group, slot: Slot, reply: TeacherReply, rollout: Rollout, request: GenerateRequest, result: GenerateResult, frames: Any) -> Repair:
         variant, sample = slot
         assert reply.patch is not None
         settings, question = self.config.repair, group.question

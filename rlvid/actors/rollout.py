@@ -85,7 +85,6 @@ class RolloutActor:
 
     async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
         """Sample M answers; frames arrive from the object store, uncopied. Answer j is sampled with seed + j."""
-        version = self.version
         videos = [(frames_THWC, request.video_metadata)]
         if evidence_THWC is not None:
             videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
@@ -102,10 +101,12 @@ class RolloutActor:
                 tokens=tuple(answer.token_ids),
                 logprobs=tuple(entry[token].logprob for entry, token in zip(answer.logprobs, answer.token_ids, strict=True)),
                 text=answer.text,
-                policy_version=version,
+                policy_version=min(version for _, version in versions),
                 seed=request.seed + answer.index,
+                versions=versions,
             )
             for answer in sorted(output.outputs, key=lambda answer: answer.index)
+            for versions in (tuple((span.start, int(span.version)) for span in answer.weight_versions),)
         )
         return GenerateResult(rollouts, token_digest(output.prompt_token_ids))
 
@@ -134,8 +135,8 @@ class RolloutActor:
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_update(self) -> None:
-        """Freeze what is in flight; it goes on with the new weights."""
-        await self.engine.pause_generation(mode="keep", clear_cache=False)
+        """Freeze what is in flight, to go on with the new weights, or let it end first (sync.mode)."""
+        await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
         await self.engine.start_weight_update()
 
     async def receive_update(self, update_info: Any) -> None:
@@ -163,9 +164,8 @@ class RolloutActor:
     # ---- life
 
     async def check(self) -> int:
-        """Heartbeat: the engine process answers. Returns the weights' version."""
-        await self.engine.check_health()
-        return self.version
+        """Heartbeat: the engine's process answers, not only this one. Returns the weights' version."""
+        return int(await self.engine.get_weight_version())
 
     async def pid(self) -> int:
         """The actor's process; the engine's is its child."""

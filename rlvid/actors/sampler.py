@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlvid.actors.pool import ActorPool
+from rlvid.actors.pool import ActorPool, CallFailed
 from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
+
+log = logging.getLogger("rlvid")
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Sampler:
         seed = derived_seed(self.config.run.seed, step)
         try:
             return await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
-        except TimeoutError as error:
+        except CallFailed as error:
             return Quarantined(question.id, f"{question.video}: {error}"), []
 
     async def _group(
@@ -96,8 +99,11 @@ class Sampler:
         if isinstance(prepared, Quarantined):
             return prepared
         requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
-        with clock.running("rollout"):
-            results = await asyncio.gather(*[self.rollouts.call("generate", request, ref) for request, ref in zip(requests, frames, strict=True)])
+        try:
+            with clock.running("rollout"):
+                results, frames = await self._answers(prepared, requests, frames)
+        except CallFailed as error:
+            return Quarantined(question.id, f"{question.video}: {error}")
         clock.count(question, prepared, *requests, *results)
         group = self._scored(prepared, tuple(frames), results)
         if repairer is not None:
@@ -105,6 +111,33 @@ class Sampler:
                 group = await repairer.repair(group, step)
             clock.count(*(replace(repair, evidence_frames=None) for repair in group.repairs))
         return group
+
+    async def _answers(self, prepared: Prepared, requests: list[GenerateRequest], frames: list[Any]) -> tuple[list[GenerateResult], list[Any]]:
+        """M answers on each variant, and references to the frames: new ones where a node went and took them along."""
+        from ray.exceptions import ObjectLostError
+
+        async def ask(frames: list[Any]) -> list[GenerateResult]:
+            return await asyncio.gather(*[self.rollouts.call("generate", request, ref) for request, ref in zip(requests, frames, strict=True)])
+
+        try:
+            return await ask(frames), frames
+        except ObjectLostError as error:
+            log.warning("the frames of %s are lost (%s), they are built again", prepared.question.id, type(error).__name__)
+            _, frames = await self.variants.call("rebuild", prepared.question.video, prepared.specs, (), num_returns=len(frames) + 1)
+            return await ask(frames), frames
+
+    async def with_new_frames(self, groups: Sequence[Group]) -> list[Group]:
+        """The same groups with all frames built again from their specs."""
+
+        async def renewed(group: Group) -> Group:
+            evidence = tuple(repair.evidence for repair in group.repairs)
+            count = 1 + len(group.frames) + len(evidence)
+            _, refs = await self.variants.call("rebuild", group.question.video, group.prepared.specs, evidence, num_returns=count)
+            frames, cuts = refs[: len(group.frames)], refs[len(group.frames) :]
+            repairs = [replace(repair, evidence_frames=cut if repair.evidence else None) for repair, cut in zip(group.repairs, cuts, strict=True)]
+            return replace(group, frames=tuple(frames), repairs=tuple(repairs))
+
+        return list(await asyncio.gather(*[renewed(group) for group in groups]))
 
     def _request(self, prepared: Prepared, variant: int, step: int, answers: int, greedy: bool) -> GenerateRequest:
         return GenerateRequest(

@@ -8,7 +8,7 @@ from typing import Any
 from rlvid.actors.confine import confine
 from rlvid.config import Config, needs_relevance
 from rlvid.observe.process_log import to_log_file
-from rlvid.types import Prepared, Quarantined, Question, Relevance
+from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 
 
 def variant_environment(config: Config) -> dict[str, str]:
@@ -166,9 +166,17 @@ class VariantActor:
             return f"the prompt needs about {visual + words} tokens, the engine has room for {room}: raise rollout.max_model_len"
         return ""
 
-    def check(self) -> int:
-        """Heartbeat."""
-        return self.number
+    def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
+        """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them."""
+        import numpy as np
+
+        from rlvid.teacher.evidence import cut_frames
+        from rlvid.variants.build import rebuild
+
+        threads, size = self.config.variants.threads, specs[0].size
+        frames = [rebuild(video, spec, threads=threads) for spec in specs]
+        cuts = [np.stack([cut.frame_HWC for cut in cut_frames(video, one, lambda _h, _w: size, threads=threads)]) if one else None for one in evidence]
+        return [None, *frames, *cuts]
 
     def stop(self) -> None:
         """Close the cache; nothing else to end beside the process."""

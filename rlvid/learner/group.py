@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from rlvid.types import TrainingPrompt
 
 class LearnerError(RuntimeError):
     """A rank died or did not answer. The job ends; starting it again resumes from the last whole checkpoint."""
+
+
+class FramesLost(RuntimeError):
+    """Frames of the batch are gone from the object store, with the node that held them. Nothing was learned yet."""
 
 
 def learner_environment(config: Config) -> dict[str, str]:
@@ -30,6 +35,7 @@ class LearnerGroup:
     def __init__(self, config: Config, ranks: Sequence[Any]) -> None:
         self.config = config
         self.ranks = list(ranks)
+        self._submitting = threading.Lock()
 
     def start(self) -> int:
         """Meet, load, build. Returns the number of parameters."""
@@ -38,16 +44,28 @@ class LearnerGroup:
         return self._get([rank.start.remote(meeting) for rank in self.ranks], deadline_s, "start")[0]
 
     def update(self, prompts: Sequence[TrainingPrompt]) -> dict[str, float]:
-        """One GRPO update on these prompts. Returns the metrics of the whole group."""
+        """One GRPO update on these prompts. Returns the metrics of the whole group. Raises FramesLost before anything was learned."""
         shares = spread_over_ranks(prompts, len(self.ranks), self.config.learner.micro_batch_tokens)
-        sums = self._all("update", *[(share,) for share in shares])
-        return _merge(sums)
+        self._pack(shares)
+        return _merge(self._all("update", *[()] * len(self.ranks)))
+
+    def _pack(self, shares: list[list[list[TrainingPrompt]]]) -> None:
+        """Frames that are lost are noticed here, before the ranks begin to wait for each other."""
+        from ray.exceptions import ObjectLostError, RayTaskError
+
+        try:
+            self._all("pack", *[(share,) for share in shares])
+        except RayTaskError as error:
+            if isinstance(error.cause, ObjectLostError):
+                raise FramesLost(str(error.cause).splitlines()[0]) from None
+            raise
 
     def save(self, folder: str) -> None:
         self._all("save", *[(folder,)] * len(self.ranks))
 
-    def load(self, folder: str) -> None:
-        self._all("load", *[(folder,)] * len(self.ranks))
+    def load(self, folder: str, version: int) -> None:
+        """Go on with the weights and the optimizer of a checkpoint that was written after update `version`."""
+        self._all("load", *[(folder, version)] * len(self.ranks))
 
     def export(self, folder: str) -> None:
         self._all("export", *[(folder,)] * len(self.ranks))
@@ -56,9 +74,13 @@ class LearnerGroup:
         """Open the weight transfer to these engines, in place of any before."""
         self._all("connect", *[(engines, widths)] * len(self.ranks))
 
-    def send_weights(self, version: int) -> str:
-        """Push the weights to all connected engines as `version`. Returns their checksum."""
-        return self._all("send_weights", *[(version,)] * len(self.ranks))[0]
+    def send_weights(self) -> tuple[int, str]:
+        """Push the weights to all connected engines. Returns (their version, their checksum)."""
+        return self._all("send_weights", *[()] * len(self.ranks))[0]
+
+    def version(self) -> int:
+        """Updates that the weights have seen."""
+        return self._all("get_version", *[()] * len(self.ranks))[0]
 
     def checksum(self) -> str:
         return self._all("checksum", *[()] * len(self.ranks))[0]
@@ -77,7 +99,8 @@ class LearnerGroup:
             ray.kill(rank)
 
     def _all(self, method: str, *args_per_rank: tuple[Any, ...]) -> list[Any]:
-        calls = [getattr(rank, method).remote(*args) for rank, args in zip(self.ranks, args_per_rank, strict=True)]
+        with self._submitting:  # calls from two threads must reach all ranks in the same order
+            calls = [getattr(rank, method).remote(*args) for rank, args in zip(self.ranks, args_per_rank, strict=True)]
         return self._get(calls, self.config.learner.deadline_s, method)
 
     @staticmethod

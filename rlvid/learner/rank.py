@@ -41,7 +41,9 @@ class Rank:
         self.config = config
         self.rank = rank
         self.world = config.learner.ranks
+        self.version = 0
         self.transfer: Any = None
+        self.packed: list[Any] = []
 
     # ---- start
 
@@ -145,11 +147,16 @@ class Rank:
 
     # ---- update
 
-    def update(self, batches: list[list[TrainingPrompt]]) -> dict[str, float]:
-        """One optimizer step per pass over this rank's micro-batches. Returns this rank's metric sums (see learner/group.py)."""
+    def pack(self, batches: list[list[TrainingPrompt]]) -> None:
+        """Fetch the frames and make this rank's micro-batches, for `update`."""
         from rlvid.learner.packing import pack
 
-        packed = [pack(batch, self.processor, self.model_config, _fetch_frames).to(self.engine.device, self.dtype) for batch in batches]
+        self.packed = [pack(batch, self.processor, self.model_config, _fetch_frames) for batch in batches]
+
+    def update(self) -> dict[str, float]:
+        """One optimizer step per pass over the packed micro-batches. Returns this rank's metric sums (see learner/group.py)."""
+        packed = [batch.to(self.engine.device, self.dtype) for batch in self.packed]
+        self.packed = []
         old: list[Any] = [None] * len(packed)
         sums: dict[str, float] = {}
         for number in range(self.config.loss.passes):
@@ -160,7 +167,12 @@ class Rank:
                 sums["mismatch/max_abs_dlogp"] = max(term["mismatch/max_abs_dlogp"] for term in terms)
                 sums["optimizer/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         sums["optimizer/lr"] = self.engine.get_lr()[0]
+        self.version += 1
         return sums
+
+    def get_version(self) -> int:
+        """Updates that the weights have seen."""
+        return self.version
 
     def _micro_step(self, batch: Any, old: list[Any], index: int, *, last: bool) -> dict[str, float]:
         """Forward, loss, backward of one micro-batch; gradients are reduced with the last one."""
@@ -193,10 +205,11 @@ class Rank:
         """DeepSpeed's own sharded checkpoint: weights, optimizer, scheduler."""
         self.engine.save_checkpoint(folder, tag="learner", save_latest=False)
 
-    def load(self, folder: str) -> None:
+    def load(self, folder: str, version: int) -> None:
         path, _ = self.engine.load_checkpoint(folder, tag="learner")
         if path is None:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
+        self.version = version
 
     def export(self, folder: str) -> None:
         """Write a Hugging Face checkpoint that from_pretrained and vLLM load. Rank 0 writes, all ranks gather."""
@@ -228,9 +241,9 @@ class Rank:
             self.transfer.shutdown()
         self.transfer = open_transfer(self.config, self.rank, self.module.model, engines, widths)
 
-    def send_weights(self, version: int) -> str:
-        """Push the weights as `version`. Returns the checksum of what was sent (rank 0; empty elsewhere)."""
-        return self.transfer.send(version)
+    def send_weights(self) -> tuple[int, str]:
+        """Push the weights. Returns their version and the checksum of what was sent (of rank 0; elsewhere of nothing)."""
+        return self.version, self.transfer.send(self.version)
 
     def checksum(self) -> str:
         """Checksum of the current weights; all ranks take part."""

@@ -77,6 +77,7 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "reward": float(rewards_KM[variant, sample]),
                 "advantage": float(advantages_KM[variant, sample]),
                 "policy_version": rollout.policy_version,
+                "versions": [list(stretch) for stretch in rollout.versions],
                 "seed": rollout.seed,
                 "repaired": (variant, sample) in repaired,
                 "tokens": list(rollout.tokens),

@@ -29,15 +29,28 @@ class SummedSource(WeightSource):
     def __init__(self, model: torch.nn.Module) -> None:
         self.inner = ZeroSource(model)
         self.total = 0
+        self._passing: Iterator[tuple[str, torch.Tensor]] = iter(())
 
     def metadata(self) -> list[ParamMeta]:
         return [ParamMeta(name, dtype, shape) for name, dtype, shape in self.inner.shapes()]
 
+    def begin(self) -> None:
+        """A new pass. vLLM iterates over it once."""
+        self._passing = self._summed()
+
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return self._passing
+
+    def _summed(self) -> Iterator[tuple[str, torch.Tensor]]:
         self.total = 0
         for name, tensor in self.inner:
             self.total += element_sum(tensor)
             yield name, tensor
+
+    def drain(self) -> None:
+        """Take the rest of an interrupted pass: the other ranks gather in step with this one and would wait for it."""
+        for _ in self._passing:
+            pass
 
 
 class EngineClient:
@@ -142,7 +155,11 @@ class Transfer:
     def send(self, version: int) -> str:
         """Push the current weights as `version`; returns the checksum of what was sent."""
         self.client.version = version
-        self.engine.send_weights()
+        self.source.begin()
+        try:
+            self.engine.send_weights()
+        finally:
+            self.source.drain()
         return to_hex(self.source.total)
 
     def shutdown(self) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
+import signal
+import sys
 
 KEEP_WEIGHTS = "RLVID_KEEP_WEIGHTS_VISIBLE"
 """Environment variable that a rollout actor on CPU sets for its engine."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that the kernel sends when the thread that made this process ends."""
 
 
 def register() -> None:
     """Teach vLLM the gloo twin of its nccl weight transfer. Called in the front-end and in every engine process, safe to call twice."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+    _die_with_parent()
     if "gloo" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("gloo", "rlvid.sync.engine_side", "GlooWeightTransferEngine")
     if os.environ.get(KEEP_WEIGHTS):
@@ -26,3 +34,13 @@ def _keep_weights_visible() -> None:
     from vllm import _custom_ops
 
     _custom_ops._supports_onednn = False
+
+
+def _die_with_parent() -> None:
+    """An engine's process must not outlive a rollout actor that was killed: it would keep its memory and its GPU for ever."""
+    if multiprocessing.parent_process() is None:
+        return  # the actor itself, which Ray looks after
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before this line

@@ -34,7 +34,7 @@ path = save(Path(folder), 3, rank, {}, keep=1)
 print("damage:", damage(path) or "none")
 rank.perturb(0.1)
 assert rank.checksum() != before
-rank.load(str(latest(Path(folder))[0].absolute()))
+rank.load(str(latest(Path(folder))[0].absolute()), 1)
 print("same:", rank.checksum() == before)
 """
 

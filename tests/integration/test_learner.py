@@ -76,7 +76,7 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(ray_here, world, prompts, tmp_p
     learner.save(str(tmp_path / "saved"))
     learner.stop()
     resumed = group(ray_here, world, tmp_path)
-    resumed.load(str(tmp_path / "saved"))
+    resumed.load(str(tmp_path / "saved"), 1)
     rows = [resumed.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
     assert resumed.checksum() == one_rank[1]
     assert [row["loss/policy"] for row in rows] == [row["loss/policy"] for row in one_rank[0][1:]]

@@ -46,7 +46,8 @@ def prompt():
 
 prompts = [prompt() for _ in range(8)]
 for _ in range(2):
-    rank.update(spread_over_ranks(prompts, 1, config.learner.micro_batch_tokens)[0])
+    rank.pack(spread_over_ranks(prompts, 1, config.learner.micro_batch_tokens)[0])
+    rank.update()
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")) * 1024
 size = model_size(config.model.path)
 parts = learner_bytes(config, size, count_tokens(config, size, Assumed(text_tokens=prompts[0].prompt_tokens - 36)))

@@ -42,7 +42,7 @@ def test_engines_answer_alike_and_repeatably(session, questions):
 
 def test_a_sync_of_unchanged_weights_changes_no_answer(session, questions):
     before = greedy(session, questions)
-    session.sync(1)
+    session.sync()
     assert greedy(session, questions) == before
 
 
@@ -50,7 +50,7 @@ def test_a_policy_changed_by_hand_changes_greedy_answers(session, questions):
     """The same videos stand in the engines' caches: stale vision embeddings or keys would keep the old answers."""
     before, old = greedy(session, questions), session.learner.checksum()
     session.learner.perturb(0.3)
-    session.sync(2)
+    session.sync()
     changed = greedy(session, questions)
     assert session.learner.checksum() != old
     assert sum(a != b for a, b in zip(before, changed, strict=True)) >= len(questions) // 2

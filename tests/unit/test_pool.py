@@ -1,0 +1,213 @@
+"""The pool against actors of this process: dispatch, replay, restart, heartbeat, and what is left when all is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from ray.exceptions import RayActorError
+
+from rlvid.actors import pool as pools
+from rlvid.actors.pool import ActorPool, CallFailed, PoolError
+
+
+class FakeActor:
+    """Answers `work(x)` with (own name, x). `dies_on`: arguments that take it down; `hangs`: it never answers."""
+
+    def __init__(self, name, dies_on=(), hangs=False, dead_at_start=False):
+        self.name, self.dies_on, self.hangs, self.dead, self.dead_at_start = name, set(dies_on), hangs, False, dead_at_start
+        self.calls, self.now, self.most_at_once = 0, 0, 0
+        self.start = Method(self._start)
+        self.check = Method(self._check)
+        self.stop = Method(self._check)
+        self.work = Method(self._work)
+
+    async def _start(self):
+        if self.dead_at_start:
+            raise RayActorError()
+        return self.name
+
+    async def _check(self):
+        if self.hangs:
+            await asyncio.sleep(60)
+        if self.dead:
+            raise RayActorError()
+
+    async def _work(self, x):
+        self.calls += 1
+        self.now += 1
+        self.most_at_once = max(self.most_at_once, self.now)
+        try:
+            if self.hangs:
+                await asyncio.sleep(60)
+            await asyncio.sleep(0.001 * (x % 3) if isinstance(x, int) else 0)
+            self.dead = self.dead or x in self.dies_on
+            if self.dead:
+                raise RayActorError()
+            return self.name, x
+        finally:
+            self.now -= 1
+
+
+class Method:
+    def __init__(self, function):
+        self.remote = function
+
+    def options(self, num_returns):
+        return self
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("ray.kill", lambda handle: setattr(handle, "dead", True))
+    monkeypatch.setattr(pools, "BACKOFF_S", (0.0,))
+
+
+def open_pool(make, size=2, **options):
+    settings = {"capacity": 2, "deadline_s": 5, "start_deadline_s": 5, "max_restarts": 2} | options
+    return ActorPool("engine", size, make, **settings)
+
+
+def run(pool, work):
+    async def whole():
+        await pool.start()
+        try:
+            return await asyncio.wait_for(work(), 20)
+        finally:
+            for task in list(pool._tasks):
+                task.cancel()
+
+    return asyncio.run(whole())
+
+
+def test_all_calls_are_answered_once_within_capacity():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number)) or made[-1], size=3)
+    answers = run(pool, lambda: asyncio.gather(*[pool.call("work", x) for x in range(100)]))
+    assert [x for _, x in answers] == list(range(100))
+    assert all(actor.most_at_once == 2 and actor.calls >= 25 for actor in made) and sum(actor.calls for actor in made) == 100
+
+
+def test_a_dead_actor_is_replaced_and_its_calls_are_replayed_elsewhere():
+    made = []
+
+    def make(number):
+        made.append(FakeActor((number, len(made)), dies_on={7} if not made else ()))
+        return made[-1]
+
+    prepared = []
+
+    async def prepare(handle):
+        prepared.append(handle)
+
+    pool = open_pool(make, prepare=prepare)
+
+    async def work():
+        answers = await asyncio.gather(*[pool.call("work", x) for x in [7, *range(50)]])
+        while len(pool.handles) < 2:
+            await asyncio.sleep(0.01)
+        return answers
+
+    answers = run(pool, work)
+    assert [x for _, x in answers] == [7, *range(50)]
+    assert pool.restarts == 1 and len(made) == 3 and prepared == [made[2]]
+
+
+def test_a_call_that_kills_every_actor_fails_alone():
+    pool = open_pool(lambda number: FakeActor(number, dies_on={13}))
+
+    async def one(x):
+        try:
+            return await pool.call("work", x)
+        except CallFailed as error:
+            return str(error)
+
+    answers = run(pool, lambda: asyncio.gather(*[one(x) for x in range(13, 60)]))
+    assert "(2 attempts)" in answers[0] and all(isinstance(answer, tuple) for answer in answers[1:])
+    assert pool.restarts == 2
+
+
+def test_the_pool_goes_on_while_one_lives_and_says_why_when_none_does():
+    """Actor 0 never comes back. Then the other one does not either."""
+    made = []
+
+    def make(number):
+        first = len(made) < 2
+        made.append(FakeActor(number, dies_on={0} if number == 0 else {1}, dead_at_start=not first))
+        return made[-1]
+
+    pool = open_pool(make, attempts=4)
+
+    async def work():
+        answers = await asyncio.gather(*[pool.call("work", x) for x in [0, *range(2, 20)]])
+        assert [x for _, x in answers] == [0, *range(2, 20)]
+        while not pool.slots[0].lost:
+            await asyncio.sleep(0.01)
+        assert await pool.call("work", 5) == (1, 5)
+        with pytest.raises(PoolError, match=r"no engine is left: engine 1 failed 3 times in a row"):
+            await pool.call("work", 1)
+        with pytest.raises(PoolError, match="no engine is left"):
+            await pool.call("work", 2)
+
+    run(pool, work)
+
+
+def test_waiting_calls_are_told_when_nobody_is_left():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, dies_on={1}, dead_at_start=bool(made))) or made[-1], size=1, capacity=1, attempts=5)
+    answers = run(pool, lambda: asyncio.gather(*[pool.call("work", 1) for _ in range(5)], return_exceptions=True))
+    assert all(isinstance(answer, PoolError) for answer in answers)
+
+
+def test_the_heartbeat_finds_an_idle_actor_that_hangs():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, hangs=not made)) or made[-1], heartbeat_s=0.05)
+
+    async def work():
+        while pool.restarts == 0 or len(pool.handles) < 2:
+            await asyncio.sleep(0.01)
+
+    run(pool, work)
+    assert pool.restarts == 1 and len(made) == 3
+
+
+def test_no_heartbeat_while_the_pool_rests():
+    pool = open_pool(lambda number: FakeActor(number, hangs=True), heartbeat_s=0.02)
+    pool.resting = True
+    run(pool, lambda: asyncio.sleep(0.2))
+    assert pool.restarts == 0
+
+
+def test_a_hanging_call_is_replayed_after_its_deadline():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, hangs=not made)) or made[-1], deadline_s=0.1)
+    assert run(pool, lambda: pool.call("work", 4)) == (1, 4)
+
+
+def test_a_cancelled_wait_gives_its_place_back():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number)) or made[-1], size=1, capacity=1)
+
+    async def work():
+        calls = [asyncio.ensure_future(pool.call("work", x)) for x in range(60)]
+        for call in random.Random(0).sample(calls, 30):
+            await asyncio.sleep(0)
+            call.cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert pool.slots[0].busy == 0
+        return [answer for answer in answers if isinstance(answer, tuple)]
+
+    assert len(run(pool, work)) >= 30
+
+
+def test_an_actor_may_join():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number)) or made[-1], size=1, capacity=1)
+
+    async def work():
+        calls = [asyncio.ensure_future(pool.call("work", x)) for x in range(30)]
+        await pool.add(1)
+        return await asyncio.gather(*calls)
+
+    assert {name for name, _ in run(pool, work)} == {0, 1}
