@@ -489,9 +489,9 @@ class Learner(Section):
 class Sync(Section):
     transport: Literal["auto", "gloo", "nccl"] = "auto"
     """auto: nccl between GPUs, gloo otherwise."""
-    mode: Literal["wait", "keep"] = "keep"
+    mode: Literal["wait", "keep"] = "wait"
     """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
-    keep: they stand still and go on with the new ones; the dumps say from which token on."""
+    keep: they stand still and go on with the new ones, on the keys and values of the old ones; the dumps say from which token on."""
     bucket_bytes: Positive = 512 * 2**20
     """Weights are packed into buckets of about this size."""
     verify: bool = True

@@ -113,7 +113,7 @@ class ActorPool:
         """End all actors: ask first, so that their child processes end too, then kill."""
         import ray
 
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.get_loop().call_soon_threadsafe(task.cancel)
         left = [slot.handle for slot in self.slots if slot.handle is not None and not slot.lost]
         asked = [handle.stop.remote() for handle in left]
@@ -278,7 +278,8 @@ class ActorPool:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = next((part for part in error.args if isinstance(part, str)), str(error))
+    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 async def _as_future(ref: Any) -> Any:

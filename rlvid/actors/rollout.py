@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -54,6 +55,7 @@ class RolloutActor:
         self.config = config
         self.number = number
         self.version = 0
+        self.pushes = 0
         self.engine: Any = None
 
     async def start(self) -> str:
@@ -88,7 +90,9 @@ class RolloutActor:
         videos = [(frames_THWC, request.video_metadata)]
         if evidence_THWC is not None:
             videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
-        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
+        prompt: dict[str, Any] = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
+        if self.config.sync.mode == "keep":
+            prompt |= {"cache_salt": str(self.pushes), "multi_modal_uuids": {"video": [self._identity(*video) for video in videos]}}
         outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex)]
         output = outputs[-1]
         assert output.finished
@@ -109,6 +113,12 @@ class RolloutActor:
             for versions in (tuple((span.start, int(span.version)) for span in answer.weight_versions),)
         )
         return GenerateResult(rollouts, token_digest(output.prompt_token_ids))
+
+    def _identity(self, frames_THWC: np.ndarray, metadata: dict[str, Any]) -> str:
+        """Name of a video in the engine's caches of vision embeddings: another one after each push."""
+        digest = hashlib.blake2b(repr(metadata).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(frames_THWC).data)
+        return f"{digest.hexdigest()}-{self.pushes}"
 
     def _sampling(self, request: GenerateRequest) -> Any:
         from vllm import SamplingParams
@@ -135,8 +145,9 @@ class RolloutActor:
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_update(self) -> None:
-        """Freeze what is in flight, to go on with the new weights, or let it end first (sync.mode)."""
+        """Let what is in flight end first, or freeze it (sync.mode)."""
         await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
+        self.pushes += 1
         await self.engine.start_weight_update()
 
     async def receive_update(self, update_info: Any) -> None:
@@ -145,11 +156,15 @@ class RolloutActor:
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_update(self, version: int) -> None:
-        """Load, take the version, forget everything computed with the old weights: keys and values, and vision embeddings."""
+        """Load, take the version, and use nothing more that was computed with the old weights: keys and values, and vision embeddings.
+
+        Frozen answers still need theirs (vLLM has dropped their pixels), so with sync.mode keep the caches go on, under other names.
+        """
         await self.engine.finish_weight_update(weight_version=str(version))
-        await self.engine.reset_prefix_cache(reset_running_requests=True)
-        await self.engine.reset_encoder_cache()
-        await self.engine.reset_mm_cache()
+        if self.config.sync.mode == "wait":
+            await self.engine.reset_prefix_cache()
+            await self.engine.reset_encoder_cache()
+            await self.engine.reset_mm_cache()
         await self.engine.resume_generation()
         self.version = int(await self.engine.get_weight_version())
 

@@ -116,6 +116,8 @@ class LearnerGroup:
                     raise LearnerError(f"the learner did not {what} within {deadline_s:.0f} s")
                 ray.get(done)
             return ray.get(calls)
+        except ray.exceptions.RayTaskError:
+            raise  # also what a rank says of another actor's death
         except ray.exceptions.RayActorError as error:
             raise LearnerError(f"a learner rank died in {what}: {str(error).splitlines()[0]}") from None
 

@@ -253,7 +253,7 @@ class Rank:
         return checksum(tensor for _, tensor in ZeroSource(self.module.model))
 
     def perturb(self, scale: float) -> None:
-        """Debug door: add noise to the language model's output head and embeddings, so that greedy answers change."""
+        """Debug door: add noise to the language model's output head and embeddings, so that greedy answers change. Counts as an update."""
         import deepspeed
         import torch
 
@@ -261,6 +261,7 @@ class Rank:
         for parameter in self.module.parameters():
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
                 parameter.data.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * scale)
+        self.version += 1
 
     def rss_bytes(self) -> int:
         import psutil
