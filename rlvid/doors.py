@@ -67,7 +67,7 @@ def replay(folder: Path, step: int) -> list[Replayed]:
         import ray  # not before: the learner's Ray is set up by environment variables
 
         if found:
-            learner.load(str(found[-1].absolute()), first - 1)
+            checkpoints.load(found[-1], checkpoints.read_state(found[-1]), learner, config)
         log.info("replaying steps %d to %d from %s", first, step, found[-1].name if found else config.model.path)
         metrics: dict[str, float] = {}
         for dumped in steps:

@@ -159,7 +159,7 @@ def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> in
         return 1
     folder, state = found
     checkpoints.check_same_run(config, state)
-    session.learner.load(str(folder.absolute()), state["step"])
+    checkpoints.load(folder, state, session.learner, config)
     feed.restore(state["feed"])
     session.sync()
     journal.rewind(state["step"])
@@ -169,7 +169,7 @@ def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> in
 
 def save(config: Config, session: Session, feed: Feed, step: int) -> None:
     assert session.learner is not None
-    state = {"feed": feed.state(), "fingerprint": checkpoints.fingerprint(config)}
+    state = {"feed": feed.state(), "fingerprint": checkpoints.fingerprint(config), "layout": checkpoints.layout(config)}
     checkpoints.save(config.folder / "checkpoints", step, session.learner, state, keep=config.run.keep_checkpoints, storage=config.storage)
 
 

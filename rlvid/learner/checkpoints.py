@@ -20,6 +20,7 @@ from typing import Any
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup
 from rlvid.learner.storage import Store
+from rlvid.learner.universal import universal
 
 log = logging.getLogger("rlvid")
 
@@ -70,12 +71,21 @@ def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, An
     here, there = {path.name for path in complete(folder)}, set(store.names(MANIFEST)) if store else set()
     for name in sorted(here | there, reverse=True):
         if name in here and _is_whole(folder / name, "on disk"):
-            return folder / name, _state(folder / name)
+            return folder / name, read_state(folder / name)
         if store and name in there and _fetch(store, name, folder):
-            return folder / name, _state(folder / name)
+            return folder / name, read_state(folder / name)
     if here | there:
         raise CheckpointError(f"no checkpoint in {folder} is whole: put a good copy there, or delete the folder to start the run anew")
     return None
+
+
+def load(folder: Path, state: dict[str, Any], learner: LearnerGroup, config: Config) -> None:
+    """Weights, optimizer and scheduler of a checkpoint that `latest` gave, converted first where the ranks are laid out otherwise now."""
+    if state["layout"] == layout(config):
+        learner.load(str(folder.absolute()), state["step"])
+    else:
+        with universal(folder) as converted:
+            learner.load(str(converted.absolute()), state["step"], tag="universal")
 
 
 def manifest(folder: Path) -> dict[str, list[Any]]:
@@ -124,12 +134,15 @@ def fingerprint(config: Config) -> dict[str, Any]:
         "run.seed": config.run.seed,
         "model.path": config.model.path,
         "the checkpoint in model.path": _model_digest(Path(config.model.path)),
-        "learner.zero_stage": config.learner.zero_stage,
-        "learner.ranks": config.learner.ranks,
         "data.questions_per_step": config.data.questions_per_step,
         "variants.kinds": list(config.variants.kinds),
         "rollout.answers": config.rollout.answers,
     }
+
+
+def layout(config: Config) -> dict[str, int]:
+    """How the learner's shards are laid out. A run that goes on with another layout has its checkpoint converted."""
+    return {"learner.zero_stage": config.learner.zero_stage, "learner.ranks": config.learner.ranks}
 
 
 def check_same_run(config: Config, state: dict[str, Any]) -> None:
@@ -198,7 +211,7 @@ def _foreign_code(folder: Path) -> str:
     return ""
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "state.json").read_text())
 
 

@@ -63,9 +63,9 @@ class LearnerGroup:
     def save(self, folder: str) -> None:
         self._all("save", *[(folder,)] * len(self.ranks))
 
-    def load(self, folder: str, version: int) -> None:
-        """Go on with the weights and the optimizer of a checkpoint that was written after update `version`."""
-        self._all("load", *[(folder, version)] * len(self.ranks))
+    def load(self, folder: str, version: int, *, tag: str = "learner") -> None:
+        """Go on with the weights and the optimizer of a checkpoint that was written after update `version`. `tag`: learner or universal."""
+        self._all("load", *[(folder, version, tag)] * len(self.ranks))
 
     def export(self, folder: str) -> None:
         self._all("export", *[(folder,)] * len(self.ranks))

@@ -205,8 +205,10 @@ class Rank:
         """DeepSpeed's own sharded checkpoint: weights, optimizer, scheduler."""
         self.engine.save_checkpoint(folder, tag="learner", save_latest=False)
 
-    def load(self, folder: str, version: int) -> None:
-        path, _ = self.engine.load_checkpoint(folder, tag="learner")
+    def load(self, folder: str, version: int, tag: str = "learner") -> None:
+        """Weights, optimizer and scheduler of a checkpoint. `tag`: learner, or universal where it was written by another number of ranks."""
+        self.engine._config.load_universal_checkpoint = tag == "universal"
+        path, _ = self.engine.load_checkpoint(folder, tag=tag)
         if path is None:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
         self.version = version

@@ -83,6 +83,25 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(ray_here, world, prompts, tmp_p
     resumed.stop()
 
 
+@pytest.mark.parametrize(("before", "after"), [((1, 1), (2, 2)), ((3, 2), (3, 1)), ((2, 2), (3, 2))])
+def test_another_number_of_ranks_goes_on_from_the_same_state(ray_here, world, prompts, tmp_path, one_rank, before, after):
+    """(ZeRO stage, ranks) before and after: weights, moments and schedule are those of a run that never stopped."""
+    from rlvid.learner.universal import universal
+
+    learner = group(ray_here, world, tmp_path, f"learner.zero_stage={before[0]}", f"learner.ranks={before[1]}")
+    learner.update(prompts)
+    learner.save(str(tmp_path / "step_000001"))
+    learner.stop()
+    resumed = group(ray_here, world, tmp_path, f"learner.zero_stage={after[0]}", f"learner.ranks={after[1]}")
+    with universal(tmp_path / "step_000001") as converted:
+        resumed.load(str(converted), 1, tag="universal")
+    rows = [resumed.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
+    resumed.stop()
+    for row, expected in zip(rows, one_rank[0][1:], strict=True):
+        for key in ("loss/policy", "optimizer/grad_norm", "policy/entropy", "optimizer/lr"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6), key
+
+
 def test_a_dead_rank_ends_the_wait(ray_here, world, prompts, tmp_path):
     from rlvid.learner.group import LearnerError
 
