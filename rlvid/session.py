@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -51,7 +47,6 @@ class Session:
     teachers: ActorPool | None = None
     version: int = 0
     connected: list[Any] = field(default_factory=list)
-    sockets: str = ""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     joins: Future[None] | None = None
     waits: set[Future[Any]] = field(default_factory=set)
@@ -243,10 +238,8 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
 
     rollout, variant = ray.remote(RolloutActor), ray.remote(VariantActor)
 
-    sockets = os.path.join(tempfile.gettempdir(), f"rlvid-{secrets.token_hex(4)}")
-
     def make_rollout(number: int) -> Any:
-        options = places.rollout[number].options(rollout_environment(config, sockets))
+        options = places.rollout[number].options(rollout_environment(config))
         return rollout.options(**options, max_concurrency=1000).remote(config, number)
 
     def make_variant(number: int) -> Any:
@@ -272,9 +265,9 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         attempts=config.rollout.max_restarts + 1,
         heartbeat_s=config.rollout.heartbeat_s,
     )
-    teachers = _teacher_pool(config, places, sockets) if config.repair.enabled and with_learner else None
+    teachers = _teacher_pool(config, places) if config.repair.enabled and with_learner else None
     ranks = learner_group(config, places) if with_learner else None
-    return Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers, sockets=sockets)
+    return Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers)
 
 
 def learner_group(config: Config, places: Places) -> LearnerGroup:
@@ -286,13 +279,13 @@ def learner_group(config: Config, places: Places) -> LearnerGroup:
     return LearnerGroup(config, [rank.options(**options).remote(config, number) for number, options in enumerate(at)])
 
 
-def _teacher_pool(config: Config, places: Places, sockets: str) -> ActorPool:
+def _teacher_pool(config: Config, places: Places) -> ActorPool:
     import ray
 
     teacher = ray.remote(TeacherActor)
 
     def make(number: int) -> Any:
-        options = places.teacher[number].options(teacher_environment(config, f"{sockets}-teacher"))
+        options = places.teacher[number].options(teacher_environment(config))
         return teacher.options(**options, max_concurrency=1000).remote(config, number)
 
     return ActorPool(
@@ -330,4 +323,3 @@ def _stop(session: Session) -> None:
     if session.learner is not None:
         session.learner.stop()
     session.loop.call_soon_threadsafe(session.loop.stop)
-    shutil.rmtree(session.sockets, ignore_errors=True)  # of engines that were killed

@@ -278,6 +278,8 @@ class ActorPool:
 
 
 def _first_line(error: Exception) -> str:
+    cause = getattr(error, "cause", None)  # of a RayTaskError, which itself begins with a traceback
+    error = cause if isinstance(cause, Exception) else error
     text = next((part for part in error.args if isinstance(part, str)), str(error))
     return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 

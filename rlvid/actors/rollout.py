@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from typing import Any
 
 import numpy as np
 
+from rlvid.actors.traces import own_traces
 from rlvid.config import Config
 from rlvid.observe.process_log import last_error, to_log_file
 from rlvid.sync.plugin import KEEP_WEIGHTS
@@ -21,15 +21,13 @@ CPU_BLOCK_TOKENS = 32
 """Key-value block on CPU. vLLM's 128 is longer than a tiny model's prompt, which then could not be shared among its answers."""
 
 
-def rollout_environment(config: Config, sockets: str) -> dict[str, str]:
-    """`sockets`: a folder for the engine's sockets, which vLLM never deletes itself.
-
-    Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
+def rollout_environment(config: Config) -> dict[str, str]:
+    """Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
     checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
-    return checked_on_cpu | engine_environment(config.rollout.threads, config.rollout.kv_cache_gib, sockets)
+    return checked_on_cpu | engine_environment(config.rollout.threads, config.rollout.kv_cache_gib)
 
 
-def engine_environment(threads: int, kv_cache_gib: int, sockets: str) -> dict[str, str]:
+def engine_environment(threads: int, kv_cache_gib: int) -> dict[str, str]:
     """What every vLLM engine here needs, the teacher's too."""
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
@@ -39,7 +37,6 @@ def engine_environment(threads: int, kv_cache_gib: int, sockets: str) -> dict[st
         "KMP_BLOCKTIME": "0",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_RPC_BASE_PATH": sockets,
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -69,6 +66,7 @@ class RolloutActor:
             raise EngineStartError(f"rollout engine {self.number} did not start: {cause}{f' (its whole log: {log})' if log else ''}") from error
 
     async def _start(self) -> str:
+        own_traces()
         import vllm
         from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -77,7 +75,6 @@ class RolloutActor:
         from rlvid.sync.tokens import media_token_ids
 
         register()
-        os.makedirs(os.environ["VLLM_RPC_BASE_PATH"], exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(self.config.model.path)
         # A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on.
         self.forbidden = {token: -1e30 for token in media_token_ids(tokenizer)}
@@ -190,7 +187,6 @@ class RolloutActor:
         """End the engine process."""
         if self.engine is not None:
             self.engine.shutdown()
-        shutil.rmtree(os.environ["VLLM_RPC_BASE_PATH"], ignore_errors=True)
 
 
 def engine_arguments(config: Config) -> Any:

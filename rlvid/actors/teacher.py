@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from rlvid.actors.rollout import engine_environment
+from rlvid.actors.traces import own_traces
 from rlvid.config import Config
 from rlvid.observe.process_log import to_log_file
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
 from rlvid.types import Question
 
 
-def teacher_environment(config: Config, sockets: str = "") -> dict[str, str]:
-    """Environment of the actor's process. `sockets`: a folder for an engine's sockets. The chat key is not in it: it would be shown by Ray's dashboard."""
+def teacher_environment(config: Config) -> dict[str, str]:
+    """Environment of the actor's process. The chat key is not in it: it would be shown by Ray's dashboard."""
     if config.teacher.kind == "engine":
-        return engine_environment(config.teacher.threads, config.teacher.kv_cache_gib, sockets)
+        return engine_environment(config.teacher.threads, config.teacher.kv_cache_gib)
     return {"OMP_NUM_THREADS": str(config.teacher.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -33,6 +34,8 @@ class TeacherActor:
     async def start(self) -> str:
         """Make the teacher ready. Returns its kind. Raises ValueError for what the user has to set right."""
         to_log_file(f"teacher-{self.number}")
+        if self.config.teacher.kind == "engine":
+            own_traces()
         self.teacher = make_teacher(self.config)
         await self.teacher.start()
         return self.config.teacher.kind

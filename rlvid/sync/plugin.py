@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+from rlvid.actors.traces import use_names
+
 KEEP_WEIGHTS = "RLVID_KEEP_WEIGHTS_VISIBLE"
 """Environment variable that a rollout actor on CPU sets for its engine."""
 
@@ -20,6 +22,7 @@ def register() -> None:
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     _die_with_parent()
+    use_names()
     if "gloo" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("gloo", "rlvid.sync.engine_side", "GlooWeightTransferEngine")
     if os.environ.get(KEEP_WEIGHTS):

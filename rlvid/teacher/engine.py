@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -67,13 +66,10 @@ class EngineTeacher:
         self.engine: Any = None
 
     async def start(self) -> None:
-        import os
-
         from transformers import AutoProcessor
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        os.makedirs(os.environ["VLLM_RPC_BASE_PATH"], exist_ok=True)
         teacher = self.config.teacher
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(teacher)))
         self.conversation = Conversation(EngineModel(self.engine, AutoProcessor.from_pretrained(teacher.model), teacher, self.config.run.seed), self.rules)
@@ -82,14 +78,11 @@ class EngineTeacher:
         return await self.conversation.find(request)
 
     async def check(self) -> None:
-        await self.engine.check_health()
+        await self.engine.is_paused()  # an answer of the engine's own process
 
     async def stop(self) -> None:
-        import os
-
         if self.engine is not None:
             self.engine.shutdown()
-        shutil.rmtree(os.environ["VLLM_RPC_BASE_PATH"], ignore_errors=True)
 
 
 def engine_arguments(teacher: TeacherConfig) -> dict[str, Any]:
