@@ -17,8 +17,8 @@ from typing import Any
 TRACES = "RLVID_TRACES"
 """Environment variable: what the names of an engine's traces begin with."""
 
-SWEEPER = """(cat > /dev/null; sleep 1; rm -rf "/dev/shm/$0-"* "/dev/shm/sem.$0-"* "$1") &"""
-"""`cat` ends when the last holder of the pipe's other end, the actor, is gone."""
+SWEEPER = """exec 3<&0; (cat <&3 > /dev/null; sleep 1; rm -rf "/dev/shm/$0-"* "/dev/shm/sem.$0-"* "$1") &"""
+"""`cat` ends when the last holder of the pipe's other end, the actor, is gone. (A shell takes the standard input of what it puts behind itself away.)"""
 
 
 def own_traces() -> None:

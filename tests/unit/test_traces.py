@@ -28,7 +28,8 @@ time.sleep(60)
 def test_a_killed_owner_leaves_nothing(how):
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
     name, sockets, memory = owner.stdout.readline().split()
-    assert memory.startswith(name) and Path("/dev/shm", memory).exists() and Path(sockets, "socket").exists()
+    time.sleep(2)
+    assert memory.startswith(name) and Path("/dev/shm", memory).exists() and Path(sockets, "socket").exists(), "swept while its owner lives"
     owner.send_signal(how)
     owner.wait(10)
     deadline = time.monotonic() + 10
