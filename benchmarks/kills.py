@@ -2,7 +2,8 @@
 
     python -m benchmarks.kills CONFIG [key=value ...] --out FOLDER [--kills 10] [--seed 0]
 
-Two undisturbed runs show how far a run repeats itself; the killed one must agree with them as far as they agree with each other.
+Two undisturbed runs show how far a run repeats itself (with rollout.repeatable and one variant actor: to its end); the killed one must agree with them
+as far as they agree with each other, and its questions, variants and seeds must be theirs to the end.
 After every kill nothing may be left: no process, no shared memory, no half file under a final name. Ends in one JSON line.
 """
 
@@ -48,10 +49,13 @@ def main() -> None:
     found = {
         "kills": dict(killed),
         "left behind": left,
-        "steps": len(cut) - 1,
+        "steps": len(updates(cut)),
         "steps on which two undisturbed runs agree bit for bit": agreeing(once, twice),
         "steps on which the killed run agrees with the first": agreeing(once, cut),
         "steps on which the killed run agrees with the second": agreeing(twice, cut),
+        "steps on which it asked the same, with the same specs and seeds": sum(
+            asked(options.out / "undisturbed-1", row["step"]) == asked(options.out / "killed", row["step"]) for row in updates(cut)
+        ),
     }
     for name, value in found.items():
         print(f"{name:60s} {value}")
@@ -144,11 +148,21 @@ def half_files(folder: Path) -> list[str]:
 def agreeing(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> int:
     """Steps from the first on whose numbers are the same to the last bit."""
     count = 0
-    for a, b in zip(one[1:], other[1:], strict=False):
+    for a, b in zip(updates(one), updates(other), strict=False):
         if a["step"] != b["step"] or any(a[name] != b[name] for name in SAME):
             break
         count += 1
     return count
+
+
+def updates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["step"] > 0]
+
+
+def asked(folder: Path, step: int) -> list[Any]:
+    """Question, spec and seed of every slot of a step."""
+    rows = [json.loads(line) for line in (folder / "rollouts" / f"step_{step:06d}.jsonl").read_text().splitlines()]
+    return [(row["question_id"], row["spec"], row["seed"]) for row in rows if "seed" in row]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rlvid.data.stream import QuestionStream
 from rlvid.data.variance_filter import VarianceFilter
 from rlvid.observe.step_row import signal_shares
 from rlvid.session import Session
-from rlvid.types import Group, Quarantined
+from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")
 
@@ -42,12 +42,12 @@ class Feed:
     def sample(self, step: int) -> list[Group]:
         """Q groups for this step (fewer only when zero-signal groups were dropped and refills ran out, never none)."""
         started = time.perf_counter()
-        wanted, refills = self.config.data.questions_per_step, 0
+        wanted, refills, asked = self.config.data.questions_per_step, 0, set[str]()
         kept: list[Group] = []
         dropped: list[Group] = []
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
         while len(kept) < wanted:
-            groups = self._collect(wanted - len(kept), step)
+            groups = self._collect(wanted - len(kept), step, asked)
             silent = [group for group in groups if self.config.advantage.drop_zero_signal and _teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
             dropped += silent
@@ -70,9 +70,9 @@ class Feed:
         """Let the variant actors start on the questions that `sample(step)` and, with `variants.prefetch` above 1, the next ones will ask for."""
         steps = min(self.config.variants.prefetch, self.config.run.steps - step + 1)
         if steps > 0:
-            size = self.config.data.questions_per_step
-            questions = self._peek(steps * size)
-            wanted = [(step + at // size, question) for at, question in enumerate(questions)]
+            here, size = self.stream.state(), self.config.data.questions_per_step
+            wanted = [(coming, question) for coming in range(step, step + steps) for question in self._take(size, set())]
+            self.stream.restore(here)
             self.session.sampler.prefetch(self.session.loop, wanted, self.config.variants.kinds)
 
     def metrics(self) -> dict[str, float]:
@@ -89,9 +89,9 @@ class Feed:
         if self.filter:
             self.filter.restore(state.get("filter", {}))
 
-    def _collect(self, count: int, step: int) -> list[Group]:
+    def _collect(self, count: int, step: int, asked: set[str]) -> list[Group]:
         """`count` usable groups' worth of one round; unusable questions are counted and left for the next round."""
-        questions = self._take(count)
+        questions = self._take(count, asked)
         self._metrics["data/filtered"] += self.stream.left_out
         kinds, answers = self.config.variants.kinds, self.config.rollout.answers
         collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, repair=True))
@@ -118,15 +118,16 @@ class Feed:
                 f"see that the videos of {self.config.data.train} are there and play, or raise data.max_bad_in_a_row"
             )
 
-    def _peek(self, count: int) -> list[Any]:
-        state = self.stream.state()
-        questions = self._take(count)
-        self.stream.restore(state)
-        return questions
+    def _take(self, count: int, asked: set[str]) -> list[Question]:
+        """The next questions that do not rest, and none that this step has `asked` already: it would be sampled with the same seeds."""
 
-    def _take(self, count: int) -> list[Any]:
-        """The next questions that do not rest."""
-        return self.stream.take(count, rests=self.filter.rests if self.filter else None)
+        def rests(question: str, epoch: int) -> bool:
+            if question in asked or (self.filter is not None and self.filter.rests(question, epoch)):
+                return True
+            asked.add(question)
+            return False
+
+        return self.stream.take(count, rests=rests)
 
 
 def _teaches_nothing(group: Group) -> bool:

@@ -258,7 +258,7 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
         "rollout engine",
         config.rollout.engines,
         make_rollout,
-        capacity=max(1, 2 * config.rollout.max_sequences // config.rollout.answers),
+        capacity=1 if config.rollout.repeatable else max(1, 2 * config.rollout.max_sequences // config.rollout.answers),
         deadline_s=config.rollout.deadline_s,
         start_deadline_s=config.rollout.start_deadline_s,
         max_restarts=config.rollout.max_restarts,

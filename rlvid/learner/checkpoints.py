@@ -81,8 +81,12 @@ def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, An
 
 def load(folder: Path, state: dict[str, Any], learner: LearnerGroup, config: Config) -> None:
     """Weights, optimizer and scheduler of a checkpoint that `latest` gave, converted first where the ranks are laid out otherwise now."""
-    if state["layout"] == layout(config):
+    before, now = state["layout"], layout(config)
+    if before == now:
         learner.load(str(folder.absolute()), state["step"])
+    elif (before["learner.zero_stage"] == 3) != (now["learner.zero_stage"] == 3):
+        stages = f"{before['learner.zero_stage']}, learner.zero_stage is {now['learner.zero_stage']}"
+        raise ConfigError(f"{folder.name} was written by ZeRO stage {stages}: DeepSpeed converts between 1 and 2, and between numbers of ranks; set it back")
     else:
         with universal(folder) as converted:
             learner.load(str(converted.absolute()), state["step"], tag="universal")

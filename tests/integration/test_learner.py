@@ -83,7 +83,7 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(ray_here, world, prompts, tmp_p
     resumed.stop()
 
 
-@pytest.mark.parametrize(("before", "after"), [((1, 1), (2, 2)), ((3, 2), (3, 1)), ((2, 2), (3, 2))])
+@pytest.mark.parametrize(("before", "after"), [((1, 1), (2, 2)), ((3, 2), (3, 1))])
 def test_another_number_of_ranks_goes_on_from_the_same_state(ray_here, world, prompts, tmp_path, one_rank, before, after):
     """(ZeRO stage, ranks) before and after: weights, moments and schedule are those of a run that never stopped."""
     from rlvid.learner.universal import universal

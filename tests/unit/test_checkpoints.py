@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvid.config import ConfigError
+from rlvid.config import ConfigError, load
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import MANIFEST, CheckpointError, damage, latest, listing, save
 from rlvid.learner.storage import Store
@@ -221,3 +221,10 @@ def test_a_run_goes_on_when_its_storage_fails(here: Path, tmp_path: Path, caplog
 def test_an_unknown_scheme_is_wrong_input() -> None:
     with pytest.raises(ConfigError, match=r"run\.storage: nosuch://x cannot be used"):
         Store("nosuch://x")
+
+
+def test_a_stage_that_deepspeed_cannot_convert_is_refused(tmp_path):
+    config = load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", ["learner.zero_stage=3"])
+    state = {"step": 4, "layout": {"learner.zero_stage": 2, "learner.ranks": 1}}
+    with pytest.raises(ConfigError, match=r"step_000004 was written by ZeRO stage 2, learner.zero_stage is 3: .*set it back"):
+        checkpoints.load(tmp_path / "step_000004", state, None, config)

@@ -173,3 +173,14 @@ def test_a_checkpoint_from_before_the_filter_is_read(feed):
     filtered, _ = feed(filter="variance")
     filtered.restore({key: value for key, value in plain.state().items() if key != "filter"})
     assert filtered.filter.state() == {}
+
+
+def test_no_question_comes_twice_in_a_step_even_where_epochs_meet(feed):
+    """It would be sampled with the same seeds twice. Steps of 5 in epochs of 8 meet within a step again and again."""
+    plain, session = feed(questions_per_step=5)
+    plain.prefetch(1)
+    for step in range(1, 30):
+        session.asked, ahead = [], session.ahead
+        plain.sample(step)
+        assert len(set(session.asked)) == 5 and session.asked == ahead
+        plain.prefetch(step + 1)

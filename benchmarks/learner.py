@@ -1,0 +1,208 @@
+"""What does sharing the prompt save the learner? One row `[prompt | a1 | ... | aM]` against M rows `[prompt | a]`, forward and backward.
+
+    python benchmarks/learner.py [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu]
+                                 [--hidden 512] [--layers 6] [--vocabulary 8192]
+
+A randomly initialised Qwen2.5-VL of the given size; both ways give the same gradients (checked here too). The ratio of operations counts
+matrix products of the language model, its attention and the vision tower. Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlvid.data.prompts import chat_prompt
+from rlvid.data.tiny_model import build_processor, build_tokenizer
+from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.packing import MicroBatch, pack
+from rlvid.sync.tokens import media_token_ids, token_digest
+from rlvid.types import TrainingPrompt, VariantSpec
+from rlvid.variants.build import video_metadata
+
+SIDE = 112
+"""Pixels of a frame's side: 16 visual tokens for each pair of frames."""
+TOKENS_PER_PAIR = (SIDE // 28) ** 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--visual", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--length", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    options = parser.parse_args()
+    learner = Learner(options)
+    rows = []
+    for visual in options.visual:
+        for length in options.length:
+            for answers in options.answers:
+                rows.append(learner.compare(visual, length, answers, options.pairs))
+                print("  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
+    sizes = {name: getattr(options, name) for name in ("hidden", "layers", "vocabulary", "device", "dtype")}
+    print(json.dumps({"benchmark": "learner", "cpus": os.cpu_count(), "torch": torch.__version__, **sizes, "found": rows}))
+
+
+class Learner:
+    """A model of the wanted size with its processor."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+        self.device, self.dtype = torch.device(options.device), getattr(torch, options.dtype)
+        tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it? red green blue yellow"] * 20)
+        self.processor = build_processor(tokenizer, "qwen2_5_vl")
+        torch.manual_seed(0)
+        config = Qwen2_5_VLConfig(**sizes(options, tokenizer))
+        with torch.device(self.device):
+            self.model = Qwen2_5_VLForConditionalGeneration(config).to(self.device, self.dtype)
+        self.model.set_attn_implementation("sdpa")
+        self.module = AnswerLogProbs(self.model, chunk=512, forbidden=media_token_ids(tokenizer), temperature=1.0)
+
+    def compare(self, visual: int, length: int, answers: int, pairs: int) -> dict[str, float]:
+        """Medians for one shape: time, peak memory on a GPU, and what the operations would promise."""
+        prompt = self.prompt(visual, length, answers)
+        shared = [self.packed([prompt])]
+        apart = [self.packed([one]) for one in split(prompt)]
+        same = self.difference(shared, apart)
+        times: list[tuple[float, float]] = []
+        for _ in range(pairs):
+            times.append((self.timed(lambda: self.step(shared)), self.timed(lambda: self.step(apart))))
+        ratio = statistics.median(b / a for a, b in times)
+        promised = self.operations(prompt.prompt_tokens, visual, length, 1, answers)
+        return {
+            "visual": visual,
+            "length": length,
+            "answers": answers,
+            "shared_s": statistics.median(a for a, _ in times),
+            "times_faster": ratio,
+            "operations": promised,
+            "share_of_operations": ratio / promised,
+            "gradient_difference": same,
+            **({"memory": self.peak(apart) / self.peak(shared)} if self.device.type == "cuda" else {}),
+        }
+
+    def prompt(self, visual: int, length: int, answers: int) -> TrainingPrompt:
+        rng = np.random.default_rng(0)
+        frames = 2 * visual // TOKENS_PER_PAIR
+        spec = VariantSpec("uniform", tuple(np.arange(frames) / 2.0), None, (SIDE, SIDE), 0)
+        video = rng.integers(0, 255, (frames, SIDE, SIDE, 3), dtype=np.uint8)
+        text, metadata = chat_prompt(self.processor, "What colour is it?"), video_metadata(spec)
+        ids = self.token_ids(text, video, metadata)
+        tokens = tuple(tuple(rng.integers(20, 200, length).tolist()) for _ in range(answers))
+        logprobs = tuple(tuple([-1.0] * length) for _ in range(answers))
+        advantages = tuple(rng.normal(size=answers).tolist())
+        weights = tuple(1 / (answers * length) for _ in range(answers))
+        return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, weights)
+
+    def token_ids(self, text: str, video: np.ndarray, metadata: dict[str, Any]) -> list[int]:
+        from transformers.video_utils import VideoMetadata
+
+        known = VideoMetadata(**{name: value for name, value in metadata.items() if name != "do_sample_frames"})
+        return self.processor(text=[text], videos=[video], video_metadata=[known], do_sample_frames=False, return_tensors="pt")["input_ids"][0].tolist()
+
+    def packed(self, prompts: list[TrainingPrompt]) -> MicroBatch:
+        return pack(prompts, self.processor, self.model.config).to(self.device, self.dtype)
+
+    def step(self, batches: list[MicroBatch]) -> None:
+        """Forward and backward of all micro-batches into the same gradients."""
+        self.model.zero_grad(set_to_none=True)
+        for batch in batches:
+            (-(self.module(batch) * batch.advantages_A * batch.weights_A).sum()).backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def difference(self, one: list[MicroBatch], other: list[MicroBatch]) -> float:
+        """Relative difference of the gradients."""
+        gradients = []
+        for batches in (one, other):
+            self.step(batches)
+            gradients.append(torch.cat([p.grad.detach().float().flatten().cpu() for p in self.model.parameters() if p.grad is not None]))
+        return float((gradients[0] - gradients[1]).norm() / gradients[1].norm())
+
+    def peak(self, batches: list[MicroBatch]) -> int:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.step(batches)
+        return torch.cuda.max_memory_allocated() - before
+
+    @staticmethod
+    def timed(work: Callable[[], None]) -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    def operations(self, prompt: int, visual: int, length: int, shared: int, answers: int) -> float:
+        """M separate forwards over the shared one, in multiplications: every token's matrices, attention pairs, the vision tower once per video."""
+        text, vision = self.model.config.text_config, self.model.config.vision_config
+        per_token = sum(p.numel() for layer in self.model.model.language_model.layers for p in layer.parameters())
+        head = text.hidden_size * text.vocab_size
+        tower = sum(p.numel() for p in self.model.model.visual.parameters()) * visual * vision.spatial_merge_size**2
+
+        def row(tokens: int, pairs: float) -> float:
+            return tokens * per_token + 2 * pairs * text.hidden_size * text.num_hidden_layers
+
+        alone = row(prompt + length, (prompt + length) ** 2 / 2) + length * head + tower
+        together = row(prompt + answers * length, prompt**2 / 2 + answers * (prompt * length + length**2 / 2)) + answers * length * head + tower
+        return answers * alone / (shared * together)
+
+
+def split(prompt: TrainingPrompt) -> list[TrainingPrompt]:
+    """The same answers, each with a prompt of its own."""
+    from dataclasses import replace
+
+    fields = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M")
+    return [replace(prompt, **{name: getattr(prompt, name)[m : m + 1] for name in fields}) for m in range(len(prompt.tokens_MN))]
+
+
+def sizes(options: argparse.Namespace, tokenizer: Any) -> dict[str, Any]:
+    heads = max(1, options.hidden // 64)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")}
+    return {
+        "text_config": {
+            "vocab_size": options.vocabulary,
+            "hidden_size": options.hidden,
+            "intermediate_size": 4 * options.hidden,
+            "num_hidden_layers": options.layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": max(1, heads // 4),
+            "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        },
+        "vision_config": {
+            "depth": max(1, options.layers // 2),
+            "hidden_size": options.hidden // 2,
+            "intermediate_size": 2 * options.hidden,
+            "num_heads": max(1, options.hidden // 128),
+            "out_hidden_size": options.hidden,
+            "patch_size": 14,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "window_size": 112,
+            "fullatt_block_indexes": [max(1, options.layers // 2) - 1],
+            "tokens_per_second": 2,
+        },
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "tie_word_embeddings": False,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What do log-probabilities in chunks cost and save? Against all logits at once, forward and backward, at a real vocabulary.
+
+    python benchmarks/logprobs.py [--tokens 4096] [--vocabulary 151936] [--hidden 1024] [--chunk 512] [--pairs 3] [--device cpu]
+
+Each way runs in processes of its own, which report their peak memory above what stood before; times are medians of pairs in turns.
+Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.packing import MicroBatch
+
+
+class Hidden(torch.nn.Module):
+    """A backbone whose output is a parameter, under the model's own head."""
+
+    def __init__(self, tokens: int, hidden: int) -> None:
+        super().__init__()
+        self.states = torch.nn.Parameter(torch.randn(1, tokens, hidden))
+
+    def forward(self, **_: Any) -> Any:
+        return SimpleNamespace(last_hidden_state=self.states)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--vocabulary", type=int, default=151_936)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--way", choices=["chunked", "plain"], help="measure one way once and print it; the benchmark calls itself so")
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measured(options)))
+        return
+    rows: dict[str, list[dict[str, float]]] = {"chunked": [], "plain": []}
+    for _ in range(options.pairs):
+        for way, runs in rows.items():
+            said = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True)
+            runs.append(json.loads(said.stdout.splitlines()[-1]))
+    chunked, plain = rows["chunked"], rows["plain"]
+    found = {
+        "peak memory, chunked over plain": statistics.median(a["bytes"] / b["bytes"] for a, b in zip(chunked, plain, strict=True)),
+        "peak GiB, chunked": statistics.median(row["bytes"] for row in chunked) / 2**30,
+        "peak GiB, plain": statistics.median(row["bytes"] for row in plain) / 2**30,
+        "time, chunked over plain": statistics.median(a["seconds"] / b["seconds"] for a, b in zip(chunked, plain, strict=True)),
+        "seconds, chunked": statistics.median(row["seconds"] for row in chunked),
+        "largest relative difference of sums": max(abs(chunked[0][name] / plain[0][name] - 1) for name in ("logprobs", "gradient", "head_gradient")),
+    }
+    for name, value in found.items():
+        print(f"{name:42s} {value:.4g}")
+    sizes = {name: getattr(options, name) for name in ("tokens", "vocabulary", "hidden", "chunk", "device")}
+    print(json.dumps({"benchmark": "logprobs", "cpus": os.cpu_count(), "torch": torch.__version__, **sizes, "found": found}))
+
+
+def measured(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds and peak bytes of one forward and backward, and sums of what came out."""
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    head = torch.nn.Linear(options.hidden, options.vocabulary, bias=False)
+    module = AnswerLogProbs(torch.nn.Module(), chunk=options.chunk, forbidden=(1, 2), temperature=1.0)
+    module.model.model, module.model.lm_head = Hidden(options.tokens, options.hidden), head
+    module.to(device)
+    targets = torch.randint(3, options.vocabulary, (options.tokens,), device=device)
+    weights = torch.randn(options.tokens, device=device)
+    everything = torch.arange(options.tokens, device=device)
+    batch = MicroBatch({}, everything, targets, *[torch.zeros(0)] * 4)
+    for parameter in module.parameters():  # gradients stand before and after; they are no part of the question
+        parameter.grad = torch.zeros_like(parameter)
+    before = peak_bytes(device, reset=True)
+    started = time.perf_counter()
+    logprobs = module(batch) if options.way == "chunked" else plain(module, targets)
+    (logprobs * weights).sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    states = module.model.model.states
+    return {
+        "seconds": time.perf_counter() - started,
+        "bytes": peak_bytes(device) - before,
+        "logprobs": float(logprobs.double().sum()),
+        "gradient": float(states.grad.double().abs().sum()),
+        "head_gradient": float(head.weight.grad.double().abs().sum()),
+    }
+
+
+def plain(module: Any, targets: torch.Tensor) -> torch.Tensor:
+    """All logits at once, as most trainers do."""
+    logits = module.model.lm_head(module.model.model().last_hidden_state[0]).float()
+    logits[:, module.forbidden] = float("-inf")
+    return torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
+
+
+def peak_bytes(device: torch.device, *, reset: bool = False) -> int:
+    """Highest memory so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
+
+
+if __name__ == "__main__":
+    main()
