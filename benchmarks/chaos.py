@@ -174,10 +174,10 @@ def broken(video: Path, folder: Path, chance: random.Random) -> Path:
     return path
 
 
-def slots_problem(config: Config) -> str:
-    """What is wrong with the dumped slots; empty when every slot of every step is there exactly once, sampled by weights new enough."""
+def slots_problem(config: Config, steps: int | None = None) -> str:
+    """What is wrong with the dumped slots; empty when every slot of every step (of the first `steps`) is there exactly once, sampled by weights new enough."""
     wanted = {(variant, sample) for variant in range(len(config.variants.kinds)) for sample in range(config.rollout.answers)}
-    for step in range(1, config.run.steps + 1):
+    for step in range(1, (steps or config.run.steps) + 1):
         rows = [json.loads(line) for line in (config.folder / "rollouts" / f"step_{step:06d}.jsonl").read_text().splitlines()]
         slots = Counter((row["question_id"], row["variant"], row["sample"]) for row in rows if "sample" in row)
         questions = {question for question, _, _ in slots}

@@ -227,9 +227,12 @@ class ActorPool:
             slot.handle = self.create(slot.number)
             # Whatever a start raises (each library has errors of its own), the cure is the same, and its limit stands above.
             try:
-                return await self._enter_service(slot)
+                await self._enter_service(slot)
             except Exception as error:
                 failure = error
+            else:
+                log.info("%s %d serves again", self.name, slot.number)
+                return
         ray.kill(slot.handle)
         slot.lost = True
         self._last_failure = f"{self.name} {slot.number} failed {slot.failures + 1} times in a row, last: {_first_line(failure)}"
