@@ -50,6 +50,7 @@ class Session:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     joins: Future[None] | None = None
     waits: set[Future[Any]] = field(default_factory=set)
+    sync_costs: dict[str, float] = field(default_factory=dict)
     joining: list[Any] = field(default_factory=list)
     syncing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -137,9 +138,9 @@ class Session:
                 self.connected = []
                 self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
                 self.connected = engines
-            version, checksum = self.learner.send_weights()
-            self._verify(engines, version, checksum)
-            self.version = version
+            sent = self.learner.send_weights()
+            self._verify(engines, sent.version, sent.checksum)
+            self.version, self.sync_costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
             return True
         except (RayTaskError, SyncError) as error:
             log.warning("sync failed: %s", last_line(error))

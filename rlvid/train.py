@@ -137,7 +137,7 @@ def sync(session: Session) -> dict[str, float]:
     """New weights to every engine, verified."""
     started = time.perf_counter()
     session.sync()
-    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.version)}
+    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.version)} | session.sync_costs
 
 
 def evaluation(config: Config, session: Session) -> dict[str, float]:

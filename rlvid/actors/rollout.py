@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from typing import Any
 
@@ -143,6 +144,7 @@ class RolloutActor:
 
     async def start_update(self) -> None:
         """Let what is in flight end first, or freeze it (sync.mode)."""
+        self.paused_at = time.perf_counter()
         await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
         self.pushes += 1
         await self.engine.start_weight_update()
@@ -152,8 +154,9 @@ class RolloutActor:
 
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
-    async def finish_update(self, version: int) -> None:
+    async def finish_update(self, version: int) -> float:
         """Load, take the version, and use nothing more that was computed with the old weights: keys and values, and vision embeddings.
+        Returns the seconds that the engine stood still, or waited for its last answers, since `start_update`.
 
         Frozen answers still need theirs (vLLM has dropped their pixels), so with sync.mode keep the caches go on, under other names.
         """
@@ -164,6 +167,7 @@ class RolloutActor:
             await self.engine.reset_mm_cache()
         await self.engine.resume_generation()
         self.version = int(await self.engine.get_weight_version())
+        return time.perf_counter() - self.paused_at
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
         """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism)."""

@@ -74,8 +74,8 @@ class LearnerGroup:
         """Open the weight transfer to these engines, in place of any before."""
         self._all("connect", *[(engines, widths)] * len(self.ranks))
 
-    def send_weights(self) -> tuple[int, str]:
-        """Push the weights to all connected engines. Returns (their version, their checksum)."""
+    def send_weights(self) -> Any:
+        """Push the weights to all connected engines. Returns rlvid.sync.learner_side.Sent."""
         return self._all("send_weights", *[()] * len(self.ranks))[0]
 
     def version(self) -> int:

@@ -243,9 +243,9 @@ class Rank:
             self.transfer.shutdown()
         self.transfer = open_transfer(self.config, self.rank, self.module.model, engines, widths)
 
-    def send_weights(self) -> tuple[int, str]:
-        """Push the weights. Returns their version and the checksum of what was sent (of rank 0; elsewhere of nothing)."""
-        return self.version, self.transfer.send(self.version)
+    def send_weights(self) -> Any:
+        """Push the weights. Returns rlvid.sync.learner_side.Sent; rank 0's is the one that counts."""
+        return self.transfer.send(self.version)
 
     def checksum(self) -> str:
         """Checksum of the current weights; all ranks take part."""

@@ -28,7 +28,7 @@ class SummedSource(WeightSource):
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.inner = ZeroSource(model)
-        self.total = 0
+        self.total = self.bytes = 0
         self._passing: Iterator[tuple[str, torch.Tensor]] = iter(())
 
     def metadata(self) -> list[ParamMeta]:
@@ -42,9 +42,10 @@ class SummedSource(WeightSource):
         return self._passing
 
     def _summed(self) -> Iterator[tuple[str, torch.Tensor]]:
-        self.total = 0
+        self.total = self.bytes = 0
         for name, tensor in self.inner:
             self.total += element_sum(tensor)
+            self.bytes += tensor.numel() * tensor.element_size()
             yield name, tensor
 
     def drain(self) -> None:
@@ -64,6 +65,7 @@ class EngineClient:
         self.widths = widths
         self.deadline_s = deadline_s
         self.version = 0
+        self.pause_s = 0.0
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         offsets = [1 + sum(self.widths[:i]) for i in range(len(self.engines))]
@@ -76,13 +78,13 @@ class EngineClient:
         self._wait("receive weights", [engine.receive_update.remote(update_info) for engine in self.engines])
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._wait("finish the weight update", [engine.finish_update.remote(self.version) for engine in self.engines])
+        self.pause_s = max(self._wait("finish the weight update", [engine.finish_update.remote(self.version) for engine in self.engines]))
 
-    def _wait(self, what: str, calls: list[Any]) -> None:
+    def _wait(self, what: str, calls: list[Any]) -> list[Any]:
         import ray
 
         try:
-            ray.get(calls, timeout=self.deadline_s)
+            return ray.get(calls, timeout=self.deadline_s)
         except ray.exceptions.GetTimeoutError:
             raise TimeoutError(f"sync: the engines did not {what} within {self.deadline_s:.0f} s (sync.deadline_s)") from None
 
@@ -144,6 +146,16 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         self.group = None
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One push, as rank 0 saw it: what the engines must echo, bytes sent, and the longest that one of them stood still."""
+
+    version: int
+    checksum: str
+    bytes: int
+    pause_s: float
+
+
 class Transfer:
     """An open connection from one learner rank to all engines."""
 
@@ -152,15 +164,15 @@ class Transfer:
         self.source = source
         self.client = client
 
-    def send(self, version: int) -> str:
-        """Push the current weights as `version`; returns the checksum of what was sent."""
+    def send(self, version: int) -> Sent:
+        """Push the current weights as `version`."""
         self.client.version = version
         self.source.begin()
         try:
             self.engine.send_weights()
         finally:
             self.source.drain()
-        return to_hex(self.source.total)
+        return Sent(version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
 
     def shutdown(self) -> None:
         self.engine.shutdown()

@@ -33,6 +33,7 @@ def add(cluster, role, **more):
     return cluster.add_node(num_cpus=1, resources={role: 1}, object_store_memory=10**8, **more)
 
 
+@pytest.mark.long
 def test_nodes_go_and_come(cluster, world, tmp_path):
     for role in ("engine", "learner"):
         add(cluster, role)

@@ -1,0 +1,135 @@
+"""What does it take to bring new weights to the engines? Seconds by model size, ZeRO stage and number of engines, against copying the same bytes.
+
+    python benchmarks/sync.py [--sizes 10 100 500] [--engines 1 2] [--repeats 3]
+
+Randomly initialised Qwen2.5-VL models of about so many million parameters, real engines, a real learner. The copy is a gloo broadcast
+of as many bytes between two processes, in the same buckets, nothing else. Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rlvid.config import load
+from rlvid.session import open_session
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+SHAPES = {10: (256, 6), 100: (1024, 6), 500: (2048, 8)}
+"""Millions of parameters: (hidden size, layers)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--engines", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for size in options.sizes:
+            model = random_model(Path(temporary) / f"{size}m", *SHAPES[size])
+            cases = [(1, 1, engines) for engines in options.engines] + [(3, 2, options.engines[0])]
+            for stage, ranks, engines in cases:
+                found.append({"millions": size} | measured(model, Path(temporary), stage, ranks, engines, options.repeats))
+                print("  ".join(f"{name} {value:.4g}" for name, value in found[-1].items()), flush=True)
+    print(json.dumps({"benchmark": "sync", "cpus": os.cpu_count(), "found": found}))
+
+
+def measured(model: Path, folder: Path, stage: int, ranks: int, engines: int, repeats: int) -> dict[str, float]:
+    """Medians of pushes (the first, which connects, is left out) and of copies of the same bytes, in turns."""
+    questions = folder / "questions.jsonl"
+    questions.write_text(json.dumps({"id": "q", "video": "none.mp4", "question": "?", "task": "open", "answer": "x"}) + "\n")
+    settings = [f"model.path={model}", f"data.train={questions}", "data.eval=", f"run.dir={folder}", "relevance.scorer=motion", "sync.verify=false"]
+    settings += [f"learner.zero_stage={stage}", f"learner.ranks={ranks}", f"rollout.engines={engines}", "rollout.threads=1", "learner.threads=1"]
+    config = load(CONFIG, settings)
+    with open_session(config) as session:
+        session.sync()
+        pushes, copies, pauses = [], [], []
+        for _ in range(repeats):
+            pushes.append(seconds(session.sync))
+            pauses.append(session.sync_costs["sync/pause_s"])
+            copies.append(copied(int(session.sync_costs["sync/bytes"]), config.sync.bucket_bytes))
+        size = session.sync_costs["sync/bytes"]
+    return {
+        "zero_stage": stage,
+        "ranks": ranks,
+        "engines": engines,
+        "MiB": size / 2**20,
+        "sync_s": statistics.median(pushes),
+        "pause_s": statistics.median(pauses),
+        "copy_s": statistics.median(copies),
+        "sync_over_copy": statistics.median(a / b for a, b in zip(pushes, copies, strict=True)),
+        "MiB_per_s": size / 2**20 / statistics.median(pushes),
+    }
+
+
+def seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def copied(size: int, bucket: int) -> float:
+    """Seconds to broadcast so many bytes from one process to another."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    took = spawn.SimpleQueue()
+    sides = [spawn.Process(target=side, args=(rank, port, size, bucket, took)) for rank in (0, 1)]
+    for process in sides:
+        process.start()
+    for process in sides:
+        process.join(600)
+    return took.get()
+
+
+def side(rank: int, port: int, size: int, bucket: int, took: Any) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=300))
+    pieces = [torch.full((min(bucket, size - start),), 1, dtype=torch.uint8) for start in range(0, size, bucket)]
+    dist.barrier()
+    started = time.perf_counter()
+    for piece in pieces:
+        dist.broadcast(piece, 0)
+    dist.barrier()
+    if rank == 0:
+        took.put(time.perf_counter() - started)
+    dist.destroy_process_group()
+
+
+def random_model(folder: Path, hidden: int, layers: int) -> Path:
+    """A checkpoint folder with weights, tokenizer and processor."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from rlvid.data.tiny_model import build_processor, build_tokenizer
+
+    try:
+        from learner import sizes
+    except ImportError:
+        from benchmarks.learner import sizes
+    tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it?"] * 20)
+    shape = argparse.Namespace(hidden=hidden, layers=layers, vocabulary=8192)
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**sizes(shape, tokenizer))).save_pretrained(folder)
+    build_processor(tokenizer, "qwen2_5_vl").save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
