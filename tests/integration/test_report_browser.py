@@ -130,6 +130,7 @@ def test_it_opens_alone_and_without_a_word(browser: Browser, page: str) -> None:
     for width in (1440, 390):
         browser.open(page, width)
         assert browser.run("document.documentElement.scrollWidth") <= width, "wider than the screen"
+        assert browser.run("document.getElementById('theme').getBoundingClientRect().height") < 50, "squeezed"
     assert browser.said == [] and browser.asked == [page]
     assert browser.run("[...document.querySelectorAll('#story img')].every((i) => i.complete && i.naturalWidth > 0)")
     assert browser.run("document.querySelectorAll('#story img').length") >= 8
