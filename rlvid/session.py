@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Session:
     connected: list[Any] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     joins: Future[None] | None = None
+    ending: bool = False
     waits: set[Future[Any]] = field(default_factory=set)
     sync_costs: dict[str, float] = field(default_factory=dict)
     joining: list[Any] = field(default_factory=list)
@@ -61,6 +62,9 @@ class Session:
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the session's event loop and wait for it here, in whichever thread."""
+        if self.ending:
+            work.close()
+            raise CancelledError
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         self.waits.add(future)
         try:
@@ -72,7 +76,8 @@ class Session:
             self.waits.discard(future)
 
     def cancel_waits(self) -> None:
-        """End every `wait` in other threads with CancelledError."""
+        """End every `wait` in other threads with CancelledError, now and from now on: the session is about to end."""
+        self.ending = True
         for future in list(self.waits):
             future.cancel()
 
