@@ -407,7 +407,7 @@ class Repair(Section):
     alignment_tolerance_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """A time in the rationale refers to a span or frame when it is no further off than this."""
     blind_test: bool = False
-    """Ask the student from the patch without the video too, and count answers above chance: a measure of leaks."""
+    """Ask the student from the hint without the video too: teacher/blind_right above teacher/blind_chance (of teacher/blind_tested) means leaks."""
 
     @model_validator(mode="after")
     def _unaided_ranks_first(self) -> Repair:

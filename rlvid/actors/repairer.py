@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
 from rlvid.teacher.protocol import TeacherReply
-from rlvid.teacher.student import evidence_metadata, patched_prompt
-from rlvid.types import GenerateRequest, GenerateResult, Group, Question, Repair, Rollout, Score
+from rlvid.teacher.student import blind_prompt, evidence_metadata, patched_prompt
+from rlvid.types import EvidencePatch, GenerateRequest, GenerateResult, Group, Question, Repair, Rollout, Score
 from rlvid.variants.explore import derived_seed
 
 log = logging.getLogger("rlvid")
@@ -48,6 +48,8 @@ class Repairer:
         found = await asyncio.gather(*[self._ask(group, slot) for slot in slots])
         counts = counted([reply for reply, _ in found])
         patches = [(slot, reply, frames) for slot, (reply, frames) in zip(slots, found, strict=True) if reply.patch is not None]
+        if self.config.repair.blind_test:
+            counts |= await self._blind_test(group, {reply.patch: reply for _, reply, _ in patches}, step)
         repairs = await asyncio.gather(*[self._answer(group, same, step) for same in _alike(patches)])
         return with_repairs(group, [one for many in repairs for one in many], counts)
 
@@ -93,6 +95,17 @@ class Repairer:
             return []
         answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
         return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
+
+    async def _blind_test(self, group: Group, patches: Iterable[EvidencePatch | None], step: int) -> dict[str, float]:
+        """Counts of patches shown without the video, of right answers to them, and of those that chance gives: above it, the hints leak."""
+        question, seed = group.question, self.config.run.seed
+        prompts = [blind_prompt(group.prepared.prompt, patch) for patch in patches if patch is not None]
+        requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
+        results = await asyncio.gather(*[self.rollouts.call("generate", request, None) for request in requests], return_exceptions=True)
+        answered = [result.rollouts[0] for result in results if isinstance(result, GenerateResult)]
+        rights = [correctness(question, self.score(question, rollout), self.config.repair.iou_threshold) == 1 for rollout in answered]
+        chance = 1 / len(question.options) if question.options else 0.0
+        return {"blind_tested": float(len(rights)), "blind_right": float(sum(rights)), "blind_chance": chance * len(rights)}
 
     def _no_room(self, group: Group, request: GenerateRequest, frames: int) -> str:
         """Why the engine could not hold the patched prompt; empty when it can. A character counts as a token: more it never is."""

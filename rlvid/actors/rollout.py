@@ -83,14 +83,15 @@ class RolloutActor:
         await self.engine.update_weight_version("0")
         return vllm.__version__
 
-    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
-        """Sample M answers; frames arrive from the object store, uncopied. Answer j is sampled with seed + j."""
-        videos = [(frames_THWC, request.video_metadata)]
+    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray | None, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
+        """Sample M answers; frames arrive from the object store, uncopied (None: a prompt without a video). Answer j is sampled with seed + j."""
+        videos = [(frames_THWC, request.video_metadata)] if frames_THWC is not None else []
         if evidence_THWC is not None:
             videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
-        prompt: dict[str, Any] = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
+        prompt: dict[str, Any] = {"prompt": request.prompt} | ({"multi_modal_data": {"video": videos}} if videos else {})
         if self.config.sync.mode == "keep":
-            prompt |= {"cache_salt": str(self.pushes), "multi_modal_uuids": {"video": [self._identity(*video) for video in videos]}}
+            names = {"multi_modal_uuids": {"video": [self._identity(*video) for video in videos]}} if videos else {}
+            prompt |= {"cache_salt": str(self.pushes), **names}
         outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex)]
         output = outputs[-1]
         assert output.finished

@@ -35,6 +35,11 @@ def patched_prompt(prompt: str, patch: EvidencePatch, evidence: Evidence) -> str
     return prompt.replace(PLACEHOLDER, f"{PLACEHOLDER}{shown}{hint}\n", 1)
 
 
+def blind_prompt(prompt: str, patch: EvidencePatch) -> str:
+    """`prompt` with the hint and without any video: whoever is right now was told the answer, or guessed."""
+    return patched_prompt(prompt, patch, ()).replace(PLACEHOLDER, "", 1)
+
+
 def evidence_metadata(evidence: Evidence, size: tuple[int, int]) -> dict[str, Any]:
     """The second video's metadata: every frame twice, at its true time."""
     times_s = tuple(time_s for time_s, _ in evidence for _ in range(2))

@@ -100,6 +100,16 @@ def test_a_blind_retry_is_worth_what_the_sisters_are():
     assert metrics["repair/success_share"] == 1.0 and metrics["repair/blind_share"] == pytest.approx(1 / 3)
 
 
+def test_the_blind_test_asks_without_any_video_and_counts_against_chance():
+    done, _, rollouts = repaired([[WRONG, WRONG], [WRONG, WRONG]], [RIGHT, WRONG, WRONG], blind_test=True)
+    blind, videos = rollouts.requests[0]
+    assert videos == (None,) and PLACEHOLDER not in blind.prompt and PATCH.hint in blind.prompt and "What colour is it?" in blind.prompt
+    assert len(rollouts.requests) == 3, "one patch is asked about once, though two slots share it"
+    metrics = repair_metrics([done])
+    assert (metrics["teacher/blind_tested"], metrics["teacher/blind_right"], metrics["teacher/blind_chance"]) == (1.0, 1.0, 0.5)
+    assert metrics["repair/success_share"] == 0.0
+
+
 def test_a_repaired_answer_never_outranks_an_unaided_one():
     done, _, _ = repaired([[RIGHT, WRONG], [RIGHT, RIGHT]], [RIGHT])
     assert done.rewards_KM[0][1] < done.rewards_KM[0][0]
