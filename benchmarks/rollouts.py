@@ -1,0 +1,167 @@
+"""Does the pool keep an engine busy, and is everything that answers share computed once? Tokens per second against the bare engine, and its own counters.
+
+    python -m benchmarks.rollouts CONFIG [key=value ...] [--questions 24] [--answers 1 4 8 16] [--pairs 3]
+
+The same requests (all variants of the config) go to a vLLM engine in this process and through the actor pool with Ray's object store, in turns,
+each in a process of its own. Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from typing import Any
+
+from rlvid.config import Config, load
+from rlvid.types import GenerateRequest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--answers", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--way", choices=["pool", "bare"], help="measure one way once and print it; the benchmark calls itself so")
+    options = parser.parse_intermixed_args()
+    folder = tempfile.mkdtemp()
+    config = load(options.config, [*options.overrides, f"run.dir={folder}", "rollout.engines=1", "data.eval="])
+    if options.way:
+        work = pooled if options.way == "pool" else bare
+        print(json.dumps(work(config, requests(config, options.questions), options.answers)))
+        return
+    rows: dict[str, list[dict[str, dict[str, float]]]] = {"pool": [], "bare": []}
+    for _ in range(options.pairs):
+        for way, runs in rows.items():
+            said = subprocess.run([sys.executable, "-m", "benchmarks.rollouts", *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True)
+            runs.append(json.loads(said.stdout.splitlines()[-1]))
+    found = {}
+    for answers in map(str, options.answers):
+        pool, alone = ([run[answers] for run in rows[way]] for way in ("pool", "bare"))
+        found[answers] = {
+            "pool over bare, tokens per second": statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(pool, alone, strict=True)),
+            "tokens per second, pool": statistics.median(row["tokens_per_s"] for row in pool),
+            "milliseconds per answer, pool": statistics.median(row["ms_per_answer"] for row in pool),
+            **{name: alone[0][name] for name in ("prompt tokens asked for", "of them from the cache", "most that could be", "videos through the vision tower")},
+        }
+        print(f"M = {answers:3s}", "  ".join(f"{name} {value:.4g}" for name, value in found[answers].items()), flush=True)
+    print(json.dumps({"benchmark": "rollouts", "cpus": os.cpu_count(), "questions": options.questions, "found": found}))
+
+
+def requests(config: Config, questions: int) -> list[tuple[GenerateRequest, Any]]:
+    """One request per variant, and its frames."""
+    from rlvid.actors.variant import VariantActor
+    from rlvid.data.questions import iter_questions
+
+    actor = VariantActor(config.model_copy(update={"variants": config.variants.model_copy(update={"memory_gib": 16})}), 0)
+    actor.start()
+    found = []
+    for question in itertools.islice(iter_questions(config.data.train), questions):
+        prepared, *frames = actor.build(question, config.variants.kinds, 0)
+        for variant, cut in enumerate(frames):
+            found.append((GenerateRequest(question.id, variant, prepared.prompt, prepared.video_metadata[variant], 1, 1000 * variant), cut))
+    return found
+
+
+def pooled(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: list[int]) -> dict[str, dict[str, float]]:
+    from rlvid.session import open_session
+
+    with open_session(config, with_learner=False) as session:
+        import ray
+
+        kept = [(request, ray.put(frames)) for request, frames in wanted]
+
+        async def ask(count: int, again: int) -> list[Any]:
+            return await asyncio.gather(*[session.rollouts.call("generate", with_answers(request, count, again), ref) for request, ref in kept])
+
+        session.wait(ask(1, 0))
+        found = {}
+        for again, count in enumerate(answers, 1):
+            started = time.perf_counter()
+            results = session.wait(ask(count, again))
+            tokens = sum(len(rollout.tokens) for result in results for rollout in result.rollouts)
+            found[str(count)] = speed(tokens, len(results) * count, time.perf_counter() - started)
+        return found
+
+
+def bare(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: list[int]) -> dict[str, dict[str, float]]:
+    """vLLM's own engine with the pool's arguments; its counters tell what was computed."""
+    from rlvid.actors.rollout import RolloutActor, engine_arguments, rollout_environment
+
+    os.environ.update(rollout_environment(config))
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    from rlvid.sync.plugin import register
+
+    register()
+    seen = {"queries": 0, "hits": 0}
+
+    class Counters(StatLoggerBase):
+        def __init__(self, *_: Any) -> None: ...
+        def log_engine_initialized(self) -> None: ...
+        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+            if scheduler_stats is not None:
+                seen["queries"] += scheduler_stats.prefix_cache_stats.queries
+                seen["hits"] += scheduler_stats.prefix_cache_stats.hits
+
+    async def work() -> dict[str, dict[str, float]]:
+        arguments = engine_arguments(config)
+        arguments.disable_log_stats = False
+        arguments.worker_extension_cls = "benchmarks.rollouts_counter.VisionCounter"
+        engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[Counters])
+        await engine.collective_rpc("count_vision")
+        actor = RolloutActor(config, 0)
+        actor.forbidden = {}
+
+        async def one(request: GenerateRequest, frames: Any) -> int:
+            prompt = {"prompt": request.prompt, "multi_modal_data": {"video": [(frames, request.video_metadata)]}}
+            outputs = [output async for output in engine.generate(prompt, actor._sampling(request), uuid.uuid4().hex)]
+            return sum(len(answer.token_ids) for answer in outputs[-1].outputs)
+
+        await asyncio.gather(*[one(with_answers(request, 1, 0), frames) for request, frames in wanted])
+        found = {}
+        for again, count in enumerate(answers, 1):
+            await engine.reset_prefix_cache()
+            await engine.reset_encoder_cache()
+            await engine.reset_mm_cache()
+            before, looked = dict(seen), (await engine.collective_rpc("vision_items"))[0]
+            started = time.perf_counter()
+            tokens = sum(await asyncio.gather(*[one(with_answers(request, count, again), frames) for request, frames in wanted]))
+            found[str(count)] = speed(tokens, len(wanted) * count, time.perf_counter() - started)
+            await asyncio.sleep(0.5)  # the last counters arrive
+            asked = seen["queries"] - before["queries"]
+            found[str(count)] |= {
+                "prompt tokens asked for": asked,
+                "of them from the cache": (seen["hits"] - before["hits"]) / max(1, asked),
+                "most that could be": (count - 1) / count,
+                "videos through the vision tower": ((await engine.collective_rpc("vision_items"))[0] - looked) / len(wanted),
+            }
+        engine.shutdown()
+        return found
+
+    return asyncio.run(work())
+
+
+def with_answers(request: GenerateRequest, count: int, again: int) -> GenerateRequest:
+    from dataclasses import replace
+
+    return replace(request, answers=count, seed=request.seed + 100_000 * again)
+
+
+def speed(tokens: int, answers: int, seconds: float) -> dict[str, float]:
+    return {"tokens_per_s": tokens / seconds, "ms_per_answer": 1000 * seconds / answers}
+
+
+if __name__ == "__main__":
+    main()
