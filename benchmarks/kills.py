@@ -113,7 +113,7 @@ def title(process: psutil.Process) -> list[str]:
         return []
 
 
-def leftovers(family: list[psutil.Process], before: set[str], patience_s: float = 30) -> list[str]:
+def leftovers(family: list[psutil.Process], before: set[str], patience_s: float = 90) -> list[str]:
     """Processes and shared memory that are still there after a while."""
 
     def alive() -> list[str]:

@@ -57,9 +57,9 @@ def measured(model: Path, folder: Path, stage: int, ranks: int, engines: int, re
         pushes, copies, pauses = [], [], []
         for _ in range(repeats):
             pushes.append(seconds(session.sync))
-            pauses.append(session.sync_costs["sync/pause_s"])
-            copies.append(copied(int(session.sync_costs["sync/bytes"]), config.sync.bucket_bytes))
-        size = session.sync_costs["sync/bytes"]
+            pauses.append(session.weights.costs["sync/pause_s"])
+            copies.append(copied(int(session.weights.costs["sync/bytes"]), config.sync.bucket_bytes))
+        size = session.weights.costs["sync/bytes"]
     return {
         "zero_stage": stage,
         "ranks": ranks,

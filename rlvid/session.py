@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import threading
-import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup, learner_environment
 from rlvid.learner.rank import Rank
+from rlvid.sync.weights import Weights, last_line
 
 log = logging.getLogger("rlvid")
 
@@ -30,13 +30,9 @@ TEACHER_GRACE_S = 30
 """A teacher actor that answers nothing for so long after its own deadline hangs, and is replaced."""
 
 
-class SyncError(RuntimeError):
-    """An engine does not hold the weights it should."""
-
-
 @dataclass
 class Session:
-    """The running parts. `version` is the weights' version on all engines that serve."""
+    """The running parts. `weights` brings the learner's to the engines; None where there is no learner."""
 
     config: Config
     places: Places
@@ -45,15 +41,11 @@ class Session:
     sampler: Sampler
     learner: LearnerGroup | None = None
     teachers: ActorPool | None = None
-    version: int = 0
-    connected: list[Any] = field(default_factory=list)
+    weights: Weights | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     joins: Future[None] | None = None
     ending: bool = False
     waits: set[Future[Any]] = field(default_factory=set)
-    sync_costs: dict[str, float] = field(default_factory=dict)
-    joining: list[Any] = field(default_factory=list)
-    syncing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def pools(self) -> list[ActorPool]:
@@ -82,20 +74,14 @@ class Session:
             future.cancel()
 
     def sync(self) -> None:
-        """Push the learner's weights, with their version, to every engine and see that they arrived.
+        """Push the learner's weights to every engine and see that they arrived. Raises SyncError."""
+        assert self.weights is not None
+        self.weights.push()
 
-        An engine that failed in it is replaced and the weights are pushed again. Raises SyncError when no engine takes them.
-        """
-        assert self.learner is not None
-        attempts = 1 + self.config.rollout.max_restarts
-        for _ in range(attempts):
-            self._wait_for_an_engine()
-            with self.syncing:
-                if self._push():
-                    return
-        raise SyncError(
-            f"the engines did not take the new weights in {1 + self.config.rollout.max_restarts} attempts; logs/ of the run folder holds what they said"
-        )
+    def verify(self, checksum: str) -> None:
+        """Raise SyncError unless every engine holds the weights with this checksum."""
+        assert self.weights is not None
+        self.weights.verify(checksum)
 
     async def let_engines_join(self) -> None:
         """Engines beyond rollout.engines, up to rollout.max_engines, one after the other as the cluster has room for them."""
@@ -109,99 +95,6 @@ class Session:
                 log.warning("rollout engine %d could not join: %s", number, last_line(error))
             else:
                 log.info("rollout engine %d joined", number)
-
-    async def bring_up_to_date(self, engine: Any) -> None:
-        """A new engine gets the weights that the others have. From here on it takes part in every sync, though it serves only afterwards."""
-
-        def join() -> None:
-            with self.syncing:
-                self.joining.append(engine)
-                if self.version > 0 and self.learner is not None and not self._push():
-                    raise SyncError("it did not take the weights")
-
-        await asyncio.to_thread(join)
-
-    def _wait_for_an_engine(self) -> None:
-        """Returns at once unless all engines are being replaced."""
-        deadline = time.monotonic() + self.config.rollout.start_deadline_s
-        while not (self.rollouts.handles or self.joining):
-            if time.monotonic() > deadline or all(slot.lost for slot in self.rollouts.slots):
-                raise SyncError("no rollout engine is left to take the new weights; logs/ of the run folder holds what they said")
-            time.sleep(0.2)
-
-    def _push(self) -> bool:
-        """One attempt to give all engines the learner's weights. Those that fail in it are handed to the pool to be replaced."""
-        from ray.exceptions import RayTaskError
-
-        assert self.learner is not None
-        serving = self.rollouts.handles
-        self.joining = [engine for engine in self.joining if engine not in serving]
-        engines = serving + self.joining
-        self.rollouts.resting = True
-        try:
-            if self.connected != engines:
-                self.connected = []
-                self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
-                self.connected = engines
-            sent = self.learner.send_weights()
-            self._verify(engines, sent.version, sent.checksum)
-            self.version, self.sync_costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
-            return True
-        except (RayTaskError, SyncError) as error:
-            log.warning("sync failed: %s", last_line(error))
-            self.connected = []
-            self._replace_stale(engines, error)
-            return False
-        finally:
-            self.rollouts.resting = False
-
-    def _replace_stale(self, engines: list[Any], why: Exception) -> None:
-        """Engines that do not hold the learner's weights whole, or do not say so in time, must not serve."""
-        import ray
-
-        assert self.learner is not None
-        checksum, version = self.learner.checksum(), self.learner.version()
-        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=self.config.rollout.heartbeat_s)
-        for engine, ref in zip(engines, asked, strict=True):
-            try:
-                if ref in answered:
-                    _compare(ray.get(ref), version, checksum)
-                    continue
-            except (SyncError, ray.exceptions.RayError):
-                pass
-            self.joining = [other for other in self.joining if other is not engine]
-            self.loop.call_soon_threadsafe(self.rollouts.failed, engine, SyncError(last_line(why)))
-
-    def verify(self, checksum: str) -> None:
-        """Raise SyncError unless every engine echoes the version and (sync.verify) the learner's checksum."""
-        self._verify(self.rollouts.handles, self.version, checksum)
-
-    def _verify(self, engines: list[Any], version: int, checksum: str) -> None:
-        import ray
-
-        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
-        try:
-            states = ray.get(asked, timeout=self.config.sync.deadline_s)
-        except ray.exceptions.RayError as error:
-            raise SyncError(f"a rollout engine cannot say which weights it holds: {last_line(error)}") from None
-        for state in states:
-            _compare(state, version, checksum)
-        log.debug("weights version %d on %d engines, %s", version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
-
-
-def _compare(state: tuple[int, str | None], version: int, checksum: str) -> None:
-    """`state`: what an engine echoes, its checksum None where it cannot be known."""
-    echoed, loaded = state
-    if echoed != version:
-        raise SyncError(f"a rollout engine serves version {echoed}, not {version}")
-    if loaded is not None and loaded != checksum:
-        raise SyncError(f"a rollout engine loaded weights with checksum {loaded}, the learner sent {checksum}")
-
-
-def last_line(error: Exception) -> str:
-    """What an error says, without the traceback that Ray puts before it."""
-    return next((line.strip()[:300] for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager
@@ -273,7 +166,11 @@ def _create(config: Config, places: Places, with_learner: bool) -> Session:
     )
     teachers = _teacher_pool(config, places) if config.repair.enabled and with_learner else None
     ranks = learner_group(config, places) if with_learner else None
-    return Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers)
+    session = Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers)
+    if ranks is not None:
+        session.weights = Weights(config, rollouts, ranks, session.loop)
+        rollouts.prepare = session.weights.bring_up_to_date
+    return session
 
 
 def learner_group(config: Config, places: Places) -> LearnerGroup:
@@ -312,7 +209,6 @@ def _start(session: Session) -> None:
     async def start_pools() -> None:
         await asyncio.gather(*[pool.start() for pool in session.pools])
 
-    session.rollouts.prepare = session.bring_up_to_date
     pools = asyncio.run_coroutine_threadsafe(start_pools(), session.loop)
     if session.learner is not None:
         log.info("learner: %s parameters", f"{session.learner.start():,}")

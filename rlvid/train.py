@@ -137,7 +137,8 @@ def sync(session: Session) -> dict[str, float]:
     """New weights to every engine, verified."""
     started = time.perf_counter()
     session.sync()
-    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.version)} | session.sync_costs
+    assert session.weights is not None
+    return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.weights.version)} | session.weights.costs
 
 
 def evaluation(config: Config, session: Session) -> dict[str, float]:

@@ -10,7 +10,8 @@ import pytest
 
 from rlvid.config import load
 from rlvid.data.questions import iter_questions
-from rlvid.session import SyncError, open_session
+from rlvid.session import open_session
+from rlvid.sync.weights import SyncError
 from tests.integration.conftest import CONFIG, small_overrides
 
 

@@ -1,0 +1,153 @@
+"""Which weights are on which engines: pushes to all of them, sees that they arrived, replaces engines that do not take them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+from rlvid.actors.pool import ActorPool
+from rlvid.config import Config
+from rlvid.learner.group import LearnerGroup
+
+log = logging.getLogger("rlvid")
+
+
+class SyncError(RuntimeError):
+    """An engine does not hold the weights it should."""
+
+
+class Weights:
+    """`version` is that of the weights on all engines that serve, `costs` what the last push took, as metrics.
+
+    Called from the training thread, and from the pool's loop for engines that are new. One push at a time.
+    """
+
+    def __init__(self, config: Config, engines: ActorPool, learner: LearnerGroup, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.engines = engines
+        self.learner = learner
+        self.loop = loop
+        self.version = 0
+        self.costs: dict[str, float] = {}
+        self._connected: list[Any] = []
+        self._joining: list[Any] = []
+        self._one_at_a_time = threading.Lock()
+
+    def push(self) -> None:
+        """Push the learner's weights, with their version, to every engine and see that they arrived.
+
+        An engine that failed in it is replaced and the weights are pushed again. Raises SyncError when no engine takes them.
+        """
+        attempts = 1 + self.config.rollout.max_restarts
+        for _ in range(attempts):
+            self._wait_for_an_engine()
+            with self._one_at_a_time:
+                if self._try_push():
+                    return
+        raise SyncError(f"the engines did not take the new weights in {attempts} attempts; logs/ of the run folder holds what they said")
+
+    async def bring_up_to_date(self, engine: Any) -> None:
+        """A new engine gets the weights that the others have. From here on it takes part in every push, though it serves only afterwards."""
+
+        def join() -> None:
+            with self._one_at_a_time:
+                self._joining.append(engine)
+                if self.version > 0 and not self._try_push():
+                    raise SyncError("it did not take the weights")
+
+        await asyncio.to_thread(join)
+
+    def verify(self, checksum: str) -> None:
+        """Raise SyncError unless every engine echoes the version and (sync.verify) the learner's checksum."""
+        self._verify(self.engines.handles, self.version, checksum)
+
+    def _wait_for_an_engine(self) -> None:
+        """Returns at once unless all engines are being replaced."""
+        deadline = time.monotonic() + self.config.rollout.start_deadline_s
+        while not (self.engines.handles or self._joining):
+            if time.monotonic() > deadline or all(slot.lost for slot in self.engines.slots):
+                raise SyncError("no rollout engine is left to take the new weights; logs/ of the run folder holds what they said")
+            time.sleep(0.2)
+
+    def _try_push(self) -> bool:
+        """One attempt. Engines that fail in it are handed to the pool to be replaced."""
+        from ray.exceptions import RayTaskError
+
+        serving = self.engines.handles
+        self._joining = [engine for engine in self._joining if engine not in serving]
+        engines = serving + self._joining
+        self.engines.resting = True
+        try:
+            if self._connected != engines:
+                self._connected = []
+                self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
+                self._connected = engines
+            sent = self.learner.send_weights()
+            self._verify(engines, sent.version, sent.checksum)
+            self.version, self.costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
+            return True
+        except (RayTaskError, SyncError) as error:
+            log.warning("sync failed: %s", last_line(error))
+            self._connected = []
+            self._replace_stale(engines, SyncError(last_line(error)))
+            return False
+        finally:
+            self.engines.resting = False
+
+    def _replace_stale(self, engines: list[Any], why: SyncError) -> None:
+        """Engines that do not hold the learner's weights whole, or do not say so in time, must not serve."""
+        import ray
+
+        checksum, version = self.learner.checksum(), self.learner.version()
+        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=self.config.rollout.heartbeat_s)
+        stale = [engine for engine, ref in zip(engines, asked, strict=True) if ref not in answered or not _holds(ref, version, checksum)]
+        self._joining = [engine for engine in self._joining if engine not in stale]
+        told = threading.Event()
+
+        def tell() -> None:
+            for engine in stale:
+                self.engines.failed(engine, why)
+            told.set()
+
+        self.loop.call_soon_threadsafe(tell)
+        told.wait(self.config.rollout.heartbeat_s)
+
+    def _verify(self, engines: list[Any], version: int, checksum: str) -> None:
+        import ray
+
+        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        try:
+            states = ray.get(asked, timeout=self.config.sync.deadline_s)
+        except ray.exceptions.RayError as error:
+            raise SyncError(f"a rollout engine cannot say which weights it holds: {last_line(error)}") from None
+        for state in states:
+            _compare(state, version, checksum)
+        log.debug("weights version %d on %d engines, %s", version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
+
+
+def _holds(state: Any, version: int, checksum: str) -> bool:
+    import ray
+
+    try:
+        _compare(ray.get(state), version, checksum)
+    except (SyncError, ray.exceptions.RayError):
+        return False
+    return True
+
+
+def _compare(state: tuple[int, str | None], version: int, checksum: str) -> None:
+    """`state`: what an engine echoes, its checksum None where it cannot be known."""
+    echoed, loaded = state
+    if echoed != version:
+        raise SyncError(f"a rollout engine serves version {echoed}, not {version}")
+    if loaded is not None and loaded != checksum:
+        raise SyncError(f"a rollout engine loaded weights with checksum {loaded}, the learner sent {checksum}")
+
+
+def last_line(error: Exception) -> str:
+    """What an error says, without the traceback that Ray puts before it."""
+    return next((line.strip()[:300] for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
