@@ -229,7 +229,7 @@ class RolloutConfig(Section):
     max_restarts: Count = 3
     """Restarts in a row, without an answer in between, before a rollout or variant actor is given up. The run goes on while one of each is left."""
     repeatable: bool = False
-    """One variant at a time on each engine: what stands together in a batch, and so every last bit, no longer depends on timing. Slower, for debugging."""
+    """One answer at a time on each engine: what stands together in a batch, and so every last bit, no longer depends on timing. Slow, for debugging."""
     max_staleness: Count = 0
     """Updates that the weights may be ahead of those that sampled a batch. 0: strictly on-policy, each part waits for the other. 1 and more: rollouts
     of the next batches run while the learner updates; truncated importance sampling corrects (loss.importance_cap)."""

@@ -204,7 +204,7 @@ def engine_arguments(config: Config) -> Any:
         model=config.model.path,
         dtype=config.dtype,  # type: ignore[arg-type]
         max_model_len=rollout.max_model_len,
-        max_num_seqs=rollout.max_sequences,
+        max_num_seqs=1 if rollout.repeatable else rollout.max_sequences,
         max_num_batched_tokens=max(rollout.max_model_len, 4096),
         tensor_parallel_size=rollout.tensor_parallel,
         distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
