@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from quickstart import CHOICES, QUICKSTART, ROOT, environment, read_rows, trained
+from benchmarks.environment import environment
+from benchmarks.quickstart import CHOICES, QUICKSTART, ROOT, read_rows, trained
 
 ROWS = ("full", "no_variants", "no_importance", "text_only")
 WINDOW = 20

@@ -1,6 +1,6 @@
 """Does a run survive what happens at night? Kills, freezes and broken videos at seeded random moments, against an undisturbed run.
 
-    python benchmarks/chaos.py CONFIG [key=value ...] --out FOLDER [--faults 12] [--every 15] [--seed 0] [--broken 0.2]
+    python -m benchmarks.chaos CONFIG [key=value ...] --out FOLDER [--faults 12] [--every 15] [--seed 0] [--broken 0.2]
 
 Trains the config twice: undisturbed, and with a fault every EVERY seconds (exponentially distributed) until FAULTS are injected,
 on questions of which a share has broken videos. Then it counts the slots of every step and compares the held-out accuracy.
@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.environment import environment
 from rlvid.config import Config, load
 
 FILLER = """
@@ -71,7 +72,7 @@ def main() -> None:
     }
     for name, value in found.items():
         print(f"{name:40s} {value}")
-    print(json.dumps({"benchmark": "chaos", "cpus": os.cpu_count(), "seed": options.seed, "found": found}))
+    print(json.dumps({"benchmark": "chaos", "environment": environment(), "seed": options.seed, "found": found}))
 
 
 def train(config: str, overrides: Iterable[str]) -> None:

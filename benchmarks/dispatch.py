@@ -1,6 +1,6 @@
 """Does one driver feed hundreds of engines? Its time per rollout and the throughput with 16 to 256 simulated engines, and what a step costs it.
 
-    python benchmarks/dispatch.py [--engines 16 64 256] [--seconds 1.0] [--rounds 6]
+    python -m benchmarks.dispatch [--engines 16 64 256] [--seconds 1.0] [--rounds 6]
 
 The engines are simulated by real Ray actors (one process stands for many): every request goes through the pool, Ray's calls and
 back, and each answer takes a fixed time. Everything else is the product's own. Ends in one JSON line.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import environment
 from rlvid.actors.placement import connect
 from rlvid.actors.pool import ActorPool
 from rlvid.config import Config, load
@@ -75,7 +75,7 @@ def main() -> None:
     found |= step_costs(config)
     for name, value in found.items():
         print(f"{name:66s} {value:.4g}")
-    print(json.dumps({"benchmark": "dispatch", "cpus": os.cpu_count(), "seconds": options.seconds, "found": found}))
+    print(json.dumps({"benchmark": "dispatch", "environment": environment(), "seconds": options.seconds, "found": found}))
 
 
 async def dispatched(engines: int, seconds: float, rounds: int) -> dict[str, float]:

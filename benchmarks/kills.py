@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos import metric_rows, processes, steps_done, train, wait_for
+from benchmarks.environment import environment
 from rlvid.config import load
 from rlvid.learner import checkpoints
 
@@ -59,7 +60,7 @@ def main() -> None:
     }
     for name, value in found.items():
         print(f"{name:60s} {value}")
-    print(json.dumps({"benchmark": "kills", "cpus": os.cpu_count(), "seed": options.seed, "found": found}))
+    print(json.dumps({"benchmark": "kills", "environment": environment(), "seed": options.seed, "found": found}))
 
 
 def kill_again_and_again(config: str, overrides: list[str], kills: int, seed: int) -> tuple[Counter[str], list[str]]:

@@ -1,6 +1,6 @@
 """What does sharing the prompt save the learner? One row `[prompt | a1 | ... | aM]` against M rows `[prompt | a]`, forward and backward.
 
-    python benchmarks/learner.py [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu]
+    python -m benchmarks.learner [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu]
                                  [--hidden 512] [--layers 6] [--vocabulary 8192]
 
 A randomly initialised Qwen2.5-VL of the given size; both ways give the same gradients (checked here too). The ratio of operations counts
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.environment import environment
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import build_processor, build_tokenizer
 from rlvid.learner.logprobs import AnswerLogProbs
@@ -53,7 +53,7 @@ def main() -> None:
                 rows.append(learner.compare(visual, length, answers, options.pairs))
                 print("  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
     sizes = {name: getattr(options, name) for name in ("hidden", "layers", "vocabulary", "device", "dtype")}
-    print(json.dumps({"benchmark": "learner", "cpus": os.cpu_count(), "torch": torch.__version__, **sizes, "found": rows}))
+    print(json.dumps({"benchmark": "learner", "environment": environment(), **sizes, "found": rows}))
 
 
 class Learner:

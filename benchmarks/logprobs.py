@@ -1,6 +1,6 @@
 """What do log-probabilities in chunks cost and save? Against all logits at once, forward and backward, at a real vocabulary.
 
-    python benchmarks/logprobs.py [--tokens 4096] [--vocabulary 151936] [--hidden 1024] [--chunk 512] [--pairs 3] [--device cpu]
+    python -m benchmarks.logprobs [--tokens 4096] [--vocabulary 151936] [--hidden 1024] [--chunk 512] [--pairs 3] [--device cpu]
 
 Each way runs in processes of its own, which report their peak memory above what stood before; times are medians of pairs in turns.
 Ends in one JSON line.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.environment import environment
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch
 
@@ -51,7 +51,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, float]]] = {"chunked": [], "plain": []}
     for _ in range(options.pairs):
         for way, runs in rows.items():
-            said = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True)
+            said = subprocess.run([sys.executable, "-m", "benchmarks.logprobs", *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True)
             runs.append(json.loads(said.stdout.splitlines()[-1]))
     chunked, plain = rows["chunked"], rows["plain"]
     found = {
@@ -65,7 +65,7 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:42s} {value:.4g}")
     sizes = {name: getattr(options, name) for name in ("tokens", "vocabulary", "hidden", "chunk", "device")}
-    print(json.dumps({"benchmark": "logprobs", "cpus": os.cpu_count(), "torch": torch.__version__, **sizes, "found": found}))
+    print(json.dumps({"benchmark": "logprobs", "environment": environment(), **sizes, "found": found}))
 
 
 def measured(options: argparse.Namespace) -> dict[str, float]:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.environment import environment
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -96,11 +95,6 @@ def table(title: str, runs: dict[int, dict[str, dict[str, float]]]) -> str:
         pairs.append((statistics.fmean(before for before, _ in pairs), statistics.fmean(after for _, after in pairs)))
         lines.append(f"| {kind} | " + " | ".join(f"{before:.2f} → {after:.2f}" for before, after in pairs) + " |")
     return "\n".join(lines)
-
-
-def environment() -> dict[str, object]:
-    packages = {name: version(name) for name in ("torch", "ray", "deepspeed", "transformers")}
-    return {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(), **packages}
 
 
 def rlvid(*arguments: object) -> None:

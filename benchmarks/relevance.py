@@ -1,6 +1,6 @@
 """Does relevance find the evidence? Held-out questions with known evidence; importance against even sampling and against chance.
 
-    python benchmarks/relevance.py [--world FOLDER] [--frames 8] [--draws 4]
+    python -m benchmarks.relevance [--world FOLDER] [--frames 8] [--draws 4]
 
 For every scorer: the mean rank of evidence frames (0 best, 1 worst; chance 0.5), recall@4 of evidence spans (does one of the 4 most
 relevant frames lie in it?), how often a variant of T frames shows the span and what share of its frames do, and how much of the
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import environment
 from rlvid.data.questions import iter_questions
 from rlvid.data.tiny_clip import build_tiny_clip
 from rlvid.data.video import Clip, read_candidates, shown_size
@@ -50,7 +51,18 @@ def main() -> None:
     print("| scorer | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for name, row in found.items():
         print(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
-    print(json.dumps({"benchmark": "relevance", "questions": len(questions), "candidates": arguments.candidates, "frames": arguments.frames, "found": found}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "relevance",
+                "environment": environment(),
+                "questions": len(questions),
+                "candidates": arguments.candidates,
+                "frames": arguments.frames,
+                "found": found,
+            }
+        )
+    )
 
 
 def measure(scorer: Scorer, questions: list[Question], clips: dict[str, Clip], frames: int, draws: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ import time
 import uuid
 from typing import Any
 
+from benchmarks.environment import environment
 from rlvid.config import Config, load
 from rlvid.types import GenerateRequest
 
@@ -55,7 +56,7 @@ def main() -> None:
             **{name: alone[0][name] for name in ("prompt tokens asked for", "of them from the cache", "most that could be", "videos through the vision tower")},
         }
         print(f"M = {answers:3s}", "  ".join(f"{name} {value:.4g}" for name, value in found[answers].items()), flush=True)
-    print(json.dumps({"benchmark": "rollouts", "cpus": os.cpu_count(), "questions": options.questions, "found": found}))
+    print(json.dumps({"benchmark": "rollouts", "environment": environment(), "questions": options.questions, "found": found}))
 
 
 def requests(config: Config, questions: int) -> list[tuple[GenerateRequest, Any]]:

@@ -1,6 +1,6 @@
 """Is what `rlvid select` keeps worth training on? Signal of kept against dropped questions, and training on a selected third against training on all.
 
-    python benchmarks/selection.py [--seeds 0 1 2] [--share 0.3333] [--steps N] [--signal-only] [--out FOLDER] [key=value ...]
+    python -m benchmarks.selection [--seeds 0 1 2] [--share 0.3333] [--steps N] [--signal-only] [--out FOLDER] [key=value ...]
 
 Two answers for every seed's quickstart world:
 
@@ -20,8 +20,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import quickstart
-
+from benchmarks import quickstart
+from benchmarks.environment import environment
 from rlvid.config import load
 
 MEASURES = ("signal", "one_view", "std")
@@ -41,7 +41,7 @@ def main() -> None:
         selected = {seed: quickstart.trained(arguments.out, f"seed-{seed}-selected", seed, [kept[seed], *overrides]) for seed in arguments.seeds}
         print(quickstart.table("all questions", everything))
         print(quickstart.table("selected questions", selected))
-    print(json.dumps({"benchmark": "selection", "environment": quickstart.environment(), "signal": signals, "all": everything, "selected": selected}))
+    print(json.dumps({"benchmark": "selection", "environment": environment(), "signal": signals, "all": everything, "selected": selected}))
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:

@@ -1,6 +1,6 @@
 """What does it take to bring new weights to the engines? Seconds by model size, ZeRO stage and number of engines, against copying the same bytes.
 
-    python benchmarks/sync.py [--sizes 10 100 500] [--engines 1 2] [--repeats 3]
+    python -m benchmarks.sync [--sizes 10 100 500] [--engines 1 2] [--repeats 3]
 
 Randomly initialised Qwen2.5-VL models of about so many million parameters, real engines, a real learner. The copy is a gloo broadcast
 of as many bytes between two processes, in the same buckets, nothing else. Ends in one JSON line.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import socket
 import statistics
 import tempfile
@@ -20,6 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import environment
+from benchmarks.learner import sizes
 from rlvid.config import load
 from rlvid.session import open_session
 
@@ -42,7 +43,7 @@ def main() -> None:
             for stage, ranks, engines in cases:
                 found.append({"millions": size} | measured(model, Path(temporary), stage, ranks, engines, options.repeats))
                 print("  ".join(f"{name} {value:.4g}" for name, value in found[-1].items()), flush=True)
-    print(json.dumps({"benchmark": "sync", "cpus": os.cpu_count(), "found": found}))
+    print(json.dumps({"benchmark": "sync", "environment": environment(), "found": found}))
 
 
 def measured(model: Path, folder: Path, stage: int, ranks: int, engines: int, repeats: int) -> dict[str, float]:
@@ -119,10 +120,6 @@ def random_model(folder: Path, hidden: int, layers: int) -> Path:
 
     from rlvid.data.tiny_model import build_processor, build_tokenizer
 
-    try:
-        from learner import sizes
-    except ImportError:
-        from benchmarks.learner import sizes
     tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it?"] * 20)
     shape = argparse.Namespace(hidden=hidden, layers=layers, vocabulary=8192)
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """What do variants cost? K = 4 against K = 1, variants against bare decoding, a second epoch from the cache, memory for an hour of video.
 
-    python benchmarks/variants.py [--pairs 5] [--minutes 60] [--out FOLDER]
+    python -m benchmarks.variants [--pairs 5] [--minutes 60] [--out FOLDER]
 
 Every ratio is the median of pairs measured one right after the other in this run, on clips made here (720p, long groups of pictures).
 Ends in one JSON line.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import environment
 from rlvid.data.cache import VideoCache
 from rlvid.data.video import Clip, read_candidates, shown_size
 from rlvid.variants.build import cut
@@ -33,8 +33,7 @@ KINDS = ("uniform", "importance", "importance_jitter", "importance_crop")
 FRAMES, CANDIDATES, MAX_PIXELS = 32, 128, 128 * 28 * 28
 PEAK = """
 import sys
-sys.path.insert(0, sys.argv[2])
-from variants import candidates_of, variants_of
+from benchmarks.variants import candidates_of, variants_of
 variants_of(candidates_of(sys.argv[1]), 4)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -54,7 +53,7 @@ def main() -> None:
         found = {**times(clip, arguments.pairs, folder), **memory(folder, arguments.minutes)}
     for name, value in found.items():
         print(f"{name:60s} {value:.3f}")
-    print(json.dumps({"benchmark": "variants", "cpus": os.cpu_count(), "pairs": arguments.pairs, "minutes": arguments.minutes, "found": found}))
+    print(json.dumps({"benchmark": "variants", "environment": environment(), "pairs": arguments.pairs, "minutes": arguments.minutes, "found": found}))
 
 
 def times(path: str, pairs: int, folder: Path) -> dict[str, float]:
@@ -79,7 +78,7 @@ def memory(folder: Path, minutes: float) -> dict[str, float]:
     peaks = {}
     for name, length in (("long", minutes), ("minute", 1.0)):
         path = make_clip(folder / f"{name}-{length:g}min.mp4", seconds=round(length * 60), size=(360, 640), fps=24)
-        done = subprocess.run([sys.executable, "-c", PEAK, path, str(Path(__file__).parent)], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout.split()[-1]) / 1024
     return {
         "peak MiB, one minute": peaks["minute"],
