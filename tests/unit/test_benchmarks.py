@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from benchmarks.results import FOLDER, results
 
@@ -16,3 +21,18 @@ def test_the_page_is_made_from_the_measurements():
 def test_every_benchmark_is_explained():
     page = (FOLDER / "README.md").read_text()
     assert [path.name for path in sorted(Path(FOLDER).glob("*.py")) if path.stem not in HELPERS and f"`{path.name}`" not in page] == []
+
+
+TOYS = {
+    "logprobs": "--tokens 64 --vocabulary 500 --hidden 32 --chunk 16 --pairs 1",
+    "learner": "--answers 2 --visual 64 --length 8 --pairs 1 --hidden 128 --layers 2 --vocabulary 400",
+    "variants": "--seconds 2 --minutes 0.05 --pairs 1",
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_it_still_runs_at_a_toy_size(name):
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *TOYS[name].split()], capture_output=True, text=True, cwd=FOLDER.parent, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["benchmark"] == name and last["found"] and last["environment"]["torch"]
