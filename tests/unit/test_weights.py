@@ -1,0 +1,142 @@
+"""Pushing weights where engines fail in it: what is replaced, what is pushed again, and what a new engine gets before it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+
+from rlvid.sync.weights import SyncError, Weights
+
+
+class Engine:
+    """Holds a version; `broken`: it fails when weights come, `deaf`: it takes none."""
+
+    def __init__(self, broken=False, deaf=False):
+        self.broken, self.deaf, self.version, self.dead = broken, deaf, 0, False
+        self.weights_state = SimpleNamespace(remote=lambda verify: self)
+
+
+class Learner:
+    """Pushes to what it is connected to; one broken engine spoils the push for all."""
+
+    def __init__(self):
+        self.at, self.connected, self.pushes = 1, [], 0
+
+    def connect(self, engines, widths):
+        self.connected = list(engines)
+
+    def send_weights(self):
+        self.pushes += 1
+        if any(engine.broken for engine in self.connected):
+            raise RayTaskError("send_weights", "a traceback\nConnectionError: peer closed", ConnectionError("peer closed"))
+        for engine in self.connected:
+            if not engine.deaf:
+                engine.version = self.at
+        return SimpleNamespace(version=self.at, checksum="c0ffee", bytes=8, pause_s=0.5)
+
+    def checksum(self):
+        return "c0ffee"
+
+    def version(self):
+        return self.at
+
+
+class Pool:
+    """`replace`: what comes in the place of an engine that failed; None: nobody."""
+
+    def __init__(self, engines, replace=lambda: Engine()):
+        self.engines, self.replace, self.resting, self.out = list(engines), replace, False, []
+
+    @property
+    def handles(self):
+        return [engine for engine in self.engines if not engine.dead]
+
+    @property
+    def slots(self):
+        return [SimpleNamespace(lost=engine.dead) for engine in self.engines]
+
+    def failed(self, engine, why):
+        self.out.append((engine, str(why)))
+        new = self.replace()
+        if new is None:
+            engine.dead = True
+        else:
+            self.engines[self.engines.index(engine)] = new
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """make(engines, **pool) -> (weights, pool, learner), on a loop that runs."""
+
+    def state(engine):
+        if engine.broken:
+            raise RayActorError()
+        return engine.version, "c0ffee"
+
+    monkeypatch.setattr("ray.get", lambda refs, timeout=None: [state(ref) for ref in refs] if isinstance(refs, list) else state(refs))
+    monkeypatch.setattr("ray.wait", lambda refs, num_returns, timeout: (refs, []))
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    rollout = SimpleNamespace(max_restarts=2, start_deadline_s=0.5, heartbeat_s=5, tensor_parallel=1)
+    config = SimpleNamespace(rollout=rollout, sync=SimpleNamespace(verify=True, deadline_s=5))
+
+    def make(*engines, **options):
+        pool, learner = Pool(engines, **options), Learner()
+        return Weights(config, pool, learner, loop), pool, learner
+
+    yield make
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def test_all_engines_get_the_version(made):
+    weights, pool, learner = made(Engine(), Engine())
+    weights.push()
+    learner.at = 2
+    weights.push()
+    assert weights.version == 2 and {engine.version for engine in pool.handles} == {2} and learner.pushes == 2
+    assert weights.costs == {"sync/bytes": 8.0, "sync/pause_s": 0.5} and not pool.resting
+
+
+def test_an_engine_that_dies_in_a_push_is_replaced_and_all_others_too_that_missed_it(made):
+    broken = Engine(broken=True)
+    weights, pool, learner = made(Engine(), broken)
+    weights.push()
+    assert learner.pushes == 2 and len(pool.out) == 2 and "peer closed" in pool.out[0][1]
+    assert broken not in pool.handles and {engine.version for engine in pool.handles} == {1}
+
+
+def test_an_engine_that_stays_behind_is_replaced_alone(made):
+    whole, deaf = Engine(), Engine(deaf=True)
+    weights, pool, _ = made(whole, deaf)
+    weights.push()
+    assert [engine for engine, _ in pool.out] == [deaf] and whole in pool.handles and weights.version == 1
+
+
+def test_a_push_that_never_works_ends_with_a_word(made):
+    weights, _, learner = made(Engine(broken=True), replace=lambda: Engine(broken=True))
+    with pytest.raises(SyncError, match="did not take the new weights in 3 attempts"):
+        weights.push()
+    assert learner.pushes == 3
+
+
+def test_without_engines_a_push_ends_at_once(made):
+    weights, _, _ = made(Engine(broken=True), replace=lambda: None)
+    with pytest.raises(SyncError, match="no rollout engine is left"):
+        weights.push()
+
+
+def test_a_new_engine_gets_the_weights_before_it_serves(made):
+    weights, pool, learner = made(Engine())
+    weights.push()
+    new = Engine()
+    asyncio.run(weights.bring_up_to_date(new))
+    assert new.version == 1 and new not in pool.handles
+    learner.at = 2
+    weights.push()
+    assert new.version == 2, "it takes part in every push from then on"
+    with pytest.raises(SyncError):
+        asyncio.run(weights.bring_up_to_date(Engine(broken=True)))
