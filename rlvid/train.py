@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlvid.evaluate import eval_questions, evaluate
 from rlvid.feed import Feed
 from rlvid.journal import Journal, open_journal
 from rlvid.learner import checkpoints
+from rlvid.learner.checkpoints import Saver
 from rlvid.learner.group import FramesLost
 from rlvid.prompts import group_prompts
 from rlvid.session import Session, open_session
@@ -39,46 +41,58 @@ class StaleRollout(RuntimeError):
     """A batch holds an answer of weights that are older than the config allows."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the loop works with."""
+
+    config: Config
+    session: Session
+    feed: Feed
+    journal: Journal
+    saver: Saver
+
+
 def run(config: Config) -> Path:
     """Train as the config says; resume where a run of the same name stopped. Returns the run folder."""
-    with open_journal(config) as journal, open_session(config) as session:
-        feed = Feed(config, session)
-        first = resume(config, session, feed, journal)
+    with open_journal(config) as journal, open_session(config) as session, Saver(config) as saver:
+        whole = Run(config, session, Feed(config, session), journal, saver)
+        first = resume(whole)
         if first == 1:
             journal.row(0, evaluation(config, session))
         loop = train_overlapped if config.rollout.max_staleness else train
-        loop(config, session, feed, journal, first)
+        loop(whole, first)
         export(config, session)
     return config.folder
 
 
-def train(config: Config, session: Session, feed: Feed, journal: Journal, first: int) -> None:
+def train(run: Run, first: int) -> None:
     """Strictly on-policy: sample with the newest weights, update, push."""
-    for step in range(first, config.run.steps + 1):
-        groups = feed.sample(step)
-        feed.prefetch(step + 1)
-        learn(config, session, feed, journal, step, groups, feed.metrics())
+    for step in range(first, run.config.run.steps + 1):
+        groups = run.feed.sample(step)
+        run.feed.prefetch(step + 1)
+        learn(run, step, groups, run.feed.metrics())
 
 
-def train_overlapped(config: Config, session: Session, feed: Feed, journal: Journal, first: int) -> None:
+def train_overlapped(run: Run, first: int) -> None:
     """The next batches are sampled while the learner updates, with weights at most `rollout.max_staleness` updates old."""
-    with Ahead(config, session, feed) as ahead:
-        for step in range(first, config.run.steps + 1):
+    with Ahead(run.config, run.session, run.feed) as ahead:
+        for step in range(first, run.config.run.steps + 1):
             groups, metrics = ahead.take(step)
-            learn(config, session, feed, journal, step, groups, metrics)
+            learn(run, step, groups, metrics)
 
 
-def learn(config: Config, session: Session, feed: Feed, journal: Journal, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
+def learn(run: Run, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
     """What follows a batch: rewards, advantages, one update, new weights to the engines, the step's row. `metrics`: what sampling it took."""
+    config, session = run.config, run.session
     rewards = shaped_rewards(config, groups, step)
     advantages = normalize(config, rewards)
     metrics |= update(config, session, groups, advantages, step)
     metrics |= sync(session)
     if due(config.run.eval_every, step) or step == config.run.steps:
         metrics |= evaluation(config, session)
-    journal.step(step, groups, rewards, advantages, metrics)
+    run.journal.step(step, groups, rewards, advantages, metrics)
     if saves(config, step):
-        save(config, session, feed, step)
+        save(run, step)
 
 
 def shaped_rewards(config: Config, groups: list[Group], step: int) -> list[NDArray[Any]]:
@@ -150,28 +164,30 @@ def evaluation(config: Config, session: Session) -> dict[str, float]:
     return metrics | {"time/eval_s": time.perf_counter() - started}
 
 
-def resume(config: Config, session: Session, feed: Feed, journal: Journal) -> int:
+def resume(run: Run) -> int:
     """Go back to the last whole checkpoint, if there is one. Returns the next step."""
+    config, session = run.config, run.session
     assert session.learner is not None
     found = checkpoints.latest(config.folder / "checkpoints", config.storage)
     if found is None:
         session.verify(session.learner.checksum())  # engines and learner start from the same weights
-        journal.rewind(0)
+        run.journal.rewind(0)
         return 1
     folder, state = found
     checkpoints.check_same_run(config, state)
     checkpoints.load(folder, state, session.learner, config)
-    feed.restore(state["feed"])
+    run.feed.restore(state["feed"])
     session.sync()
-    journal.rewind(state["step"])
+    run.journal.rewind(state["step"])
     log.info("resumed %s after step %d", config.run.name, state["step"])
     return state["step"] + 1
 
 
-def save(config: Config, session: Session, feed: Feed, step: int) -> None:
-    assert session.learner is not None
-    state = {"feed": feed.state(), "fingerprint": checkpoints.fingerprint(config), "layout": checkpoints.layout(config)}
-    checkpoints.save(config.folder / "checkpoints", step, session.learner, state, keep=config.run.keep_checkpoints, storage=config.storage)
+def save(run: Run, step: int) -> None:
+    """What a resumed run needs to go on exactly."""
+    assert run.session.learner is not None
+    state = {"feed": run.feed.state(), "fingerprint": checkpoints.fingerprint(run.config), "layout": checkpoints.layout(run.config)}
+    run.saver.save(step, run.session.learner, state)
 
 
 def export(config: Config, session: Session) -> None:

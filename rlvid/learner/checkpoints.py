@@ -13,9 +13,9 @@ import json
 import logging
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup
@@ -25,6 +25,7 @@ from rlvid.learner.universal import universal
 log = logging.getLogger("rlvid")
 
 PREFIX = "step_"
+WRITING = ".writing"
 MANIFEST = "manifest.json"
 TRUSTED = {
     "deepspeed.runtime.fp16.loss_scaler.LossScaler",
@@ -38,14 +39,57 @@ class CheckpointError(RuntimeError):
     """No checkpoint of the run can be used although there are some."""
 
 
-def save(folder: Path, step: int, learner: LearnerGroup, state: dict[str, Any], *, keep: int, storage: str | None = None) -> Path:
-    """Write checkpoints/step_NNNNNN, copy it to `storage`, and drop the oldest beyond `keep` in both places."""
-    final = folder / f"{PREFIX}{step:06d}"
-    aside = folder / f".{final.name}.writing"
+class Saver:
+    """Writes a run's checkpoints. What needs the learner is done when `save` returns; digests, the rename and copies go on in a thread.
+
+    `with Saver(config) as saver:`. A checkpoint counts once it has its name: a run that dies before goes on from the one before.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.folder = config.folder / "checkpoints"
+        self._thread = ThreadPoolExecutor(1, "rlvid-checkpoints")
+        self._publishing: Future[Path] | None = None
+
+    def save(self, step: int, learner: LearnerGroup, state: dict[str, Any]) -> None:
+        """checkpoints/step_NNNNNN. Raises what went wrong with the one before."""
+        self.finish()
+        aside = write_aside(self.folder, step, learner, state)
+        self._publishing = self._thread.submit(publish, aside, keep=self.config.run.keep_checkpoints, storage=self.config.storage)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint has its name and its copy."""
+        if self._publishing is not None:
+            self._publishing.result()
+            self._publishing = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.finish()
+        except OSError as error:
+            if kind is None:
+                raise
+            log.warning("the last checkpoint was not finished: %s", error)  # what ended the run is said elsewhere
+        finally:
+            self._thread.shutdown()
+
+
+def write_aside(folder: Path, step: int, learner: LearnerGroup, state: dict[str, Any]) -> Path:
+    """Shards and state under a temporary name, which is returned."""
+    aside = folder / f".{PREFIX}{step:06d}{WRITING}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     learner.save(str(aside.absolute()))
     _write_json(aside / "state.json", {"step": step} | state)
+    return aside
+
+
+def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
+    """List the files with their digests, give the checkpoint its name, copy it to `storage`, and drop the oldest beyond `keep` in both places."""
+    folder, final = aside.parent, aside.with_name(aside.name.removeprefix(".").removesuffix(WRITING))
     _write_json(aside / MANIFEST, {"files": manifest(aside)})
     if final.exists():
         shutil.rmtree(final)

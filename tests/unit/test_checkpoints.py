@@ -15,7 +15,7 @@ import torch
 
 from rlvid.config import ConfigError, load
 from rlvid.learner import checkpoints
-from rlvid.learner.checkpoints import MANIFEST, CheckpointError, damage, latest, listing, save
+from rlvid.learner.checkpoints import MANIFEST, CheckpointError, damage, latest, listing, publish, write_aside
 from rlvid.learner.storage import Store
 
 
@@ -34,7 +34,7 @@ class Shards:
 
 def write(folder: Path, *steps: int, keep: int = 9, storage: str | None = None, shards: object = None) -> None:
     for step in steps:
-        save(folder, step, shards or Shards(), {"feed": step * 10}, keep=keep, storage=storage)  # type: ignore[arg-type]
+        publish(write_aside(folder, step, shards or Shards(), {"feed": step * 10}), keep=keep, storage=storage)  # type: ignore[arg-type]
 
 
 def newest(folder: Path, storage: str | None = None) -> int | None:
@@ -228,3 +228,25 @@ def test_a_stage_that_deepspeed_cannot_convert_is_refused(tmp_path):
     state = {"step": 4, "layout": {"learner.zero_stage": 2, "learner.ranks": 1}}
     with pytest.raises(ConfigError, match=r"step_000004 was written by ZeRO stage 2, learner.zero_stage is 3: .*set it back"):
         checkpoints.load(tmp_path / "step_000004", state, None, config)
+
+
+def test_a_saver_publishes_behind_the_loops_back_and_says_what_went_wrong(tmp_path, monkeypatch):
+    config = load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", [f"run.dir={tmp_path}"])
+    folder = config.folder / "checkpoints"
+    with checkpoints.Saver(config) as saver:
+        saver.save(2, Shards(), {"feed": 20})  # type: ignore[arg-type]
+        saver.save(4, Shards(), {"feed": 40})  # type: ignore[arg-type]
+        assert (folder / "step_000002").is_dir(), "the one before is whole when the next begins"
+    assert newest(folder) == 4
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "manifest", full)
+        with pytest.raises(OSError, match="No space"), checkpoints.Saver(config) as saver:
+            saver.save(6, Shards(), {"feed": 60})  # type: ignore[arg-type]
+        with pytest.raises(KeyError), checkpoints.Saver(config) as saver:
+            saver.save(6, Shards(), {"feed": 60})  # type: ignore[arg-type]
+            raise KeyError("what ended the run comes first")
+    assert newest(folder) == 4
