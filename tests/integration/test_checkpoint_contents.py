@@ -19,7 +19,7 @@ import psutil
 
 from pathlib import Path
 from rlvid.config import load
-from rlvid.learner.checkpoints import damage, latest, save
+from rlvid.learner.checkpoints import damage, latest, publish, write_aside
 from rlvid.learner.rank import Meeting, Rank
 
 folder, *overrides = sys.argv[1:]
@@ -30,7 +30,7 @@ rank = Rank(load(CONFIG, overrides), 0)
 rank.start(Meeting("127.0.0.1", port))
 print("listens:", sorted({c.laddr.ip for c in psutil.Process().net_connections() if c.status == "LISTEN"}))
 before = rank.checksum()
-path = save(Path(folder), 3, rank, {}, keep=1)
+path = publish(write_aside(Path(folder), 3, rank, {}), keep=1)
 print("damage:", damage(path) or "none")
 rank.perturb(0.1)
 assert rank.checksum() != before
