@@ -107,6 +107,6 @@ def test_a_dead_rank_ends_the_wait(ray_here, world, prompts, tmp_path):
 
     learner = group(ray_here, world, tmp_path, "learner.ranks=2")
     ray_here.kill(learner.ranks[1])
-    with pytest.raises(LearnerError, match="a learner rank died in update"):
+    with pytest.raises(LearnerError, match="a learner rank died in pack"):
         learner.update(prompts)
     learner.stop()
