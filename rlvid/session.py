@@ -21,7 +21,7 @@ from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup, learner_environment
 from rlvid.learner.rank import Rank
-from rlvid.sync.weights import Weights, last_line
+from rlvid.weights import Weights, last_line
 
 log = logging.getLogger("rlvid")
 

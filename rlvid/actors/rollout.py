@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rlvid.actors.traces import own_traces
 from rlvid.config import Config
 from rlvid.observe.process_log import last_error, to_log_file
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
+from rlvid.sync.traces import own_traces
 from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
 

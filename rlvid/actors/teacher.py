@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from rlvid.actors.rollout import engine_environment
-from rlvid.actors.traces import own_traces
 from rlvid.config import Config
 from rlvid.observe.process_log import to_log_file
+from rlvid.sync.traces import own_traces
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
 from rlvid.types import Question
 

@@ -11,7 +11,7 @@ import pytest
 from rlvid.config import load
 from rlvid.data.questions import iter_questions
 from rlvid.session import open_session
-from rlvid.sync.weights import SyncError
+from rlvid.weights import SyncError
 from tests.integration.conftest import CONFIG, small_overrides
 
 

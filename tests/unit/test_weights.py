@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from rlvid.sync.weights import SyncError, Weights
+from rlvid.weights import SyncError, Weights
 
 
 class Engine:
