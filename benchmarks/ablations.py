@@ -1,6 +1,6 @@
 """What does each part of STRIVE give? The quickstart for several seeds: whole, without variants, without importance, text-only groups.
 
-    python benchmarks/ablations.py [--rows full no_variants ...] [--seeds 0 1 2] [--steps 150] [--out FOLDER] [key=value ...]
+    python -m benchmarks.ablations [--rows full no_variants ...] [--seeds 0 1 2] [--steps 150] [--out FOLDER] [key=value ...]
 
 A row is a file of configs/ablations (`full` is configs/quickstart.yaml); all see the same worlds, questions and number of rollouts.
 Every run evaluates on the held-out questions on the way. Finished runs are used again. Writes ablations.png beside the runs and

@@ -9,7 +9,6 @@ Ends in one JSON line.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -27,6 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.environment import environment
+from benchmarks.quickstart import read_rows, rlvid, run_parser
 from rlvid.config import Config, load
 
 FILLER = """
@@ -46,10 +46,7 @@ class Faults:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = run_parser(__doc__)
     parser.add_argument("--faults", type=int, default=12)
     parser.add_argument("--every", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
@@ -60,7 +57,7 @@ def main() -> None:
     config = load(options.config, common)
     quiet = [*common, "run.name=undisturbed"]
     stormy = [*common, "run.name=chaos", f"data.train={with_broken_videos(config.data.train, options.out, options.broken, options.seed)}"]
-    train(options.config, quiet)
+    rlvid("train", options.config, *quiet)
     faults = storm(options.config, stormy, options.faults, options.every, options.seed)
     found = {
         "injected": dict(faults.injected),
@@ -73,10 +70,6 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:40s} {value}")
     print(json.dumps({"benchmark": "chaos", "environment": environment(), "seed": options.seed, "found": found}))
-
-
-def train(config: str, overrides: Iterable[str]) -> None:
-    subprocess.run([sys.executable, "-m", "rlvid.cli", "train", config, *overrides], check=True)
 
 
 def storm(config: str, overrides: list[str], faults: int, every_s: float, seed: int, kinds: Iterable[str] = ()) -> Faults:
@@ -194,7 +187,7 @@ def slots_problem(config: Config, steps: int | None = None) -> str:
 
 def metric_rows(folder: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return read_rows(folder)
     except FileNotFoundError:
         return []
 

@@ -9,7 +9,6 @@ After every kill nothing may be left: no process, no shared memory, no half file
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -24,8 +23,9 @@ from typing import Any
 
 import psutil
 
-from benchmarks.chaos import metric_rows, processes, steps_done, train, wait_for
+from benchmarks.chaos import metric_rows, processes, steps_done, wait_for
 from benchmarks.environment import environment
+from benchmarks.quickstart import rlvid, run_parser
 from rlvid.config import load
 from rlvid.learner import checkpoints
 
@@ -34,17 +34,14 @@ TITLES = {"learner rank": "ray::Rank", "Ray's head": "gcs_server", "raylet": "ra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = run_parser(__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
     common = [*options.overrides, f"run.dir={options.out}"]
     for name in ("undisturbed-1", "undisturbed-2"):
-        train(options.config, [*common, f"run.name={name}"])
+        rlvid("train", options.config, *common, f"run.name={name}")
     killed, left = kill_again_and_again(options.config, [*common, "run.name=killed"], options.kills, options.seed)
     once, twice, cut = (metric_rows(options.out / name) for name in ("undisturbed-1", "undisturbed-2", "killed"))
     found = {
@@ -82,7 +79,7 @@ def kill_again_and_again(config: str, overrides: list[str], kills: int, seed: in
         left += remains
         if run.returncode == 0:
             left.append(f"exit code 0 after killing {victim}")
-    train(config, overrides)
+    rlvid("train", config, *overrides)
     return killed, left
 
 

@@ -82,7 +82,7 @@ class Learner:
         for _ in range(pairs):
             times.append((self.timed(lambda: self.step(shared)), self.timed(lambda: self.step(apart))))
         ratio = statistics.median(b / a for a, b in times)
-        promised = self.operations(prompt.prompt_tokens, visual, length, 1, answers)
+        promised = self.operations(prompt.prompt_tokens, visual, length, answers)
         return {
             "visual": visual,
             "length": length,
@@ -145,7 +145,7 @@ class Learner:
         work()
         return time.perf_counter() - started
 
-    def operations(self, prompt: int, visual: int, length: int, shared: int, answers: int) -> float:
+    def operations(self, prompt: int, visual: int, length: int, answers: int) -> float:
         """M separate forwards over the shared one, in multiplications: every token's matrices, attention pairs, the vision tower once per video."""
         text, vision = self.model.config.text_config, self.model.config.vision_config
         per_token = sum(p.numel() for layer in self.model.model.language_model.layers for p in layer.parameters())
@@ -157,7 +157,7 @@ class Learner:
 
         alone = row(prompt + length, (prompt + length) ** 2 / 2) + length * head + tower
         together = row(prompt + answers * length, prompt**2 / 2 + answers * (prompt * length + length**2 / 2)) + answers * length * head + tower
-        return answers * alone / (shared * together)
+        return answers * alone / together
 
 
 def split(prompt: TrainingPrompt) -> list[TrainingPrompt]:

@@ -1,6 +1,6 @@
 """Does the quickstart learn, and from its rewards alone? Held-out accuracy before and after RL, per kind of question.
 
-    python benchmarks/quickstart.py [--seeds 0 1 2] [--noise-seeds 0] [--steps N] [--out FOLDER] [key=value ...]
+    python -m benchmarks.quickstart [--seeds 0 1 2] [--noise-seeds 0] [--steps N] [--out FOLDER] [key=value ...]
 
 For every seed a world is built (clips, questions, initial weights, warm start), then trained with configs/quickstart.yaml;
 for every noise seed the same run has its rewards dealt out anew at random among the slots of each step, so that their
@@ -95,6 +95,15 @@ def table(title: str, runs: dict[int, dict[str, dict[str, float]]]) -> str:
         pairs.append((statistics.fmean(before for before, _ in pairs), statistics.fmean(after for _, after in pairs)))
         lines.append(f"| {kind} | " + " | ".join(f"{before:.2f} → {after:.2f}" for before, after in pairs) + " |")
     return "\n".join(lines)
+
+
+def run_parser(doc: str | None) -> argparse.ArgumentParser:
+    """What benchmarks take that train a config as they are told: CONFIG, settings, and a folder for the runs."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", help="settings as key=value")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def rlvid(*arguments: object) -> None:

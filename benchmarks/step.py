@@ -1,6 +1,6 @@
 """Where does a step's time go, and what does overlap save? Medians of the steps of two runs, strictly on-policy and with the next batch sampled ahead.
 
-    python benchmarks/step.py CONFIG [key=value ...] --out FOLDER [--steps 30]
+    python -m benchmarks.step CONFIG [key=value ...] --out FOLDER [--steps 30]
 
 Engine and learner get one thread each, so that on two cores neither takes the other's. Writes step.png; ends in one JSON line.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks.environment import environment
+from benchmarks.quickstart import read_rows, rlvid, run_parser
 
 PARTS = ("rollout", "learn", "sync")
 WARM_UP = 3
@@ -22,10 +22,7 @@ WARM_UP = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = run_parser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +47,7 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:66s} {value:.3f}")
     draw(runs, options.out / "step.png")
-    print(json.dumps({"benchmark": "step", "cpus": os.cpu_count(), "steps": options.steps, "found": found}))
+    print(json.dumps({"benchmark": "step", "environment": environment(), "steps": options.steps, "found": found}))
 
 
 def train(options: argparse.Namespace, staleness: int) -> dict[str, float]:
@@ -58,8 +55,8 @@ def train(options: argparse.Namespace, staleness: int) -> dict[str, float]:
     name = f"staleness-{staleness}"
     settings = [f"run.dir={options.out}", f"run.name={name}", f"run.steps={options.steps}", f"rollout.max_staleness={staleness}"]
     settings += ["run.save_every=0", "data.eval=", "tracker.kind=none", "report.enabled=false", "rollout.threads=1", "learner.threads=1"]
-    subprocess.run([sys.executable, "-m", "rlvid.cli", "train", options.config, *settings, *options.overrides], check=True)
-    rows = [json.loads(line) for line in (options.out / name / "metrics.jsonl").read_text().splitlines()]
+    rlvid("train", options.config, *settings, *options.overrides)
+    rows = read_rows(options.out / name)
     counted = [row for row in rows if row["step"] > WARM_UP][:-1]  # the last step has nothing to overlap with
     medians = {part: statistics.median(row[f"time/{part}_s"] for row in counted) for part in ("step", "sample", *PARTS)}
     return medians | {"staleness": max(row["staleness/max"] for row in counted)}

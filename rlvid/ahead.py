@@ -13,6 +13,7 @@ from typing import Self
 
 from rlvid.config import Config
 from rlvid.feed import Feed
+from rlvid.journal import due
 from rlvid.session import Session
 from rlvid.types import Group
 
@@ -62,7 +63,3 @@ def last_to_begin(config: Config, step: int) -> int:
 def saves(config: Config, step: int) -> bool:
     """Is there a checkpoint after this step?"""
     return due(config.run.save_every, step) or step == config.run.steps
-
-
-def due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.config import ConfigError
-from rlvid.teacher.evidence import cut_frames
+from rlvid.teacher.evidence import evidence_pixels
 from rlvid.teacher.patch import parse
 from rlvid.teacher.student import evidence_metadata
 from rlvid.types import Group, Prepared, Question, Repair, Rollout, Score, VariantSpec
@@ -82,8 +82,7 @@ def _rollout(slot: Row, text: str | None = None) -> Rollout:
 def _repair(row: Row, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[[Any], Any]) -> Repair:
     """A chosen repair. Of the failed answer only the text is known."""
     evidence = tuple((frame["time_s"], tuple(frame["box"]) if frame["box"] else None) for frame in slot["evidence_frames"])
-    size = specs[0].size
-    frames = np.stack([cut.frame_HWC for cut in cut_frames(row["video"], evidence, lambda _height, _width: size)]) if evidence else None
+    frames = evidence_pixels(row["video"], evidence, specs[0].size)
     score = Score(slot["parts"], slot["reason"])
     return Repair(
         variant=slot["variant"],

@@ -68,9 +68,9 @@ class Journal:
         row["time/step_s"] = time.perf_counter() - self.clock
         self.recent.append(row["time/step_s"])
         self.row(step, row)
-        if self.config.tracker.kind != "none" and _due(self.config.tracker.rollouts_every, step):
+        if self.config.tracker.kind != "none" and due(self.config.tracker.rollouts_every, step):
             self.tracker.rollouts(step, rollout_rows(groups, rewards, advantages, self.config.tracker.rollouts_questions))
-        if self.report and _due(self.config.run.save_every, step) and step < self.config.run.steps:
+        if self.report and due(self.config.run.save_every, step) and step < self.config.run.steps:
             self.report.begin()
 
     def _show(self, step: int, row: Mapping[str, float]) -> None:
@@ -107,7 +107,7 @@ def log_to(path: Path) -> None:
     logging.getLogger("rlvid").addHandler(handler)
 
 
-def _due(every: int, step: int) -> bool:
+def due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 

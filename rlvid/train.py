@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.ahead import Ahead, due, saves
+from rlvid.ahead import Ahead, saves
 from rlvid.algo.advantages import batch_advantages, joint_advantages, per_variant_advantages
 from rlvid.algo.loss import token_weights
 from rlvid.config import Config
 from rlvid.evaluate import eval_questions, evaluate
 from rlvid.feed import Feed
-from rlvid.journal import Journal, open_journal
+from rlvid.journal import Journal, due, open_journal
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import Saver
 from rlvid.learner.group import FramesLost

@@ -49,7 +49,7 @@ class Repairer:
         counts = counted([reply for reply, _ in found])
         patches = [(slot, reply, frames) for slot, (reply, frames) in zip(slots, found, strict=True) if reply.patch is not None]
         if self.config.repair.blind_test:
-            counts |= await self._blind_test(group, {reply.patch: reply for _, reply, _ in patches}, step)
+            counts |= await self._blind_test(group, dict.fromkeys(reply.patch for _, reply, _ in patches if reply.patch), step)
         repairs = await asyncio.gather(*[self._answer(group, same, step) for same in _alike(patches)])
         return with_repairs(group, [one for many in repairs for one in many], counts)
 
@@ -96,10 +96,10 @@ class Repairer:
         answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
         return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
 
-    async def _blind_test(self, group: Group, patches: Iterable[EvidencePatch | None], step: int) -> dict[str, float]:
+    async def _blind_test(self, group: Group, patches: Iterable[EvidencePatch], step: int) -> dict[str, float]:
         """Counts of patches shown without the video, of right answers to them, and of those that chance gives: above it, the hints leak."""
         question, seed = group.question, self.config.run.seed
-        prompts = [blind_prompt(group.prepared.prompt, patch) for patch in patches if patch is not None]
+        prompts = [blind_prompt(group.prepared.prompt, patch) for patch in patches]
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
         results = await asyncio.gather(*[self.rollouts.call("generate", request, None) for request in requests], return_exceptions=True)
         answered = [result.rollouts[0] for result in results if isinstance(result, GenerateResult)]

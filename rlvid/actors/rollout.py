@@ -47,13 +47,13 @@ class EngineStartError(RuntimeError):
 
 
 class RolloutActor:
-    """Holds one AsyncLLM. `version` is that of the loaded weights: 0 is the checkpoint the run starts from."""
+    """Holds one AsyncLLM, which knows the version of its weights: 0 is the checkpoint the run starts from. `pushes`: of weights, so far."""
 
     def __init__(self, config: Config, number: int) -> None:
         self.config = config
         self.number = number
-        self.version = 0
         self.pushes = 0
+        self.paused_at = 0.0
         self.engine: Any = None
 
     async def start(self) -> str:
@@ -167,7 +167,6 @@ class RolloutActor:
             await self.engine.reset_encoder_cache()
             await self.engine.reset_mm_cache()
         await self.engine.resume_generation()
-        self.version = int(await self.engine.get_weight_version())
         return time.perf_counter() - self.paused_at
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:

@@ -123,21 +123,25 @@ class Sampler:
             return await ask(frames), frames
         except ObjectLostError as error:
             log.warning("the frames of %s are lost (%s), they are built again", prepared.question.id, type(error).__name__)
-            _, frames = await self.variants.call("rebuild", prepared.question.video, prepared.specs, (), num_returns=len(frames) + 1)
+            frames = await self._rebuilt(prepared)
             return await ask(frames), frames
 
     async def with_new_frames(self, groups: Sequence[Group]) -> list[Group]:
         """The same groups with all frames built again from their specs."""
 
         async def renewed(group: Group) -> Group:
-            evidence = tuple(repair.evidence for repair in group.repairs)
-            count = 1 + len(group.frames) + len(evidence)
-            _, refs = await self.variants.call("rebuild", group.question.video, group.prepared.specs, evidence, num_returns=count)
+            refs = await self._rebuilt(group.prepared, tuple(repair.evidence for repair in group.repairs))
             frames, cuts = refs[: len(group.frames)], refs[len(group.frames) :]
             repairs = [replace(repair, evidence_frames=cut if repair.evidence else None) for repair, cut in zip(group.repairs, cuts, strict=True)]
             return replace(group, frames=tuple(frames), repairs=tuple(repairs))
 
         return list(await asyncio.gather(*[renewed(group) for group in groups]))
+
+    async def _rebuilt(self, prepared: Prepared, evidence: tuple[Any, ...] = ()) -> list[Any]:
+        """References to the frames of each variant, then to those of each repair's `evidence`, built again from the video."""
+        count = 1 + len(prepared.specs) + len(evidence)
+        _, refs = await self.variants.call("rebuild", prepared.question.video, prepared.specs, evidence, num_returns=count)
+        return refs
 
     def _request(self, prepared: Prepared, variant: int, step: int, answers: int, greedy: bool) -> GenerateRequest:
         return GenerateRequest(

@@ -168,15 +168,12 @@ class VariantActor:
 
     def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
         """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them."""
-        import numpy as np
-
-        from rlvid.teacher.evidence import cut_frames
+        from rlvid.teacher.evidence import evidence_pixels
         from rlvid.variants.build import rebuild
 
         threads, size = self.config.variants.threads, specs[0].size
         frames = [rebuild(video, spec, threads=threads) for spec in specs]
-        cuts = [np.stack([cut.frame_HWC for cut in cut_frames(video, one, lambda _h, _w: size, threads=threads)]) if one else None for one in evidence]
-        return [None, *frames, *cuts]
+        return [None, *frames, *(evidence_pixels(video, one, size, threads=threads) for one in evidence)]
 
     def stop(self) -> None:
         """Close the cache; nothing else to end beside the process."""

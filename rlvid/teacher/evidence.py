@@ -42,6 +42,12 @@ def cut_frames(path: str, wanted: Sequence[tuple[float, Box | None]], size_for: 
     return found
 
 
+def evidence_pixels(path: str, evidence: Sequence[tuple[float, Box | None]], size: Size, *, threads: int = 1) -> Frames | None:
+    """[E, H, W, 3] of evidence that was cut before, bit for bit; None where a patch had none."""
+    cuts = cut_frames(path, evidence, lambda _height, _width: size, threads=threads) if evidence else []
+    return np.stack([cut.frame_HWC for cut in cuts]) if cuts else None
+
+
 def framed(box: Box) -> Box:
     """The smallest box of the frame's own aspect (equal shares of width and height) around this one, at least MIN_SIDE wide, moved inside."""
     side = min(1.0, max(box[2] - box[0], box[3] - box[1], MIN_SIDE))
