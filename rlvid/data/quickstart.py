@@ -336,7 +336,9 @@ def _recipe_of(directory: Path) -> dict[str, Any] | None:
 
 def _code_digest() -> str:
     """Digest of the source that makes the world: a changed constant, prompt or training step is another recipe."""
-    from rlvid.data import prompts, tiny_model, warm_start
+    from rlvid.data import prompts, tiny_evidence, tiny_model, warm_start
+    from rlvid.teacher import annotation, student
 
-    sources = [Path(__file__), *(Path(str(module.__file__)) for module in (prompts, tiny_model, warm_start))]
+    modules = (prompts, tiny_evidence, tiny_model, warm_start, annotation, student)
+    sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

@@ -7,6 +7,9 @@ Two phases, both on the very prompts that the loop builds and on frames read bac
 2. *Answering.* The answers of a careless annotator, who sees well but mixes up half of the options (yellow is mostly called red) and names spans too wide.
    The model imitates that: the right form nearly always, the right answer about half of the time, and no answer so rare that sampling would miss it.
 
+In both, some prompts hold a teacher's evidence as `rlvid.teacher.student` writes it. Who is shown where the answer can be seen answers with care; who is
+shown another moment in the same words is as careless as without. That is what repair can build on.
+
 Reinforcement afterwards gets nothing but rewards, and has to unlearn the annotator's errors from them.
 """
 
@@ -24,11 +27,15 @@ import numpy as np
 
 from rlvid.data.prompts import FORMAT, chat_prompt, question_text
 from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
+from rlvid.data.tiny_evidence import Pointer, Pointers
+from rlvid.teacher.annotation import patches
 from rlvid.types import Question
 
 FRAMES = 8
-BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 900, 60
+BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 1000, 120
 """The first phase ends when all kinds are seen, at the latest after SEEING_STEPS."""
+POINTED_EVERY = {"seeing": 8, "answering": 2}
+"""Every so many steps the prompts hold evidence."""
 MOST_REPLY_TOKENS = 20
 
 
@@ -81,7 +88,8 @@ def tokenizer_corpus(questions: Sequence[Question]) -> list[str]:
     said = [f"<|im_start|>user\n{question_text(question, {}, '')}<|im_end|>\n<|im_start|>assistant\n" for question in questions]
     said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
     hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
-    return said + hints * 50
+    pointed = [f"Evidence: 1.5 s, 2.25 s (a part). \n{patch.hint}\n" for question in questions for patch in patches(question)]
+    return said + pointed + hints * 50
 
 
 # --- pixels ---
@@ -156,29 +164,43 @@ class Batch:
 
 
 def make_batch(
-    processor: Any, config: Any, questions: Sequence[Question], views: Sequence[tuple[np.ndarray, np.ndarray]], fps: float, total: int, replies: Sequence[str]
+    processor: Any,
+    config: Any,
+    questions: Sequence[Question],
+    views: Sequence[tuple[np.ndarray, np.ndarray]],
+    fps: float,
+    total: int,
+    replies: Sequence[str],
+    pointers: Sequence[Pointer | None] = (),
 ) -> Batch:
-    """Prompts with their videos (from clips of `total` frames at `fps`), followed by `replies` (empty strings: prompts only)."""
+    """Prompts with their videos (from clips of `total` frames at `fps`) and evidence, followed by `replies` (empty strings: prompts only)."""
     import torch
     from transformers.video_utils import VideoMetadata
 
     from rlvid.data.positions import position_ids
 
-    made = processor(
-        text=[prompt(processor, question) for question in questions],
-        videos=[frames for frames, _ in views],
-        video_metadata=[VideoMetadata(fps=fps, total_num_frames=total, duration=total / fps, frames_indices=indexes.tolist()) for _, indexes in views],
-        do_sample_frames=False,
-        padding=False,
-    )
+    texts, videos, metadata = [], [], []
+    pointers = pointers or [None] * len(questions)
+    for question, (frames, indexes), pointer in zip(questions, views, pointers, strict=True):
+        text = prompt(processor, question)
+        texts.append(pointer.prompt(text) if pointer else text)
+        videos.append(frames)
+        metadata.append(VideoMetadata(fps=fps, total_num_frames=total, duration=total / fps, frames_indices=indexes.tolist()))
+        if pointer:
+            shown, told = pointer.video()
+            videos.append(shown)
+            metadata.append(VideoMetadata(**{name: told[name] for name in ("fps", "total_num_frames", "duration", "frames_indices")}))
+    made = processor(text=texts, videos=videos, video_metadata=metadata, do_sample_frames=False, padding=False)
     grids, seconds, tokenizer = torch.as_tensor(made["video_grid_thw"]), made.get("second_per_grid_ts"), processor.tokenizer
-    rows, positions, labels = [], [], []
-    for index, (ids, answer) in enumerate(zip(made["input_ids"], replies, strict=True)):
+    rows, positions, labels, first = [], [], [], 0
+    for ids, answer, pointer in zip(made["input_ids"], replies, pointers, strict=True):
         tail = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] if answer else []
         rows.append(torch.tensor([*ids, *tail]))
         labels.append(torch.tensor([-100] * len(ids) + tail))
-        pace = None if seconds is None else [float(seconds[index])]
-        positions.append(position_ids(config, [*ids, *tail], [grids[index].tolist()], pace).T)
+        own = slice(first, first + (2 if pointer else 1))
+        pace = None if seconds is None else [float(second) for second in seconds[own]]
+        positions.append(position_ids(config, [*ids, *tail], grids[own].tolist(), pace).T)
+        first = own.stop
     pad = torch.nn.utils.rnn.pad_sequence
     return Batch(
         input_ids=pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
@@ -294,6 +316,7 @@ def warm_start(directory: Path, train: Sequence[Question], held_out: Sequence[Qu
     model.eval().save_pretrained(directory)
     report = {
         "held_out": check(model, processor, clips, held_out, progress=progress),
+        "held_out_with_evidence": check(model, processor, clips, held_out, pointed=True, progress=progress),
         "mastery": {kind: round(share, 3) for kind, share in mastery.share.items()},
         "steps": mastery.steps + ANSWERING_STEPS,
         "seconds": round(time.monotonic() - started, 1),
@@ -342,9 +365,11 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
     mastery = Mastery(by_kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.95))
 
-    def step(drawn: list[Question], taught: list[Question], rate: float) -> list[float]:
+    pointers = Pointers(clips[questions[0].video].shape[1:3])
+
+    def step(drawn: list[Question], taught: list[Question], rate: float, pointed: Sequence[Pointer | None] = ()) -> list[float]:
         views = [some_view(clips[question.video], rng) for question in drawn]
-        batch = make_batch(processor, model.config, drawn, views, clips.fps, len(clips[drawn[0].video]), [reply(question) for question in taught])
+        batch = make_batch(processor, model.config, drawn, views, clips.fps, len(clips[drawn[0].video]), [reply(question) for question in taught], pointed)
         logprobs, counted = _reply_logprobs(model, batch)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -358,8 +383,10 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
     with Progress("learning to see", SEEING_STEPS, enabled=progress) as bar:
         for number in range(SEEING_STEPS):
             drawn = mastery.draw(by_kind, BATCH, rng)
-            right = step(drawn, drawn, PEAK_RATE * min(1, (number + 1) / WARM_UP_STEPS))
-            mastery.update([question.source for question in drawn], right)
+            pointed = pointers.true(drawn) if number % POINTED_EVERY["seeing"] == 0 else []
+            right = step(drawn, drawn, PEAK_RATE * min(1, (number + 1) / WARM_UP_STEPS), pointed)
+            if not pointed:
+                mastery.update([question.source for question in drawn], right)
             bar.advance(" ".join(f"{kind} {share:.2f}" for kind, share in mastery.share.items()))
             mastery.steps = number + 1
             if not any(map(mastery.need, mastery.share)):
@@ -367,7 +394,12 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
     with Progress("learning to answer", ANSWERING_STEPS, enabled=progress) as bar:
         for number in range(ANSWERING_STEPS):
             drawn = [questions[index] for index in rng.choice(len(questions), BATCH)]
-            step(drawn, [careless(question, rng) for question in drawn], 0.7 * PEAK_RATE * (1 - number / ANSWERING_STEPS))
+            taught, pointed = [careless(question, rng) for question in drawn], []
+            if number % POINTED_EVERY["answering"] == 0:
+                most = 2 * BATCH // 3
+                pointed = pointers.true(drawn[:most]) + pointers.false(drawn[most:], by_kind, rng)
+                taught = [right if pointers.shows(right, pointer) else hasty for right, hasty, pointer in zip(drawn, taught, pointed, strict=True)]
+            step(drawn, taught, 0.7 * PEAK_RATE * (1 - number / ANSWERING_STEPS), pointed)
             bar.advance()
     return mastery
 
@@ -388,14 +420,16 @@ def _answer_probability(logprobs: Any, taught: Any) -> Any:
     return (logprobs.detach() * (taught.cumsum(-1) == ANSWER_TOKEN)).sum(-1).exp()
 
 
-def check(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], *, progress: bool = True) -> dict[str, float]:
-    """Greedy grades on the uniform view, as means: `form`, and `KIND/accuracy`, `KIND/iou`."""
+def check(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], *, pointed: bool = False, progress: bool = True) -> dict[str, float]:
+    """Greedy grades on the uniform view, as means: `form`, and `KIND/accuracy`, `KIND/iou`. `pointed`: with the evidence in the prompt."""
     grades: dict[str, list[float]] = {}
+    pointers = Pointers(clips[questions[0].video].shape[1:3])
     pages = [questions[first : first + 40] for first in range(0, len(questions), 40)]
     with Progress("held-out check", len(pages), enabled=progress) as bar:
         for page in pages:
             views = [(clips[question.video][uniform(len(clips[question.video]))], uniform(len(clips[question.video]))) for question in page]
-            batch = make_batch(processor, model.config, page, views, clips.fps, len(clips[page[0].video]), [""] * len(page))
+            shown = pointers.true(page) if pointed else []
+            batch = make_batch(processor, model.config, page, views, clips.fps, len(clips[page[0].video]), [""] * len(page), shown)
             replies = generate(model, batch, end=processor.tokenizer.eos_token_id)
             for question, text in zip(page, processor.tokenizer.batch_decode(replies, skip_special_tokens=True), strict=True):
                 for name, value in grade(question, text).items():
