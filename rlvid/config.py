@@ -214,7 +214,7 @@ class RolloutConfig(Section):
     """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     threads: Positive = 1
     """CPU threads of an engine without GPU."""
-    kv_cache_gib: Positive = 1
+    kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
     """Key-value cache of an engine without GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Share of the GPU's memory an engine takes."""
@@ -357,7 +357,7 @@ class Teacher(Section):
     """engine: longest conversation in tokens, images included."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """engine: share of the GPU's memory it takes."""
-    kv_cache_gib: Positive = 1
+    kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
     """engine: key-value cache without GPU."""
     start_deadline_s: Seconds = 900
     """Longest wait for a teacher actor to start."""

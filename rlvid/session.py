@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,13 +100,14 @@ class Session:
 @contextlib.contextmanager
 def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Session]:
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
-    _check_model(config)
+    checked = ThreadPoolExecutor(1).submit(_check_model, config)  # while Ray starts, which is mostly waiting
     connect(config)
     import ray
 
     _end_on_sigterm()
     session: Session | None = None
     try:
+        checked.result()
         session = _create(config, place(config), with_learner)
         threading.Thread(target=session.loop.run_forever, daemon=True, name="rlvid-loop").start()
         _start(session)

@@ -264,3 +264,13 @@ class TrainingPrompt:
     def length(self) -> int:
         """Tokens of the prompt and of all answers."""
         return self.prompt_tokens + sum(len(tokens) for tokens in self.tokens_MN)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One push of weights, as learner rank 0 saw it: what the engines must echo, bytes sent, and the longest that one of them stood still."""
+
+    version: int
+    checksum: str
+    bytes: int
+    pause_s: float

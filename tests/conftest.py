@@ -3,6 +3,15 @@ import signal
 import pytest
 
 
+@pytest.fixture
+def server():
+    """A scripted endpoint for one test."""
+    from tests.unit.endpoint import serve
+
+    with serve() as script:
+        yield script
+
+
 def pytest_configure():
     """A shell's background jobs ignore Ctrl-C, and so does all they start: tests that press it need the default back."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from rlvid.config import Config
+from rlvid.engines import engine_arguments as shared_arguments
+from rlvid.engines import engine_environment
 from rlvid.observe.process_log import last_error, to_log_file
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
@@ -18,28 +20,11 @@ from rlvid.sync.traces import own_traces
 from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
 
-CPU_BLOCK_TOKENS = 32
-"""Key-value block on CPU. vLLM's 128 is longer than a tiny model's prompt, which then could not be shared among its answers."""
-
 
 def rollout_environment(config: Config) -> dict[str, str]:
-    """Environment of the actor's process, set before vLLM is imported. Media never leave the machine, nor does usage."""
+    """Environment of the actor's process, set before vLLM is imported."""
     checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
-    return checked_on_cpu | engine_environment(config.rollout.threads, config.rollout.kv_cache_gib)
-
-
-def engine_environment(threads: int, kv_cache_gib: int) -> dict[str, str]:
-    """What every vLLM engine here needs, the teacher's too."""
-    return {
-        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default vLLM pins its threads to cores that others need too
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # an idle engine must not spin on the learner's cores
-        "KMP_BLOCKTIME": "0",
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    return checked_on_cpu | engine_environment(config.rollout.threads, on_gpu=config.on_gpu)
 
 
 class EngineStartError(RuntimeError):
@@ -205,17 +190,12 @@ def engine_arguments(config: Config) -> Any:
         max_model_len=rollout.max_model_len,
         max_num_seqs=1 if rollout.repeatable else rollout.max_sequences,
         max_num_batched_tokens=max(rollout.max_model_len, 4096),
-        tensor_parallel_size=rollout.tensor_parallel,
-        distributed_executor_backend="mp" if rollout.tensor_parallel > 1 else "uni",
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager or not config.on_gpu,
-        # A seeded request whose prompt is prefilled in pieces rewinds its generator, which torch's CPU generator cannot.
-        enable_chunked_prefill=config.on_gpu,
-        block_size=None if config.on_gpu else CPU_BLOCK_TOKENS,
         limit_mm_per_prompt={"image": 0, "video": 2 if config.repair.enabled else 1},
         logprobs_mode="processed_logprobs",  # what was sampled from: after temperature and forbidden tokens
         seed=config.run.seed,
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]
         worker_extension_cls="rlvid.sync.engine_side.WorkerExtension",
-        disable_log_stats=True,
+        **shared_arguments(on_gpu=config.on_gpu, tensor_parallel=rollout.tensor_parallel, kv_cache_gib=rollout.kv_cache_gib),
     )

@@ -9,8 +9,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from rlvid.actors.rollout import engine_environment
 from rlvid.config import Config
+from rlvid.engines import engine_environment
 from rlvid.observe.process_log import to_log_file
 from rlvid.sync.traces import own_traces
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
@@ -20,7 +20,7 @@ from rlvid.types import Question
 def teacher_environment(config: Config) -> dict[str, str]:
     """Environment of the actor's process. The chat key is not in it: it would be shown by Ray's dashboard."""
     if config.teacher.kind == "engine":
-        return engine_environment(config.teacher.threads, config.teacher.kv_cache_gib)
+        return engine_environment(config.teacher.threads, on_gpu=config.teacher.num_gpus > 0)
     return {"OMP_NUM_THREADS": str(config.teacher.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 

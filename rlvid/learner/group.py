@@ -75,7 +75,7 @@ class LearnerGroup:
         self._all("connect", *[(engines, widths)] * len(self.ranks))
 
     def send_weights(self) -> Any:
-        """Push the weights to all connected engines. Returns rlvid.sync.learner_side.Sent."""
+        """Push the weights to all connected engines. Returns rlvid.types.Sent."""
         return self._all("send_weights", *[()] * len(self.ranks))[0]
 
     def version(self) -> int:

@@ -244,7 +244,7 @@ class Rank:
         self.transfer = open_transfer(self.config, self.rank, self.module.model, engines, widths)
 
     def send_weights(self) -> Any:
-        """Push the weights. Returns rlvid.sync.learner_side.Sent; rank 0's is the one that counts."""
+        """Push the weights. Returns rlvid.types.Sent; rank 0's is the one that counts."""
         return self.transfer.send(self.version)
 
     def checksum(self) -> str:

@@ -207,7 +207,7 @@ def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str,
     batched = max(rollout.max_model_len, 4096)
     work = batched * width * (4 * size.text.hidden + 3 * size.text.inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
     if not config.on_gpu or assumed.gpu_memory_gib is None:
-        return {"weights": weights, "key-value cache": rollout.kv_cache_gib * GIB, "work": work, "device": 0}
+        return {"weights": weights, "key-value cache": int(rollout.kv_cache_gib * GIB), "work": work, "device": 0}
     device = DEVICE_BYTES + (0 if rollout.enforce_eager else GRAPH_BYTES) + 2 * min(config.sync.bucket_bytes, weights)
     cache = int(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB) - weights - work - device
     return {"weights": weights, "key-value cache": max(0, cache), "work": work, "device": device}

@@ -21,6 +21,7 @@ from rlvid.config import Config
 from rlvid.sync.checksum import element_sum, to_hex
 from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, join_group
 from rlvid.sync.source import ZeroSource
+from rlvid.types import Sent
 
 
 class SummedSource(WeightSource):
@@ -144,16 +145,6 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     def shutdown(self) -> None:
         self.group = None
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One push, as rank 0 saw it: what the engines must echo, bytes sent, and the longest that one of them stood still."""
-
-    version: int
-    checksum: str
-    bytes: int
-    pause_s: float
 
 
 class Transfer:

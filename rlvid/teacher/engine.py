@@ -13,11 +13,11 @@ from typing import Any
 
 from rlvid.config import Config
 from rlvid.config import Teacher as TeacherConfig
+from rlvid.engines import engine_arguments as shared_arguments
 from rlvid.teacher.conversation import Conversation, Message, ModelError, Offer, Rules, ToolCall, Turn
 from rlvid.teacher.protocol import TeacherReply, TeacherRequest
 
 _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-CPU_BLOCK_TOKENS = 32
 
 
 class EngineModel:
@@ -93,15 +93,11 @@ def engine_arguments(teacher: TeacherConfig) -> dict[str, Any]:
         "dtype": "bfloat16" if on_gpu else "float32",
         "max_model_len": teacher.max_model_len,
         "max_num_seqs": teacher.concurrency,
-        "tensor_parallel_size": teacher.tensor_parallel,
-        "distributed_executor_backend": "mp" if teacher.tensor_parallel > 1 else "uni",
         "gpu_memory_utilization": teacher.gpu_memory_utilization,
         "enforce_eager": not on_gpu,
-        "enable_chunked_prefill": on_gpu,
         "max_num_batched_tokens": None if on_gpu else teacher.max_model_len,
-        "block_size": None if on_gpu else CPU_BLOCK_TOKENS,
         "limit_mm_per_prompt": {"image": teacher.max_frames, "video": 0},
-        "disable_log_stats": True,
+        **shared_arguments(on_gpu=on_gpu, tensor_parallel=teacher.tensor_parallel, kv_cache_gib=teacher.kv_cache_gib),
     }
 
 

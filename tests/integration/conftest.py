@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -59,6 +63,76 @@ def small_overrides(world: quickstart.World, runs: Path) -> list[str]:
         "rollout.max_sequences=64",
         "tracker.kind=none",
     ]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(world, rlvid, tmp_path_factory) -> tuple[Path, list[str], str]:
+    """(folder, settings, what it printed) of five steps with repaired answers and a checkpoint after each. To be read, not changed."""
+    settings = [
+        *small_overrides(world, tmp_path_factory.mktemp("runs")),
+        "run.steps=5",
+        "run.save_every=1",
+        "run.keep_checkpoints=5",
+        "data.eval=null",
+        "repair.enabled=true",
+        "teacher.kind=annotation",
+        "tracker.kind=tensorboard",
+        "tracker.rollouts_every=2",
+    ]
+    result = rlvid("train", CONFIG, *settings, "run.name=undisturbed", "--verify-sync")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return Path(settings[0].removeprefix("run.dir=")) / "undisturbed", settings, result.stdout + result.stderr
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def ours() -> set[str]:
+    """Shared-memory objects of this user: a server ended by SIGTERM may leave some."""
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.stat().st_uid == os.getuid()} if SHARED_MEMORY.is_dir() else set()
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(f"{url}/models", timeout=2).status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def endpoint(world, tmp_path_factory):
+    """Address of vLLM's OpenAI-compatible server of the tiny model. What it leaves in shared memory is taken away, and only that."""
+    port, before = free_port(), ours()
+    log = tmp_path_factory.mktemp("teacher") / "server.log"
+    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1"}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(world.model), "--served-model-name", "teacher"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "4"]
+    command += ["--block-size", "32", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--limit-mm-per-prompt", '{"image": 8, "video": 0}']
+    command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    with log.open("w") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | quiet, start_new_session=True)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}/v1", time.monotonic() + 300
+        while not answers(url):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(1)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(timeout=30)
+        left = {name for name in ours() - before if name.startswith(("psm_", "sem.mp-"))}
+        for name in left:
+            (SHARED_MEMORY / name).unlink(missing_ok=True)
 
 
 def metrics_of(folder: Path) -> list[dict]:

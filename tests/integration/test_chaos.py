@@ -8,7 +8,7 @@ from benchmarks import chaos
 from rlvid.config import load
 from tests.integration.conftest import CONFIG, metrics_of, small_overrides
 
-STEPS = 60
+STEPS = 40
 
 
 def test_an_overlapped_run_survives_kills_and_freezes(world, tmp_path):

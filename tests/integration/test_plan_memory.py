@@ -82,10 +82,20 @@ def measure(model: str, *settings: str) -> dict[str, int]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def tiny(world) -> dict[str, int]:
+    """Its peak is the interpreter's and its libraries'."""
+    return measure(str(world.model))
+
+
+@pytest.fixture(scope="module")
+def model(world, tmp_path_factory) -> str:
+    return grown(str(world.model), tmp_path_factory.mktemp("grown"))
+
+
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
-def test_the_peak_is_within_a_fifth_of_the_plan(world, tmp_path: Path, checkpointing: str) -> None:
-    """Against the same rank with the tiny model, whose peak is the interpreter's and its libraries'."""
-    setting = f"learner.gradient_checkpointing={checkpointing}"
-    tiny, big = measure(str(world.model), setting), measure(grown(str(world.model), tmp_path), setting)
+def test_the_peak_is_within_a_fifth_of_the_plan(tiny: dict[str, int], model: str, checkpointing: str) -> None:
+    """Against the same rank with the tiny model."""
+    big = measure(model, f"learner.gradient_checkpointing={checkpointing}")
     assert big["parameters"] > 30e6
     assert big["plan"] - tiny["plan"] == pytest.approx(big["peak"] - tiny["peak"], rel=0.2)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from rlvid.data.questions import iter_questions
@@ -51,7 +48,3 @@ def test_a_converted_file_trains_and_evaluates(world, rlvid, converted, tmp_path
         assert row["eval/questions"] == 9
         assert row["eval/videomme/accuracy"] == pytest.approx((row["eval/videomme/accuracy_short"] + row["eval/videomme/accuracy_long"]) / 2)
         assert row["eval/charades_sta/mIoU"] == pytest.approx(row["eval/temporal_iou"])
-    result = rlvid("eval", CONFIG, *overrides, "--checkpoint", folder / "export", "--out", tmp_path / "eval")
-    assert result.returncode == 0, result.stderr[-3000:]
-    again = json.loads(Path(tmp_path / "eval" / "metrics.json").read_text())
-    assert {name: again[name] for name in again if name.startswith("eval/")} == {name: after[name] for name in after if name.startswith("eval/")}
