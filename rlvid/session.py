@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlvid.actors.placement import Places, connect, place, room_for_an_engine
-from rlvid.actors.pool import ActorPool
+from rlvid.actors.pool import ActorPool, what_it_says
 from rlvid.actors.rollout import RolloutActor, rollout_environment
 from rlvid.actors.sampler import Sampler
 from rlvid.actors.teacher import TeacherActor, teacher_environment
@@ -21,7 +21,7 @@ from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup, learner_environment
 from rlvid.learner.rank import Rank
-from rlvid.weights import Weights, last_line
+from rlvid.weights import Weights
 
 log = logging.getLogger("rlvid")
 
@@ -92,7 +92,7 @@ class Session:
             try:
                 await self.rollouts.add(number)
             except Exception as error:
-                log.warning("rollout engine %d could not join: %s", number, last_line(error))
+                log.warning("rollout engine %d could not join: %s", number, what_it_says(error))
             else:
                 log.info("rollout engine %d joined", number)
 

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from rlvid.actors.pool import ActorPool
+from rlvid.actors.pool import ActorPool, what_it_says
 from rlvid.config import Config
 from rlvid.learner.group import LearnerGroup
 
@@ -90,9 +90,9 @@ class Weights:
             self.version, self.costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
             return True
         except (RayTaskError, SyncError) as error:
-            log.warning("sync failed: %s", last_line(error))
+            log.warning("sync failed: %s", what_it_says(error))
             self._connected = []
-            self._replace_stale(engines, SyncError(last_line(error)))
+            self._replace_stale(engines, SyncError(what_it_says(error)))
             return False
         finally:
             self.engines.resting = False
@@ -123,7 +123,7 @@ class Weights:
         try:
             states = ray.get(asked, timeout=self.config.sync.deadline_s)
         except ray.exceptions.RayError as error:
-            raise SyncError(f"a rollout engine cannot say which weights it holds: {last_line(error)}") from None
+            raise SyncError(f"a rollout engine cannot say which weights it holds: {what_it_says(error)}") from None
         for state in states:
             _compare(state, version, checksum)
         log.debug("weights version %d on %d engines, %s", version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
@@ -146,8 +146,3 @@ def _compare(state: tuple[int, str | None], version: int, checksum: str) -> None
         raise SyncError(f"a rollout engine serves version {echoed}, not {version}")
     if loaded is not None and loaded != checksum:
         raise SyncError(f"a rollout engine loaded weights with checksum {loaded}, the learner sent {checksum}")
-
-
-def last_line(error: Exception) -> str:
-    """What an error says, without the traceback that Ray puts before it."""
-    return next((line.strip()[:300] for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

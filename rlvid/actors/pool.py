@@ -127,7 +127,7 @@ class ActorPool:
         try:
             said = await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
         except RayActorError as error:
-            raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {_first_line(error)}") from None
+            raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {what_it_says(error)}") from None
         except TimeoutError as error:
             raise PoolError(f"{error}: what it said until then is in logs/ of the run folder") from None
         slot.serving = True
@@ -170,7 +170,7 @@ class ActorPool:
                 self._release(slot)
             self.failed(handle, failure)
         assert failure is not None
-        raise CallFailed(f"{_first_line(failure)} ({self.attempts} attempts)")
+        raise CallFailed(f"{what_it_says(failure)} ({self.attempts} attempts)")
 
     async def _acquire(self) -> Slot:
         slot = self._least_loaded()
@@ -222,7 +222,7 @@ class ActorPool:
             pause_s = BACKOFF_S[min(slot.failures, len(BACKOFF_S) - 1)]
             slot.failures += 1
             self.restarts += 1
-            log.warning("%s %d failed (%s): restart %d of %d", self.name, slot.number, _first_line(failure), slot.failures, self.max_restarts)
+            log.warning("%s %d failed (%s): restart %d of %d", self.name, slot.number, what_it_says(failure), slot.failures, self.max_restarts)
             await asyncio.sleep(pause_s)
             slot.handle = self.create(slot.number)
             # Whatever a start raises (each library has errors of its own), the cure is the same, and its limit stands above.
@@ -235,7 +235,7 @@ class ActorPool:
                 return
         ray.kill(slot.handle)
         slot.lost = True
-        self._last_failure = f"{self.name} {slot.number} failed {slot.failures + 1} times in a row, last: {_first_line(failure)}"
+        self._last_failure = f"{self.name} {slot.number} failed {slot.failures + 1} times in a row, last: {what_it_says(failure)}"
         log.error("%s: it is given up, %d of %d are left", self._last_failure, sum(not other.lost for other in self.slots), len(self.slots))
         self._tell_the_waiting()
 
@@ -280,7 +280,8 @@ class ActorPool:
             raise TimeoutError(f"waited {deadline_s:.0f} s for {what}") from None
 
 
-def _first_line(error: Exception) -> str:
+def what_it_says(error: Exception) -> str:
+    """An error in one line, without the traceback that Ray puts before it."""
     cause = getattr(error, "cause", None)  # of a RayTaskError, which itself begins with a traceback
     error = cause if isinstance(cause, Exception) else error
     text = next((part for part in error.args if isinstance(part, str)), str(error))

@@ -101,11 +101,19 @@ class Repairer:
         question, seed = group.question, self.config.run.seed
         prompts = [blind_prompt(group.prepared.prompt, patch) for patch in patches]
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
-        results = await asyncio.gather(*[self.rollouts.call("generate", request, None) for request in requests], return_exceptions=True)
-        answered = [result.rollouts[0] for result in results if isinstance(result, GenerateResult)]
+        results = await asyncio.gather(*map(self._answered_blind, requests))
+        answered = [result.rollouts[0] for result in results if result is not None]
         rights = [correctness(question, self.score(question, rollout), self.config.repair.iou_threshold) == 1 for rollout in answered]
         chance = 1 / len(question.options) if question.options else 0.0
         return {"blind_tested": float(len(rights)), "blind_right": float(sum(rights)), "blind_chance": chance * len(rights)}
+
+    async def _answered_blind(self, request: GenerateRequest) -> GenerateResult | None:
+        try:
+            result: GenerateResult = await self.rollouts.call("generate", request, None)
+        except CallFailed as error:
+            log.warning("no blind test of %s: %s", request.question_id, error)
+            return None
+        return result
 
     def _no_room(self, group: Group, request: GenerateRequest, frames: int) -> str:
         """Why the engine could not hold the patched prompt; empty when it can. A character counts as a token: more it never is."""

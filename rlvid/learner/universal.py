@@ -30,9 +30,11 @@ def universal(checkpoint: Path) -> Iterator[Path]:
     places = ["--input_folder", str(checkpoint / "learner"), "--output_folder", str(folder / TAG)]
     # --inject_missing_state: only Megatron writes the state that it asks for.
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *places, "--inject_missing_state"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        raise ConversionError(f"{checkpoint} cannot be loaded by another number of learner ranks; DeepSpeed says: {said[-1]}")
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+            raise ConversionError(f"{checkpoint} cannot be loaded by another number of learner ranks; DeepSpeed says: {said[-1]}")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -46,11 +46,16 @@ def patch_leak(question: Question, patch: EvidencePatch) -> str:
 
 
 def _without_evidence(text: str, named_s: Sequence[Mention], question: Question) -> str:
-    """The text without times, coordinates and frame numbers, and without places unless a place is asked for."""
+    """The text without times, coordinates and frame numbers, and without places unless a place or a direction is asked for."""
     for mention in sorted(named_s, key=lambda mention: -mention.start):
         text = text[: mention.start] + " " + text[mention.end :]
     text = phrases.FRAME.sub(" ", phrases.COORDINATES.sub(" ", text))
-    return text if phrases.ASKS_WHERE.search(question.question) else phrases.PLACE.sub(" ", text)
+    return text if phrases.ASKS_WHERE.search(question.question) or _asks_which_way(question) else phrases.PLACE.sub(" ", text)
+
+
+def _asks_which_way(question: Question) -> bool:
+    """Whether the possible answers are directions, so that a place can be one."""
+    return any(token.startswith("%") for option in (*question.options, question.answer or "") for token in lexicon.tokens(option))
 
 
 # ---- talk about options, letters, words
@@ -63,6 +68,8 @@ def _talks_of_options(question: Question, text: str) -> str:
         return "it is in another language than the question"
     if phrases.SPELLING.search(text):
         return "it plays on the answer's word instead of showing evidence"
+    if _asks_which_way(question) and phrases.OTHER_WAY.search(text):
+        return "it tells the direction by another one"
     if phrases.PICK.search(text) or phrases.OPTION.search(text) or (question.options and phrases.POSITION.search(text)):
         return "it speaks of the options or the answer instead of the video"
     return ""

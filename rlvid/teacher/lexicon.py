@@ -28,6 +28,7 @@ COLOURS = {
     "pink": (r"pink\w*|magenta|rosa\w*", "粉"),
     "brown": (r"brown\w*|braun\w*|marrone?s?|marrón", "棕褐"),
     "grey": (r"gr[ea]y\w*|grau\w*|gris(?:es)?", "灰"),
+    "silver": (r"silver\w*|silbern\w*|argentée?s?|platead[oa]s?", "银"),
 }
 LIKENESSES = {
     "red": "blood tomato tomatoes fire strawberry rose cherry ketchup blut sang sangre 血 火",
@@ -41,12 +42,13 @@ LIKENESSES = {
     "pink": "flamingo",
     "brown": "chocolate coffee",
     "grey": "ash elephant",
+    "silver": "coin coins metal chrome steel münze metall",
 }
 DIRECTIONS = {
-    "left": (r"left\w*|links|linken?|gauche|izquierd[oa]", "左"),
-    "right": (r"right(?:wards?)?|rechts|rechten?|droite?|derech[oa]", "右"),
-    "up": (r"up|upwards?|oben|hoch|aufwärts|haut|arriba", "上"),
-    "down": (r"down\w*|unten|abwärts|runter|bas|abajo", "下"),
+    "left": (r"left\w*|west(?:wards?|ern)?|links|linken?|gauche|izquierd[oa]", "左"),
+    "right": (r"right(?:wards?)?|east(?:wards?|ern)?|rechts|rechten?|droite?|derech[oa]", "右"),
+    "up": (r"up|upwards?|north(?:wards?)?|oben|hoch|aufwärts|haut|arriba", "上"),
+    "down": (r"down\w*|south(?:wards?)?|unten|abwärts|runter|bas|abajo", "下"),
 }
 AFFIRMED = _set("yes yeah yep ja oui sí true affirmative positive indeed really succeeds succeeded manages managed 是的 没错")
 DENIED = _set(

@@ -30,6 +30,12 @@ PLACE = _any(
 )
 ASKS_WHERE = _any(r"\b(?:where|which side|which part|which corner|wo|où|dónde)\b", r"哪里|哪边|哪儿")
 
+OTHER_WAY = _any(
+    r"\bopposite\b|\b(?:the |an)other (?:side|way|direction|end|edge)\b|\b[xy][ -]?(?:axis|coordinate)s?\b|\b(?:smaller|larger|bigger|\w+creasing) [xy]\b",
+    r"\b(?:andere (?:seite|richtung)|gegenüber|entgegengesetzt\w*|l'autre (?:côté|sens)|otro lado|contrari[oa])\b",
+)
+"""A direction told by another one."""
+
 # ---- talk about options, answers and words
 
 _ANSWER = r"(?:answer|antwort|réponse|respuesta)"
