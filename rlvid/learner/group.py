@@ -89,9 +89,6 @@ class LearnerGroup:
         """Debug door: see Rank.perturb."""
         self._all("perturb", *[(scale,)] * len(self.ranks))
 
-    def rss_bytes(self) -> int:
-        return sum(self._all("rss_bytes", *[()] * len(self.ranks)))
-
     def stop(self) -> None:
         import ray
 

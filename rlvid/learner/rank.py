@@ -265,11 +265,6 @@ class Rank:
                 parameter.data.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * scale)
         self.version += 1
 
-    def rss_bytes(self) -> int:
-        import psutil
-
-        return psutil.Process().memory_info().rss
-
 
 def deepspeed_settings(config: Config) -> dict[str, Any]:
     """The DeepSpeed configuration of a run; micro-batches are counted by the rank itself."""
