@@ -17,6 +17,7 @@ if [ -n "${TEACHER_API_KEY:-}" ]; then
     export VLLM_API_KEY="$TEACHER_API_KEY" # not as an argument: those can be read in the process list
 fi
 
+# Compact JSON: between two fields a model may otherwise write blanks until its tokens are used up.
 # The module rather than the `vllm` command, which does not start beside vLLM's CPU build.
 exec python -m vllm.entrypoints.openai.api_server \
     --model "$model" \
@@ -28,4 +29,5 @@ exec python -m vllm.entrypoints.openai.api_server \
     --limit-mm-per-prompt "{\"image\": ${TEACHER_MAX_IMAGES:-24}, \"video\": 0}" \
     --enable-auto-tool-choice \
     --tool-call-parser "${TEACHER_TOOL_PARSER:-hermes}" \
+    --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}' \
     "$@"

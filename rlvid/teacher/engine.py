@@ -97,6 +97,8 @@ def engine_arguments(teacher: TeacherConfig) -> dict[str, Any]:
         "enforce_eager": not on_gpu,
         "max_num_batched_tokens": None if on_gpu else teacher.max_model_len,
         "limit_mm_per_prompt": {"image": teacher.max_frames, "video": 0},
+        # Compact JSON: between two fields a model may otherwise write blanks until its tokens are used up.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         **shared_arguments(on_gpu=on_gpu, tensor_parallel=teacher.tensor_parallel, kv_cache_gib=teacher.kv_cache_gib),
     }
 

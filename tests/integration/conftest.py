@@ -115,6 +115,7 @@ def endpoint(world, tmp_path_factory):
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "4"]
     command += ["--block-size", "32", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--limit-mm-per-prompt", '{"image": 8, "video": 0}']
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | quiet, start_new_session=True)
     try:

@@ -93,7 +93,7 @@ def model(world, tmp_path_factory) -> str:
     return grown(str(world.model), tmp_path_factory.mktemp("grown"))
 
 
-@pytest.mark.parametrize("checkpointing", ["false", "true"])
+@pytest.mark.parametrize("checkpointing", [pytest.param("false", marks=pytest.mark.long), "true"])
 def test_the_peak_is_within_a_fifth_of_the_plan(tiny: dict[str, int], model: str, checkpointing: str) -> None:
     """Against the same rank with the tiny model."""
     big = measure(model, f"learner.gradient_checkpointing={checkpointing}")

@@ -82,14 +82,15 @@ def test_a_real_model_teaches_in_the_loop(small, rlvid, world, endpoint, tmp_pat
     else:
         teacher = ["repair.enabled=true", "teacher.kind=engine", f"teacher.model={world.model}", "teacher.overview_frames=2", "data.eval=null"]
         teacher += ["teacher.max_model_len=4096", "teacher.kv_cache_gib=0.25", "teacher.num_cpus=0.25"]
-    teacher += ["teacher.max_turns=2", "teacher.max_tokens=700", "teacher.max_frames=6", "teacher.retries=0", "rollout.max_model_len=2048"]
+    teacher += ["teacher.max_turns=2", "teacher.max_tokens=700", "teacher.max_frames=6", "teacher.retries=0", "teacher.temperature=1"]
+    teacher += ["rollout.max_model_len=2048"]
     result = rlvid("train", CONFIG, *small, *teacher)
     assert result.returncode == 0, result.stderr[-3000:]
     folder = tmp_path / "runs" / "quickstart"
     slots = whole_steps(folder)
     rows = metrics_of(folder)
     asked, tools, tokens = (sum(row[f"teacher/{name}"] for row in rows) for name in ("asked", "tool_calls", "tokens_out"))
-    assert asked > 0 and tools >= asked and tokens > 0
+    assert asked > 0 and tools > 0 and tokens > 0
     assert sum(row["teacher/failed"] for row in rows) < asked
     for slot in slots:
         if slot["repaired"]:
