@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import environment
-from benchmarks.quickstart import CHOICES, ROOT, parse, read_rows, trained
+from benchmarks.quickstart import CHOICES, ROOT, parse, trained
 from rlvid.data.questions import iter_questions
 
 CONFIG = ROOT / "configs" / "ablations" / "repair.yaml"
