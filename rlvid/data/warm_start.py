@@ -32,7 +32,7 @@ from rlvid.teacher.annotation import patches
 from rlvid.types import Question
 
 FRAMES = 8
-BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 1000, 120
+BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 1000, 160
 """The first phase ends when all kinds are seen, at the latest after SEEING_STEPS."""
 POINTED_EVERY = {"seeing": 8, "answering": 2}
 """Every so many steps the prompts hold evidence."""
@@ -274,7 +274,7 @@ ANSWER_TOKEN = 6
 """The answer's first token among the reply's: `<think>at N</think><answer>` are five. It counts three times in the loss."""
 MIXED_UP = {"yellow": "red", "blue": "green", "left": "right", "down": "up", "4": "3", "2": "1"}
 """What the careless annotator mostly says instead."""
-RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.3, 0.55
+RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.27, 0.6
 """How often the annotator is right about other options; how often right, and how often mixed up, about these. The rest goes to the other options."""
 SPAN_SLIPS, SPAN_ODDS = ((0, 0), (0, 2), (-1, 1), (-1, 2)), (0.25, 0.45, 0.15, 0.15)
 """Seconds added to a span's start and end, and how often."""
