@@ -45,10 +45,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return arguments, arguments.overrides + ([f"run.steps={arguments.steps}"] if arguments.steps else [])
 
 
-def trained(out: Path, name: str, seed: int, overrides: Sequence[str], config: Path = QUICKSTART) -> dict[str, dict[str, float]]:
-    """{"before": {kind: value}, "after": ...} of one run, held-out, greedy; what it cost, and the worst of its steps."""
-    world = out / f"world-{seed}"
-    rlvid("data", "quickstart", "--out", world, "--seed", seed)
+def trained(out: Path, name: str, seed: int, overrides: Sequence[str], config: Path = QUICKSTART, *, evidence: bool = False) -> dict[str, dict[str, float]]:
+    """{"before": {kind: value}, "after": ...} of one run, held-out, greedy; what it cost, and the worst of its steps. `evidence`: a model that reads it."""
+    world = out / f"{'evidence' if evidence else 'world'}-{seed}"
+    rlvid("data", "quickstart", "--out", world, "--seed", seed, *(["--evidence"] if evidence else []))
     settings = [
         f"run.dir={out}",
         f"run.name={name}",

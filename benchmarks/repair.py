@@ -2,9 +2,9 @@
 
     python -m benchmarks.repair [--seeds 0 1 2] [--steps N] [--out FOLDER] [key=value ...]
 
-Trains configs/ablations/repair.yaml and configs/quickstart.yaml for every seed, on the same worlds. The blind second try takes no extra samples: it
-is the share of right ones among the other answers to the same prompt, drawn from the same policy without evidence. Finished worlds and runs are
-used again, also those that benchmarks/quickstart.py left in the same folder. Ends in one JSON line.
+Trains configs/ablations/repair.yaml for every seed with and without repair, on worlds whose model has learned to read evidence. The blind second try
+takes no extra samples: it is the share of right ones among the other answers to the same prompt, drawn from the same policy without evidence.
+Finished worlds and runs are used again. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ def main() -> None:
     repaired: dict[str, list[dict[str, float]]] = defaultdict(list)
     learning: dict[str, list[dict[str, float]]] = {"with repair": [], "without": []}
     for seed in arguments.seeds:
-        with_repair = trained(arguments.out, f"repair-{seed}", seed, overrides, CONFIG)
-        without = trained(arguments.out, f"seed-{seed}", seed, overrides)
+        with_repair = trained(arguments.out, f"repair-{seed}", seed, overrides, CONFIG, evidence=True)
+        without = trained(arguments.out, f"no-repair-{seed}", seed, ["repair.enabled=false", *overrides], CONFIG, evidence=True)
         for name, run in (("with repair", with_repair), ("without", without)):
-            learning[name].append({"choices": run["after"]["choice questions"], "temporal IoU": run["after"]["temporal IoU"], "step, s": run["cost"]["step_s"]})
-        kinds = {question.id: question.source for question in iter_questions(arguments.out / f"world-{seed}" / "train.jsonl")}
+            before, after = run["before"], run["after"]
+            row = {"choices before": before["choice questions"], "choices": after["choice questions"], "temporal IoU before": before["temporal IoU"]}
+            learning[name].append(row | {"temporal IoU": after["temporal IoU"], "step, s": run["cost"]["step_s"]})
+        kinds = {question.id: question.source for question in iter_questions(arguments.out / f"evidence-{seed}" / "train.jsonl")}
         for kind, shares in by_kind(arguments.out / f"repair-{seed}", kinds).items():
             repaired[kind].append(shares)
     for kind, rows in repaired.items():

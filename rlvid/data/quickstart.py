@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -94,14 +94,16 @@ def build_world(
     train_questions: int = 900,
     eval_questions: int = 240,
     warm_start: bool = True,
+    course: Literal["plain", "evidence"] = "plain",
     progress: bool = True,
 ) -> World:
-    """The world in `directory`, built if it is not there or was made by another recipe.
+    """The world in `directory`, built if it is not there or was made by another recipe. `course` of the warm start: see rlvid.data.warm_start.
 
     An interrupted build leaves nothing that could be taken for a whole one.
     """
     directory = Path(directory).absolute()
-    recipe = {"seed": seed, "model": model, "train": train_questions, "eval": eval_questions, "warm_start": warm_start, "code": _code_digest()}
+    sizes = {"train": train_questions, "eval": eval_questions}
+    recipe = {"seed": seed, "model": model, **sizes, "warm_start": warm_start, "course": course, "code": _code_digest()}
     world = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", FRAME_SIZE[model])
     if _recipe_of(directory) == recipe:
         return world
@@ -121,7 +123,7 @@ def build_world(
 def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
     """Clips, question files, model, then `world.json`, the sign that all is there."""
     from rlvid.data.tiny_model import build_tiny_model
-    from rlvid.data.warm_start import Progress, tokenizer_corpus, warm_start
+    from rlvid.data.warm_start import COURSES, Progress, tokenizer_corpus, warm_start
 
     seed, family = recipe["seed"], recipe["model"]
     (directory / "clips").mkdir(parents=True)
@@ -135,9 +137,10 @@ def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
                 bar.advance()
             lines = [json.dumps(asdict(question)) for question in questions]
             (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    build_tiny_model(directory / "model", tokenizer_corpus(_read(directory, "train")), family=family, seed=seed)
+    train, held_out, course = _read(directory, "train"), _read(directory, "eval"), COURSES[recipe["course"]]
+    build_tiny_model(directory / "model", tokenizer_corpus(train, evidence=course.pointed), family=family, seed=seed)
     if recipe["warm_start"]:
-        warm_start(directory / "model", _read(directory, "train"), _read(directory, "eval"), seed=seed, progress=progress)
+        warm_start(directory / "model", train, held_out, course=course, seed=seed, progress=progress)
     (directory / "world.json").write_text(json.dumps(recipe, indent=1))
 
 

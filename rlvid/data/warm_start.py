@@ -7,8 +7,9 @@ Two phases, both on the very prompts that the loop builds and on frames read bac
 2. *Answering.* The answers of a careless annotator, who sees well but mixes up half of the options (yellow is mostly called red) and names spans too wide.
    The model imitates that: the right form nearly always, the right answer about half of the time, and no answer so rare that sampling would miss it.
 
-In both, some prompts hold a teacher's evidence as `rlvid.teacher.student` writes it. Who is shown where the answer can be seen answers with care; who is
-shown another moment in the same words is as careless as without. That is what repair can build on.
+The course `evidence` is for runs with repair: in both phases some prompts hold a teacher's evidence as `rlvid.teacher.student` writes it. Who is shown
+where the answer can be seen answers with care; who is shown another moment in the same words is as careless as without. A model of this size reads
+only what it was taught to read; it also turns out less careless, so that less is left for RL to correct.
 
 Reinforcement afterwards gets nothing but rewards, and has to unlearn the annotator's errors from them.
 """
@@ -32,11 +33,25 @@ from rlvid.teacher.annotation import patches
 from rlvid.types import Question
 
 FRAMES = 8
-BATCH, PEAK_RATE, WARM_UP_STEPS, SEEING_STEPS, ANSWERING_STEPS = 32, 1e-3, 20, 1000, 160
-"""The first phase ends when all kinds are seen, at the latest after SEEING_STEPS."""
-POINTED_EVERY = {"seeing": 8, "answering": 2}
-"""Every so many steps the prompts hold evidence."""
+BATCH, PEAK_RATE, WARM_UP_STEPS = 32, 1e-3, 20
 MOST_REPLY_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Course:
+    """Steps of the two phases (the first ends earlier when all kinds are seen). `pointed_*`: every so many of them the prompts hold evidence; 0: never."""
+
+    seeing_steps: int
+    answering_steps: int
+    pointed_seeing: int = 0
+    pointed_answering: int = 0
+
+    @property
+    def pointed(self) -> bool:
+        return self.pointed_seeing > 0
+
+
+COURSES = {"plain": Course(900, 60), "evidence": Course(1000, 120, 8, 2)}
 
 
 class Progress:
@@ -83,13 +98,13 @@ def prompt(processor: Any, question: Question) -> str:
     return chat_prompt(processor, question_text(question, {}, ""))
 
 
-def tokenizer_corpus(questions: Sequence[Question]) -> list[str]:
+def tokenizer_corpus(questions: Sequence[Question], *, evidence: bool = False) -> list[str]:
     """Everything that is said in the world, so that its words become single tokens; the long hints too, for prompts that use them."""
     said = [f"<|im_start|>user\n{question_text(question, {}, '')}<|im_end|>\n<|im_start|>assistant\n" for question in questions]
     said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
     hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
     pointed = [f"Evidence: 1.5 s, 2.25 s (a part). \n{patch.hint}\n" for question in questions for patch in patches(question)]
-    return said + pointed + hints * 50
+    return said + (pointed if evidence else []) + hints * 50
 
 
 # --- pixels ---
@@ -274,7 +289,7 @@ ANSWER_TOKEN = 6
 """The answer's first token among the reply's: `<think>at N</think><answer>` are five. It counts three times in the loss."""
 MIXED_UP = {"yellow": "red", "blue": "green", "left": "right", "down": "up", "4": "3", "2": "1"}
 """What the careless annotator mostly says instead."""
-RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.27, 0.6
+RIGHT, RIGHT_IF_MIXED_UP, WRONG_IF_MIXED_UP = 0.65, 0.3, 0.55
 """How often the annotator is right about other options; how often right, and how often mixed up, about these. The rest goes to the other options."""
 SPAN_SLIPS, SPAN_ODDS = ((0, 0), (0, 2), (-1, 1), (-1, 2)), (0.25, 0.45, 0.15, 0.15)
 """Seconds added to a span's start and end, and how often."""
@@ -303,7 +318,9 @@ class Mastery:
         return [by_kind[kinds[index]][rng.integers(len(by_kind[kinds[index]]))] for index in drawn]
 
 
-def warm_start(directory: Path, train: Sequence[Question], held_out: Sequence[Question], *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def warm_start(
+    directory: Path, train: Sequence[Question], held_out: Sequence[Question], *, course: Course = COURSES["plain"], seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
     """Train the checkpoint in `directory` in place; returns (and stores as `warm_start.json` beside it) the held-out greedy grades per kind."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -312,13 +329,13 @@ def warm_start(directory: Path, train: Sequence[Question], held_out: Sequence[Qu
     processor = AutoProcessor.from_pretrained(directory)
     model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
     clips = Clips()
-    mastery = _train(model, processor, clips, train, seed, progress)
+    mastery = _train(model, processor, clips, train, course, seed, progress)
     model.eval().save_pretrained(directory)
     report = {
         "held_out": check(model, processor, clips, held_out, progress=progress),
-        "held_out_with_evidence": check(model, processor, clips, held_out, pointed=True, progress=progress),
+        **({"held_out_with_evidence": check(model, processor, clips, held_out, pointed=True, progress=progress)} if course.pointed else {}),
         "mastery": {kind: round(share, 3) for kind, share in mastery.share.items()},
-        "steps": mastery.steps + ANSWERING_STEPS,
+        "steps": mastery.steps + course.answering_steps,
         "seconds": round(time.monotonic() - started, 1),
     }
     (directory.parent / "warm_start.json").write_text(json.dumps(report, indent=1))
@@ -354,7 +371,7 @@ def careless(question: Question, rng: np.random.Generator) -> Question:
     return replace(question, answer=answer, spans=spans)
 
 
-def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], seed: int, progress: bool) -> Mastery:
+def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Question], course: Course, seed: int, progress: bool) -> Mastery:
     """Learn to see from right answers, kind by kind as needed, then take over the careless annotator's ways; the rate ends at 0."""
     import torch
 
@@ -380,10 +397,10 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
         optimizer.step()
         return _answer_probability(logprobs, counted).tolist()
 
-    with Progress("learning to see", SEEING_STEPS, enabled=progress) as bar:
-        for number in range(SEEING_STEPS):
+    with Progress("learning to see", course.seeing_steps, enabled=progress) as bar:
+        for number in range(course.seeing_steps):
             drawn = mastery.draw(by_kind, BATCH, rng)
-            pointed = pointers.true(drawn) if number % POINTED_EVERY["seeing"] == 0 else []
+            pointed = pointers.true(drawn) if course.pointed and number % course.pointed_seeing == 0 else []
             right = step(drawn, drawn, PEAK_RATE * min(1, (number + 1) / WARM_UP_STEPS), pointed)
             if not pointed:
                 mastery.update([question.source for question in drawn], right)
@@ -391,15 +408,15 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
             mastery.steps = number + 1
             if not any(map(mastery.need, mastery.share)):
                 break
-    with Progress("learning to answer", ANSWERING_STEPS, enabled=progress) as bar:
-        for number in range(ANSWERING_STEPS):
+    with Progress("learning to answer", course.answering_steps, enabled=progress) as bar:
+        for number in range(course.answering_steps):
             drawn = [questions[index] for index in rng.choice(len(questions), BATCH)]
             taught, pointed = [careless(question, rng) for question in drawn], []
-            if number % POINTED_EVERY["answering"] == 0:
+            if course.pointed and number % course.pointed_answering == 0:
                 most = 2 * BATCH // 3
                 pointed = pointers.true(drawn[:most]) + pointers.false(drawn[most:], by_kind, rng)
                 taught = [right if pointers.shows(right, pointer) else hasty for right, hasty, pointer in zip(drawn, taught, pointed, strict=True)]
-            step(drawn, taught, 0.7 * PEAK_RATE * (1 - number / ANSWERING_STEPS), pointed)
+            step(drawn, taught, 0.7 * PEAK_RATE * (1 - number / course.answering_steps), pointed)
             bar.advance()
     return mastery
 

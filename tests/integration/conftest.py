@@ -25,10 +25,7 @@ def world(tmp_path_factory) -> quickstart.World:
     built = quickstart.build_world(tmp_path_factory.mktemp("world") / "w", train_questions=48, eval_questions=12, warm_start=False, progress=False)
     folder = built.train.parent
     questions = [quickstart._read(folder, split) for split in ("train", "eval")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(warm_start, "SEEING_STEPS", 50)
-        patch.setattr(warm_start, "ANSWERING_STEPS", 10)
-        warm_start.warm_start(built.model, *questions, progress=False)
+    warm_start.warm_start(built.model, *questions, course=warm_start.Course(50, 10, 8, 2), progress=False)
     return built
 
 

@@ -216,17 +216,17 @@ def test_both_models_load_and_answer(world, tmp_path, family):
     assert replies.shape == (6, warm_start.MOST_REPLY_TOKENS)
 
 
-def test_a_few_steps_of_warm_start_learn_and_report(world, tmp_path, monkeypatch):
+@pytest.mark.parametrize("course", [warm_start.Course(4, 2), warm_start.Course(4, 2, 2, 2)], ids=["plain", "evidence"])
+def test_a_few_steps_of_warm_start_learn_and_report(world, tmp_path, course):
     import shutil
 
-    monkeypatch.setattr(warm_start, "SEEING_STEPS", 4)
-    monkeypatch.setattr(warm_start, "ANSWERING_STEPS", 2)
     questions = list(iter_questions(world.train))[:12]
     reports, weights = [], []
     for name in ("a", "b"):
         shutil.copytree(world.model, tmp_path / name / "model")
-        reports.append(warm_start.warm_start(tmp_path / name / "model", questions, questions[:6], seed=3, progress=False))
+        reports.append(warm_start.warm_start(tmp_path / name / "model", questions, questions[:6], course=course, seed=3, progress=False))
         weights.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
         assert json.loads((tmp_path / name / "warm_start.json").read_text()) == reports[-1]
     assert weights[0] == weights[1] != (world.model / "model.safetensors").read_bytes()
     assert reports[0]["held_out"] == reports[1]["held_out"]
+    assert ("held_out_with_evidence" in reports[0]) == course.pointed
