@@ -17,8 +17,8 @@ pytestmark = pytest.mark.long
 RUNS = {  # how each is called: with the small run's config and settings, and with what of its own
     "step": (True, "--steps 6"),
     "rollouts": (True, "--questions 2 --answers 1 2 --pairs 1"),
-    "chaos": (True, "--faults 1 --every 3"),
-    "kills": (True, "--kills 1"),
+    "chaos": (True, "run.steps=30 --faults 1 --every 3"),
+    "kills": (True, "run.steps=6 --kills 1"),
     "sync": (False, "--sizes 10 --engines 1 --repeats 1"),
     "dispatch": (False, "--engines 2 4 --seconds 0.2 --rounds 2"),
     "relevance": (False, "--limit 8 --draws 1"),
@@ -31,7 +31,8 @@ def test_it_still_runs_at_a_toy_size(world, tmp_path, name):
     with_config, own = RUNS[name]
     arguments = own.split()
     if with_config:
-        arguments = [str(CONFIG), *small_overrides(world, tmp_path / "runs"), "data.eval=", "run.steps=6", "run.save_every=2", *arguments]
+        small = [setting for setting in small_overrides(world, tmp_path) if not setting.startswith(("run.dir=", "run.steps="))]
+        arguments = [str(CONFIG), *small, "run.save_every=2", *arguments]
     if name in ("step", "chaos", "kills"):
         arguments += ["--out", str(tmp_path / "out")]
     if name == "relevance":
