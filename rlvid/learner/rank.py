@@ -203,6 +203,10 @@ class Rank:
 
     def save(self, folder: str) -> None:
         """DeepSpeed's own sharded checkpoint: weights, optimizer, scheduler."""
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+
+        # Before 3.11.4 Python pickles such a member as a call of getattr, which no checkpoint may hold; later ones by value, as here.
+        ZeroStageEnum.__reduce_ex__ = lambda member, _: (ZeroStageEnum, (member.value,))
         self.engine.save_checkpoint(folder, tag="learner", save_latest=False)
 
     def load(self, folder: str, version: int, tag: str = "learner") -> None:
