@@ -264,7 +264,7 @@ def data_quickstart(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path(".quickstart/qwen2_5_vl"),
     model: Annotated[str, typer.Option("--model", help="qwen2_5_vl or qwen3_vl.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
-    evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair.")] = False,
+    evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair. Default: not.")] = False,
 ) -> None:
     """Render the quickstart's clips and questions, build its tiny model and warm-start it, train a tiny CLIP on the clips. Cached by recipe.
 
