@@ -12,11 +12,11 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 
+from benchmarks.chaos import steps_done
 from benchmarks.environment import environment
 from benchmarks.quickstart import run_parser
 from rlvid.config import load
@@ -36,7 +36,7 @@ def main() -> None:
     process = subprocess.Popen([sys.executable, "-m", "rlvid.cli", "train", str(options.config), *settings])
     while process.poll() is None:
         time.sleep(options.every)
-        if step := steps_done(folder):
+        if (step := steps_done(folder)) > 0:
             readings.append({"step": float(step)} | memory(process.pid))
     if process.returncode:
         raise SystemExit(f"the run ended with {process.returncode}")
@@ -44,13 +44,6 @@ def main() -> None:
     for kind, row in found.items():
         print(f"{kind:14s}", "  ".join(f"{name} {value:.2f}" for name, value in row.items()))
     print(json.dumps({"benchmark": "memory", "environment": environment(), "steps": options.steps, "found": found}))
-
-
-def steps_done(folder: Path) -> int:
-    """Steps in the run's metrics so far."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def memory(pid: int) -> dict[str, float]:

@@ -4,8 +4,8 @@
 
 PYTHON is an interpreter with benchmarks/requirements-peer-trl.txt installed. TRL takes no video, so it is shown images: as many as give its prompts
 at least as many visual tokens as ours, which is half of our frames (Qwen puts two frames into one token). One variant, eight answers to each of
-16 questions, the same prompts, lengths and number of threads; each in turn alone on the machine. `--pixels`: frames of random pixels of that
-side in place of the config's clips, for longer prompts. Ends in one JSON line.
+16 questions, the same prompts, lengths and number of threads; each in turn alone on the machine. `--pixels`: a clip of that side,
+made here, in place of the config's clips, for longer prompts. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from benchmarks.environment import environment
 from benchmarks.quickstart import read_rows, run_parser
+from benchmarks.variants import make_clip
 from rlvid.config import Config, load
 from rlvid.data.prompts import question_text
 from rlvid.data.questions import iter_questions
@@ -61,30 +61,19 @@ def configured(options: argparse.Namespace) -> Config:
     """The run of ours that is measured."""
     settings = [f"run.dir={options.out}", "run.name=ours", f"run.steps={options.steps + WARM_UP}", "run.save_every=0", "data.eval=", "report.enabled=false"]
     settings += ["tracker.kind=none", "variants.kinds=[uniform]", f"rollout.answers={ANSWERS}", f"data.questions_per_step={QUESTIONS}"]
-    if options.pixels:
-        settings += [f"data.train={noise_world(load(options.config, options.overrides), options)}", f"video.max_pixels={options.pixels**2}"]
-        settings += ["video.max_tokens=4096", "rollout.max_model_len=4096", "learner.micro_batch_tokens=2048"]
-    return load(options.config, [*settings, *options.overrides])
+    settings += options.overrides
+    if options.pixels:  # after what the user set: the clips of that side replace the user's questions
+        settings += [f"data.train={large_world(load(options.config, options.overrides), options)}", f"video.max_pixels={options.pixels**2}"]
+        settings += ["video.max_tokens=2048", "rollout.max_model_len=4096", "learner.micro_batch_tokens=2048"]
+    return load(options.config, settings)
 
 
-def noise_world(config: Config, options: argparse.Namespace) -> Path:
-    """The config's questions about clips of random pixels, eight seconds each."""
-    import av
-
-    folder = options.out / f"noise-{options.pixels}"
+def large_world(config: Config, options: argparse.Namespace) -> Path:
+    """The config's questions about one clip of that side, eight seconds long."""
+    folder = options.out / f"side-{options.pixels}"
     folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for number in range(QUESTIONS):
-        with av.open(str(folder / f"{number}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=4, options={"crf": "30"})
-            stream.width = stream.height = options.pixels
-            stream.pix_fmt = "yuv420p"
-            for _ in range(32):
-                frame = rng.integers(0, 255, (options.pixels // 8, options.pixels // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-    rows = [json.loads(line) for line in Path(str(config.data.train)).read_text().splitlines()]
-    rows = [row | {"video": str((folder / f"{at % QUESTIONS}.mp4").absolute())} for at, row in enumerate(rows)]
+    clip = make_clip(folder.absolute() / "clip.mp4", seconds=8, size=(options.pixels, options.pixels), fps=4)
+    rows = [json.loads(line) | {"video": clip} for line in Path(str(config.data.train)).read_text().splitlines()]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder / "train.jsonl"
 

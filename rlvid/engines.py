@@ -27,7 +27,7 @@ def engine_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
     }
 
 
-def engine_arguments(*, on_gpu: bool, tensor_parallel: int, kv_cache_gib: float) -> dict[str, Any]:
+def shared_arguments(*, on_gpu: bool, tensor_parallel: int, kv_cache_gib: float) -> dict[str, Any]:
     """vLLM's arguments. `kv_cache_gib`: without GPU; on one, vLLM takes a share of its memory."""
     return {
         "tensor_parallel_size": tensor_parallel,

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlvid.config import Config
-from rlvid.engines import engine_arguments as shared_arguments
-from rlvid.engines import engine_environment
+from rlvid.engines import engine_environment, shared_arguments
 from rlvid.observe.process_log import last_error, to_log_file
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest

@@ -103,8 +103,9 @@ def tokenizer_corpus(questions: Sequence[Question], *, evidence: bool = False) -
     said = [f"<|im_start|>user\n{question_text(question, {}, '')}<|im_end|>\n<|im_start|>assistant\n" for question in questions]
     said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
     hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
-    pointed = [f"Evidence: 1.5 s, 2.25 s (a part). \n{patch.hint}\n" for question in questions for patch in patches(question)]
-    return said + (pointed if evidence else []) + hints * 50
+    if evidence:
+        said += [f"Evidence: 1.5 s, 2.25 s (a part). \n{patch.hint}\n" for question in questions for patch in patches(question)]
+    return said + hints * 50
 
 
 # --- pixels ---

@@ -84,10 +84,14 @@ def undisturbed(world, rlvid, tmp_path_factory) -> tuple[Path, list[str], str]:
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def ours() -> set[str]:
@@ -105,7 +109,7 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def endpoint(world, tmp_path_factory):
     """Address of vLLM's OpenAI-compatible server of the tiny model. What it leaves in shared memory is taken away, and only that."""
-    port, before = free_port(), ours()
+    (port,), before = free_ports(1), ours()
     log = tmp_path_factory.mktemp("teacher") / "server.log"
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1"}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(world.model), "--served-model-name", "teacher"]

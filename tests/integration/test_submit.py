@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,19 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.integration.conftest import free_ports
+
 KEY = "planted-key-7f3a9c"
 TOKEN = "0123456789abcdef" * 4
 QUESTION = {"id": "q1", "video": "clip.mp4", "question": "Which colour?", "task": "multiple_choice", "options": ["red", "blue"], "answer": "red"}
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
