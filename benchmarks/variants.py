@@ -1,4 +1,4 @@
-"""What do variants cost? K = 4 against K = 1, variants against bare decoding, a second epoch from the cache, memory for an hour of video.
+"""What do variants cost? K = 4 against K = 1, variants against bare decoding and against qwen-vl-utils, a second epoch from the cache, memory for an hour.
 
     python -m benchmarks.variants [--pairs 5] [--minutes 60] [--out FOLDER]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -60,14 +61,25 @@ def times(path: str, pairs: int, folder: Path) -> dict[str, float]:
     cache = VideoCache(folder / "cache", 5)
     parameters = [time.time()]  # this run's own records
     candidates = candidates_of(path)
-    one = paired(lambda: variants_of(candidates_of(path), 4), lambda: variants_of(candidates_of(path), 1), pairs)
-    bare = paired(lambda: variants_of(candidates_of(path), 4), lambda: bare_decord(path, candidates.times_s_N), pairs)
+
+    def build() -> None:
+        variants_of(candidates_of(path), 4)
+
+    one, _, _ = paired(build, lambda: variants_of(candidates_of(path), 1), pairs)
+    bare, ours_s, decord_s = paired(build, lambda: bare_decord(path, candidates.times_s_N), pairs)
+    peer, _, peer_s = paired(build, lambda: qwen_vl_utils(path, CANDIDATES), pairs)
+    peers, _, _ = paired(build, lambda: [qwen_vl_utils(path, FRAMES) for _ in KINDS], pairs)
     cache.clip(path, parameters, lambda: candidates)
-    again = paired(lambda: candidates_of(path), lambda: cache.clip(path, parameters, lambda: candidates), pairs)
-    scored = paired(lambda: MotionScorer().score(candidates.frames_NHWC, "?"), lambda: candidates_of(path), pairs)
+    again, _, _ = paired(lambda: candidates_of(path), lambda: cache.clip(path, parameters, lambda: candidates), pairs)
+    scored, _, _ = paired(lambda: MotionScorer().score(candidates.frames_NHWC, "?"), lambda: candidates_of(path), pairs)
     return {
         "K = 4 over K = 1, time": one,
         "K = 4 variants over bare decord decoding of the same frames, time": bare,
+        "K = 4 variants over qwen-vl-utils, as many frames in one call, time": peer,
+        "K = 4 variants over qwen-vl-utils, a call a view, time": peers,
+        "frames per second, K = 4 variants": len(KINDS) * FRAMES / ours_s,
+        "frames per second, bare decord": CANDIDATES / decord_s,
+        "frames per second, qwen-vl-utils": CANDIDATES / peer_s,
         "decoding over reading from the cache, time": again,
         "motion scoring over decoding, time": scored,
     }
@@ -112,10 +124,18 @@ def bare_decord(path: str, times_s: np.ndarray) -> None:
     reader.get_batch(np.searchsorted(stamps, times_s - 1e-3).tolist()).asnumpy()
 
 
-def paired(one: Callable[[], Any], other: Callable[[], Any], pairs: int) -> float:
-    """Median of one's time over the other's, measured in turns after a first round that does not count."""
-    ratios = [_seconds(one) / _seconds(other) for _ in range(pairs + 1)]
-    return statistics.median(ratios[1:])
+def qwen_vl_utils(path: str, frames: int) -> None:
+    """The models' own preprocessing: evenly spaced frames, decoded by decord and resized to the same bound, once per view."""
+    os.environ["FORCE_QWENVL_VIDEO_READER"] = "decord"
+    from qwen_vl_utils.vision_process import fetch_video
+
+    fetch_video({"video": path, "nframes": frames, "max_pixels": MAX_PIXELS})
+
+
+def paired(one: Callable[[], Any], other: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
+    """Median of one's time over the other's, and the medians of both in seconds, measured in turns after a first round that does not count."""
+    taken = [(_seconds(one), _seconds(other)) for _ in range(pairs + 1)][1:]
+    return statistics.median(a / b for a, b in taken), statistics.median(a for a, _ in taken), statistics.median(b for _, b in taken)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -90,10 +90,12 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Hugging Face checkpoint folder, such as runs/NAME/export.")] = ...,  # type: ignore[assignment]
     data: Annotated[Path | None, typer.Option("--data", help="Question file. Default: the config's data.eval.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for metrics.json and predictions.jsonl. Default: eval/CHECKPOINT in the run folder.")
+        Path | None, typer.Option("--out", help="Folder for metrics.json, metrics.csv and predictions.jsonl. Default: eval/CHECKPOINT in the run folder.")
     ] = None,
 ) -> None:
-    """Greedy answers to held-out questions, scored by task and source.
+    """Greedy answers to held-out questions, scored by task and source, and as their benchmark does.
+
+    Killed and started again, it goes on where it stopped.
 
     Example: rlvid eval configs/quickstart.yaml --checkpoint runs/quickstart/export
     """
@@ -364,11 +366,13 @@ def _check_inputs(config: Config) -> None:
 
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
     check_model_path(str(checkpoint), "--checkpoint")
-    if data is not None:
-        _must_exist(data, "--data")
-    elif config.data.eval is not None:
-        _must_exist(config.data.eval, "data.eval")
     _must_be_writable(out or config.folder, "--out" if out else "run.dir")
+    from rlvid.data.stream import QuestionStream
+    from rlvid.evaluate import inquiry_of
+
+    questions = inquiry_of(config, data).data
+    _must_exist(questions, "data.eval" if data is None else "--data")
+    QuestionStream(questions, seed=config.run.seed)
 
 
 def _check_select_inputs(config: Config, out: Path) -> None:

@@ -101,6 +101,8 @@ class Data(Section):
     """Held-out question file."""
     eval_limit: Count = 0
     """Evaluate on the first N questions only; 0: all."""
+    eval_in_flight: Positive = 64
+    """Held-out questions on their way at a time, for each rollout engine."""
     questions_per_step: Positive = 8
     """Q: questions (groups) in one update."""
     max_bad_in_a_row: Positive = 32

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rlvid.algo.scores import Answered, benchmark_scores
+from rlvid.asking import Inquiry, Keys, Results, ask, ask_missing
 from rlvid.config import Config, ConfigError
+from rlvid.data.answer_journal import AnswerJournal
 from rlvid.data.questions import iter_questions
+from rlvid.data.selected import written_aside
 from rlvid.journal import log_to
-from rlvid.session import Session, open_session
+from rlvid.session import Session
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")
@@ -23,54 +27,104 @@ class NothingToScore(RuntimeError):
     """No held-out question could be asked."""
 
 
-def evaluate(session: Session, questions: Sequence[Question]) -> tuple[dict[str, float], list[Group], list[Quarantined]]:
-    """Metrics `eval/...`, the answered groups (K = M = 1), and the questions that could not be asked."""
-    collected = session.wait(session.sampler.collect(questions, step=0, kinds=("uniform",), answers=1, greedy=True))
-    for problem in collected.quarantined:
-        log.warning("left out of the evaluation: %s: %s", problem.question_id, problem.reason)
-    if questions and not collected.groups:
-        raise NothingToScore(f"none of the {len(questions)} held-out questions has a usable video, last: {collected.quarantined[-1].reason}")
-    return summarize(collected.groups), collected.groups, collected.quarantined
-
-
-def summarize(groups: Iterable[Group]) -> dict[str, float]:
-    """`eval/accuracy` (choice questions and the like), `eval/temporal_iou`, `eval/format`, each by source: `eval/PART/SOURCE`, and for questions of a known
-    benchmark its own metrics: `eval/BENCHMARK/METRIC`."""
-    values: dict[str, list[float]] = {}
-    answered: list[Answered] = []
-    for group in groups:
-        answered.append(Answered(group.question, group.rollouts_KM[0][0].text, group.scores_KM[0][0].parts))
-        for part, value in group.scores_KM[0][0].parts.items():
-            values.setdefault(f"eval/{part}", []).append(value)
-            values.setdefault(f"eval/{part}/{group.question.source or group.question.task}", []).append(value)
-    metrics = {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())}
-    metrics |= {f"eval/{name}": value for name, value in benchmark_scores(answered).items()}
-    return metrics | {"eval/questions": float(len(values.get("eval/format", [])))}
-
-
-def eval_questions(config: Config, path: Path | None = None) -> list[Question]:
-    """The held-out questions of a config (the first data.eval_limit, if set)."""
-    path = path or config.data.eval
-    if path is None:
-        raise ConfigError("data.eval: no held-out question file is set; name one, or pass --data FILE")
-    questions = list(iter_questions(path))
-    return questions[: config.data.eval_limit or None]
-
-
 def run(config: Config, checkpoint: Path, data: Path | None = None, out: Path | None = None) -> dict[str, float]:
-    """Evaluate a Hugging Face checkpoint folder (a run's `export/`, say). Writes predictions and metrics beside each other."""
-    questions = eval_questions(config, data)
+    """Evaluate a Hugging Face checkpoint folder (a run's `export/`, say). Killed and started again, it asks no answered question again.
+
+    Writes predictions.jsonl (a row a question, in the file's order), metrics.json and metrics.csv into `out`, and beside them the journal it goes on from.
+    """
     out = out or config.folder / "eval" / checkpoint.name
     out.mkdir(parents=True, exist_ok=True)
     log_to(out / "log.txt")
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
-    with open_session(config, with_learner=False) as session:
-        metrics, groups, quarantined = evaluate(session, questions)
-    (out / "metrics.json").write_text(json.dumps(metrics | {"quarantined": len(quarantined)}, indent=1))
-    with (out / "predictions.jsonl").open("w") as file:
-        for group in groups:
-            rollout, score = group.rollouts_KM[0][0], group.scores_KM[0][0]
-            file.write(json.dumps({"question_id": group.question.id, "text": rollout.text, "parts": score.parts, "reason": score.reason}) + "\n")
-        for problem in quarantined:
-            file.write(json.dumps(asdict(problem)) + "\n")
+    journal = AnswerJournal(out / "predictions.journal.jsonl")
+    try:
+        keys = Keys(config, inquiry_of(config, data))
+        problems = ask_missing(config, keys, journal, _row, "evaluating")
+        return _report(config, out, journal, keys, problems)
+    finally:
+        journal.close()
+
+
+def evaluate(session: Session, questions: Sequence[Question]) -> dict[str, float]:
+    """Metrics `eval/...` of the weights that the session's engines hold."""
+    answered: list[Answered] = []
+    problems: list[Quarantined] = []
+
+    def note(results: Results) -> None:
+        for _, result in results:
+            if isinstance(result, Quarantined):
+                log.warning("left out of the evaluation: %s: %s", result.question_id, result.reason)
+                problems.append(result)
+            else:
+                answered.append(Answered(result.question, **_row(result)))
+
+    session.wait(ask(session.sampler, ((question.id, question) for question in questions), inquiry_of(session.config), note))
+    if problems and not answered:
+        raise NothingToScore(f"none of the {len(questions)} held-out questions has a usable video, last: {problems[-1].reason}")
+    return summarize(answered, session.config.reward.iou_threshold)
+
+
+def inquiry_of(config: Config, data: Path | None = None) -> Inquiry:
+    """The held-out questions of a config (the first data.eval_limit, if set), each once, greedily, on the view that users have."""
+    path = data or config.data.eval
+    if path is None:
+        raise ConfigError("data.eval: no held-out question file is set; name one, or pass --data FILE")
+    in_flight = config.data.eval_in_flight * config.rollout.engines
+    return Inquiry(path, kinds=("uniform",), answers=1, in_flight=in_flight, greedy=True, limit=config.data.eval_limit)
+
+
+def eval_questions(config: Config) -> list[Question]:
+    """The held-out questions of a config (the first data.eval_limit, if set)."""
+    return list(iter_questions(inquiry_of(config).data))[: config.data.eval_limit or None]
+
+
+def summarize(answered: Iterable[Answered], iou_threshold: float = 0.5) -> dict[str, float]:
+    """`eval/accuracy` (choice questions and the like), `eval/temporal_iou`, `eval/format`, each by source too: `eval/PART/SOURCE`.
+
+    `eval/both_right`: share of the grounded questions whose answer is right and whose span reaches the threshold.
+    `eval/BENCHMARK/METRIC`: a known benchmark's own metrics.
+    """
+    answered = list(answered)
+    values: dict[str, list[float]] = {}
+    for one in answered:
+        for part, value in {**one.parts, **_both_right(one, iou_threshold)}.items():
+            values.setdefault(f"eval/{part}", []).append(value)
+            values.setdefault(f"eval/{part}/{one.question.source or one.question.task}", []).append(value)
+    metrics = {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())}
+    metrics |= {f"eval/{name}": value for name, value in benchmark_scores(answered).items()}
+    return metrics | {"eval/questions": float(len(answered))}
+
+
+def _both_right(one: Answered, iou_threshold: float) -> dict[str, float]:
+    if one.question.task != "grounded_qa":
+        return {}
+    return {"both_right": float(one.parts["accuracy"] >= 1 and one.parts["temporal_iou"] >= iou_threshold)}
+
+
+def _row(group: Group) -> dict[str, Any]:
+    """What is kept of a group of one answer."""
+    score = group.scores_KM[0][0]
+    return {"text": group.rollouts_KM[0][0].text, "parts": dict(score.parts), "reason": score.reason}
+
+
+def _report(config: Config, out: Path, journal: AnswerJournal, keys: Keys, problems: dict[str, str]) -> dict[str, float]:
+    """Write predictions, then the metrics of those that are there."""
+    answered: list[Answered] = []
+    with written_aside(out / "predictions.jsonl") as file:
+        for key, line, raw in keys.lines():
+            question = keys.question(line, raw)
+            if key in journal:
+                row = journal.row(key)
+                kept = {name: row[name] for name in ("text", "parts", "reason")}
+                answered.append(Answered(question, **kept))
+            else:
+                kept = {"reason": problems.get(key, "")}
+            file.write(json.dumps({"question_id": question.id, **kept}) + "\n")
+    if not answered:
+        raise NothingToScore(f"none of the {len(problems)} questions of {keys.inquiry.data} has a usable video, {out / 'predictions.jsonl'} says why")
+    metrics = summarize(answered, config.reward.iou_threshold)
+    with written_aside(out / "metrics.json") as file:
+        json.dump(metrics | {"quarantined": len(problems)}, file, indent=1)
+    with written_aside(out / "metrics.csv") as file:
+        csv.writer(file).writerows([("metric", "value"), *metrics.items(), ("quarantined", len(problems))])
     return metrics

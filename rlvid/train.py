@@ -160,8 +160,7 @@ def evaluation(config: Config, session: Session) -> dict[str, float]:
     if config.data.eval is None:
         return {}
     started = time.perf_counter()
-    metrics, _, _ = evaluate(session, eval_questions(config))
-    return metrics | {"time/eval_s": time.perf_counter() - started}
+    return evaluate(session, eval_questions(config)) | {"time/eval_s": time.perf_counter() - started}
 
 
 def resume(run: Run) -> int:

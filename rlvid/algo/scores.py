@@ -24,11 +24,12 @@ MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 @dataclass(frozen=True)
 class Answered:
-    """One question, the model's whole reply, and the reward parts that `rewards.score` gave for it."""
+    """One question, the model's whole reply, the reward parts that `rewards.score` gave for it, and why it lost one."""
 
     question: Question
     text: str
     parts: Mapping[str, float]
+    reason: str = ""
 
     @property
     def categories(self) -> tuple[str, ...]:

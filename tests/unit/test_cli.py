@@ -314,7 +314,7 @@ def test_a_checkpoint_folder_that_is_none(command, world, tmp_path):
 
 
 def test_eval_checks_its_input_first(command, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvid.evaluate.open_session", lambda *_, **__: pytest.fail("went too far"))
+    monkeypatch.setattr("rlvid.asking.open_session", lambda *_, **__: pytest.fail("went too far"))
     model = tmp_path / "model"
     assert "--checkpoint: no-such does not exist" in command("eval", world, "--checkpoint", "no-such").line(2)
     assert "data.eval" in (line := command("eval", world, "--checkpoint", model).line(2)) and "--data" in line
@@ -326,7 +326,7 @@ def test_eval_checks_its_input_first(command, world, tmp_path, monkeypatch):
 
 
 def test_select_checks_its_input_first(command, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvid.select.open_session", lambda *_, **__: pytest.fail("went too far"))
+    monkeypatch.setattr("rlvid.asking.open_session", lambda *_, **__: pytest.fail("went too far"))
     assert "data.train: no.jsonl does not exist" in command("select", world, "--out", tmp_path / "kept.jsonl", "data.train=no.jsonl").line(2)
     assert "--out" in (line := command("select", world, "--out", tmp_path).line(2)) and "is a folder" in line
     assert "--out" in command("select", world, "--out", world / "kept.jsonl").line(2)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rlvid.algo.rewards import score
 from rlvid.algo.scores import BENCHMARKS, MMVU_GROUPS, Answered, benchmark_scores, iop, official_mra, open_match
 from rlvid.data.sources import SOURCES
-from rlvid.types import Group, Prepared, Question, Rollout
+from rlvid.types import Question
 
 OPTIONS = ("red", "green", "blue", "grey")
 TASKS = ("multiple_choice", "open", "regression", "grounded_qa")
@@ -161,18 +161,10 @@ def test_any_reply_gives_shares(replies):
     assert all(0 <= value <= 1 for value in benchmark_scores(items).values())
 
 
-def group_of(answered):
-    """The K = M = 1 group of an evaluation."""
-    rollout = Rollout(answered.question.id, 0, 0, 1, (1,), (0.0,), answered.text, 0, 0)
-    prepared = Prepared(answered.question, "", (), (), 1.0)
-    return Group(prepared, (None,), ((rollout,),), ((score(answered.question, answered.text),),), ((0.0,),), ((0.0,),), ("",))
-
-
 def test_evaluation_reports_them():
     from rlvid.evaluate import summarize
 
-    groups = [group_of(asked("charades_sta", None, "0 - 5", task="temporal_grounding", spans=((0.0, 10.0),))), group_of(asked("colour", "red", "A"))]
-    metrics = summarize(groups)
+    metrics = summarize([asked("charades_sta", None, "0 - 5", task="temporal_grounding", spans=((0.0, 10.0),)), asked("colour", "red", "A")])
     assert metrics["eval/charades_sta/R1@0.5"] == 1.0 and metrics["eval/charades_sta/mIoU"] == metrics["eval/temporal_iou"] == 0.5
     assert metrics["eval/accuracy/colour"] == 1.0 and metrics["eval/questions"] == 2
     assert not any(name.startswith("eval/colour/") for name in metrics)

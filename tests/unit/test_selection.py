@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import random
 
 import pytest
 import yaml
@@ -15,11 +12,12 @@ import rlvid.select as selecting
 from rlvid.actors.sampler import Collected
 from rlvid.algo.selection import ALL_EQUAL, ALL_RIGHT, ALL_WRONG, IOU_EVEN, IOU_POOR, LESS_SIGNAL, Answers, Rules, beyond_share, drop_reason
 from rlvid.config import ConfigError, load
+from rlvid.data.answer_journal import AnswerJournal
 from rlvid.data.questions import iter_questions
 from rlvid.data.selected import Paths, moved_line
-from rlvid.data.selection_journal import SelectionJournal
 from rlvid.feed import TooManyBadVideos
-from rlvid.types import Group, Prepared, Quarantined, Question, Score
+from rlvid.types import Group, Prepared, Question, Score
+from tests.unit.asked import FakeSampler, Killed, in_place_of_engines
 
 QA, GROUNDING, BOTH = "multiple_choice", "temporal_grounding", "grounded_qa"
 
@@ -90,12 +88,12 @@ def row(key, **more):
 
 
 def test_a_journal_finds_its_rows_again(tmp_path):
-    journal = SelectionJournal(tmp_path / "j")
+    journal = AnswerJournal(tmp_path / "j")
     journal.add([row("a", id="é"), row("b", id="2")])
     journal.add([row("c", id="3")])
     assert journal.row("a")["id"] == "é" and journal.row("c")["id"] == "3" and "d" not in journal
     journal.close()
-    again = SelectionJournal(tmp_path / "j")
+    again = AnswerJournal(tmp_path / "j")
     assert len(again) == 3 and again.row("b") == row("b", id="2")
     again.close()
 
@@ -103,12 +101,12 @@ def test_a_journal_finds_its_rows_again(tmp_path):
 @pytest.mark.parametrize("left", range(1, 21, 3))
 def test_a_torn_line_is_cut_off_and_nothing_is_glued_to_it(tmp_path, left):
     path = tmp_path / "j"
-    journal = SelectionJournal(path)
+    journal = AnswerJournal(path)
     journal.add([row("a"), row("b", id="x" * 10)])
     journal.close()
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"\n") + 1 + left])
-    journal = SelectionJournal(path)
+    journal = AnswerJournal(path)
     assert len(journal) == 1 and "a" in journal
     journal.add([row("c")])
     journal.close()
@@ -118,74 +116,25 @@ def test_a_torn_line_is_cut_off_and_nothing_is_glued_to_it(tmp_path, left):
 def test_lines_that_are_no_rows_are_passed_over(tmp_path):
     path = tmp_path / "j"
     path.write_bytes(b'{"key": "a"}\nnope\n[1]\n{"id": 3}\n\xff\n{"key": "b", "id": 1}\n')
-    journal = SelectionJournal(path)
+    journal = AnswerJournal(path)
     assert len(journal) == 2 and journal.row("b")["id"] == 1
     journal.close()
 
 
 def test_two_cannot_write_one_journal(tmp_path):
-    journal = SelectionJournal(tmp_path / "j")
-    with pytest.raises(ConfigError, match="another rlvid select"):
-        SelectionJournal(tmp_path / "j")
+    journal = AnswerJournal(tmp_path / "j")
+    with pytest.raises(ConfigError, match="another rlvid command"):
+        AnswerJournal(tmp_path / "j")
     journal.close()
-    SelectionJournal(tmp_path / "j").close()
+    AnswerJournal(tmp_path / "j").close()
 
 
 # --- the whole, over a sampler at the protocol
 
 
-class Killed(BaseException):
-    pass
-
-
-class FakeSampler:
-    """Answers drawn from (question, step) alone, in any order; dies after `lives` answers; knows no video whose name holds "bad"."""
-
-    def __init__(self, lives=None):
-        self.lives, self.asked, self.most_at_once, self.now = lives, [], 0, 0
-
-    async def collect(self, questions, step, *, kinds, answers):
-        (question,) = questions
-        self.now += 1
-        self.most_at_once = max(self.most_at_once, self.now)
-        for _ in range(random.randrange(4)):
-            await asyncio.sleep(0)
-        self.now -= 1
-        if self.lives is not None and len(self.asked) >= self.lives:
-            raise Killed
-        if "bad" in question.video:
-            return Collected([Quarantined(question.id, "no such file")])
-        self.asked.append(question.id)
-        rng = random.Random(f"{question.id} {step} {kinds}")
-        scores = tuple(tuple(Score({"accuracy": float(rng.random() < rng.choice((0, 0.5))), "format": 1.0}) for _ in range(answers)) for _ in kinds)
-        return Collected([Group(Prepared(question, "", (), (), 1.0), (), (), scores, (), (), ())])
-
-
 @pytest.fixture
 def sampler(monkeypatch):
-    """Put a sampler in the place of the engines; counts how often they are started."""
-    opened = []
-
-    def use(fake):
-        @contextlib.contextmanager
-        def session(config, *, with_learner):
-            assert not with_learner and config.rollout.answers == config.select.repeats
-            opened.append(fake)
-            yield Session(fake)
-
-        monkeypatch.setattr(selecting, "open_session", session)
-        return fake
-
-    use.opened = opened
-    return use
-
-
-class Session:
-    def __init__(self, sampler):
-        self.sampler = sampler
-
-    def wait(self, work):
-        return asyncio.run(work)
+    return in_place_of_engines(monkeypatch)
 
 
 @pytest.fixture
@@ -309,7 +258,7 @@ def test_nothing_kept_leaves_the_old_file(sampler, settings, tmp_path):
     (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lonely))
 
     class Poor(FakeSampler):
-        async def collect(self, questions, step, *, kinds, answers):
+        async def collect(self, questions, step, *, kinds, answers, greedy):
             scores = ((Score({"temporal_iou": 0.1, "format": 1.0}),) * answers,)
             return Collected([Group(Prepared(questions[0], "", (), (), 1.0), (), (), scores, (), (), ())])
 

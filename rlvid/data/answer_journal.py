@@ -1,4 +1,4 @@
-"""The journal of `rlvid select`: one JSON line per finished question, safe against being killed at any moment.
+"""What was answered so far, of `rlvid select` and `rlvid eval`: one JSON line per finished question, safe against being killed at any moment.
 
 A line is finished when it ends in a newline. Lines are handed to the system at once, so a killed process loses none, and
 brought to the disk once a second, which is what a power cut can cost. What a crash tore is cut off when the journal is opened,
@@ -20,7 +20,7 @@ from rlvid.config import ConfigError
 SYNC_EVERY_S = 1.0
 
 
-class SelectionJournal:
+class AnswerJournal:
     """Rows by their `key`. Opening takes the file for this process alone: ConfigError while another one writes it."""
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class SelectionJournal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise ConfigError(f"--out: {path} is being written by another rlvid select (wait for it, or choose another file)") from None
+            raise ConfigError(f"--out: {path} is being written by another rlvid command (wait for it, or choose another file)") from None
         self._places = self._read()
         self._synced_s = time.monotonic()
 
