@@ -82,6 +82,7 @@ def held_out(row: dict[str, float]) -> dict[str, float]:
         **kinds,
         "grounded_qa accuracy": row["eval/accuracy/grounded_qa"],
         "grounded_qa IoU": row["eval/temporal_iou/grounded_qa"],
+        "grounded_qa both right": row["eval/both_right/grounded_qa"],
         "grounding IoU": row["eval/temporal_iou/grounding"],
         "temporal IoU": row["eval/temporal_iou"],
     }

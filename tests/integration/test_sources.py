@@ -1,50 +1,69 @@
-"""A published file becomes questions, trains a step and is evaluated with the benchmark's own metrics."""
+"""Every published format becomes questions that train a step and are evaluated with the benchmark's own metrics."""
 
 from __future__ import annotations
 
+import csv
+import json
+
 import pytest
 
+from rlvid.algo.scores import BENCHMARKS
 from rlvid.data.questions import iter_questions
-from tests.integration.conftest import CONFIG, metrics_of, small_overrides
+from rlvid.data.sources import SOURCES
+from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 from tests.unit import published
 
 
 @pytest.fixture(scope="module")
 def converted(world, rlvid, tmp_path_factory):
-    """Clips of the quickstart under the names that Charades-STA and Video-MME files give, converted: one question file of both."""
+    """One question file of all published formats, about the quickstart's clips under the names that each format gives its videos."""
     folder = tmp_path_factory.mktemp("published")
-    clips = sorted({question.video for question in iter_questions(world.train)})[:6]
-    for at, clip in enumerate(clips):
-        (folder / f"V{at}.mp4").symlink_to(clip)
-    (folder / "charades_sta_test.txt").write_text("".join(f"V{at} 0.5 1.5##the ball is red.\n" for at in range(3)))
-    row = published.VIDEOMME[0] | {"options": ["A. red", "B. green", "C. blue"], "question": "what colour is the ball?"}
-    rows = [row | {"videoID": f"V{at}", "question_id": f"{at}", "duration": ("short", "long")[at % 2]} for at in range(6)]
-    published.write_parquet(folder / "test.parquet", rows)
-    for source, name in (("charades_sta", "charades_sta_test.txt"), ("videomme", "test.parquet")):
-        result = rlvid("data", "convert", source, folder / name, folder / f"{source}.jsonl")
-        assert result.returncode == 0, result.stdout + result.stderr
-    both = folder / "both.jsonl"
-    both.write_text((folder / "charades_sta.jsonl").read_text() + (folder / "videomme.jsonl").read_text())
-    checked = rlvid("data", "check", both)
-    assert checked.returncode == 0 and "9 good questions" in checked.stdout and "0 problems" in checked.stdout
-    return both
+    clips = sorted({question.video for question in iter_questions(world.train)})
+    lines: dict[str, str] = {}
+    for at, (source, video, write, count) in enumerate(published.CASES):
+        case = folder / str(at)
+        (case / "videos" / video).parent.mkdir(parents=True)
+        (case / "videos" / video).symlink_to(clips[at])
+        (case / "in").mkdir()
+        result = rlvid("data", "convert", source, write(case / "in"), folder / f"{at}.jsonl", "--videos", case / "videos")
+        assert result.returncode == 0 and f"{count} good question" in result.stdout, result.stdout + result.stderr
+        for line in (folder / f"{at}.jsonl").read_text().splitlines():
+            lines.setdefault(json.loads(line)["id"], line)  # some formats hold the same question
+    everything = folder / "all.jsonl"
+    everything.write_text("\n".join(lines.values()) + "\n")
+    checked = rlvid("data", "check", everything)
+    assert checked.returncode == 0 and f"{len(lines)} good questions" in checked.stdout and "0 problems" in checked.stdout
+    return everything
 
 
-def test_a_converted_file_trains_and_evaluates(world, rlvid, converted, tmp_path):
-    overrides = [
+@pytest.mark.timeout(900)
+def test_every_source_trains_a_step_and_is_evaluated(world, rlvid, converted, tmp_path):
+    questions = list(iter_questions(converted))
+    settings = [
         *small_overrides(world, tmp_path / "runs"),
         "run.steps=1",
         f"data.train={converted}",
         f"data.eval={converted}",
-        "data.questions_per_step=8",
-        "rollout.max_model_len=768",
+        f"data.questions_per_step={len(questions)}",
+        "advantage.drop_zero_signal=false",
+        "rollout.max_model_len=1536",
     ]
-    result = rlvid("train", CONFIG, *overrides)
+    result = rlvid("train", CONFIG, *settings)
     assert result.returncode == 0, result.stderr[-3000:]
     folder = tmp_path / "runs" / "quickstart"
+    assert {slot["question_id"] for slot in slots_of(folder, 1)} == {question.id for question in questions}
+    assert {question.source.split("/")[0] for question in questions} == set(SOURCES)
     before, after = metrics_of(folder)
     for row in (before, after):
-        assert {"eval/charades_sta/R1@0.5", "eval/charades_sta/mIoU", "eval/videomme/accuracy_short", "eval/videomme/accuracy_long"} <= row.keys()
-        assert row["eval/questions"] == 9
-        assert row["eval/videomme/accuracy"] == pytest.approx((row["eval/videomme/accuracy_short"] + row["eval/videomme/accuracy_long"]) / 2)
-        assert row["eval/charades_sta/mIoU"] == pytest.approx(row["eval/temporal_iou"])
+        assert {name.split("/")[1] for name in row if name.startswith("eval/")} >= set(BENCHMARKS)
+        assert row["eval/questions"] == len(questions)
+        assert row["eval/videomme/accuracy"] == pytest.approx(sum(row[f"eval/videomme/accuracy_{length}"] for length in ("short", "medium", "long")) / 3)
+
+    result = rlvid("eval", CONFIG, *settings, "--checkpoint", folder / "export", "--out", tmp_path / "eval")
+    assert result.returncode == 0 and "charades_sta/R1@0.5" in result.stdout, result.stderr[-3000:]
+    with (tmp_path / "eval" / "metrics.csv").open() as file:
+        table = {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
+    for name in ("eval/charades_sta/mIoU", "eval/nextgqa/Acc@GQA", "eval/vsibench/overall", "eval/accuracy", "eval/both_right"):
+        assert table[name] == pytest.approx(after[name]), name
+    predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in predictions] == [question.id for question in questions]
