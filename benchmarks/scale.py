@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.environment import environment
 from rlvid.config import load
 from rlvid.plan.rates import Rates, step_time
-from rlvid.plan.report import run
 from rlvid.plan.reckoning import GIB, Assumed, Tokens
+from rlvid.plan.report import run
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "strive_qwen2_5_vl_7b.yaml"
