@@ -18,7 +18,7 @@ from tests.integration.conftest import CONFIG, small_overrides
 @pytest.fixture(scope="module")
 def session(world, tmp_path_factory):
     config = load(
-        CONFIG, [*small_overrides(world, tmp_path_factory.mktemp("runs")), "rollout.engines=2", "rollout.threads=1", "learner.threads=1", "sync.mode=keep"]
+        CONFIG, [*small_overrides(world, tmp_path_factory.mktemp("runs")), "rollout.engines=2", "rollout.threads=1", "learner.threads=1", "sync.mode=keep", "sync.deadline_s=30"]
     )
     with open_session(config) as opened:
         opened.verify(opened.learner.checksum())
@@ -87,3 +87,29 @@ def test_killed_engines_are_replaced_and_their_work_replayed(session, questions)
         )
         assert texts >= 0.9 * len(again), (texts, same)
         session.verify(session.learner.checksum())
+
+
+@pytest.mark.parametrize("whom", ["engine process", "actor"])
+def test_an_engine_killed_while_weights_are_on_their_way(session, questions, monkeypatch, whom):
+    """It is connected and expected to receive; all engines, the new one too, hold the new version before anything is sampled."""
+    import ray
+
+    send = session.learner.send_weights
+    pid = ray.get(session.rollouts.handles[1].pid.remote(), timeout=60)
+    victim = pid if whom == "actor" else psutil.Process(pid).children(recursive=True)[-1].pid
+    kills = [victim]
+
+    def send_and_kill():
+        if kills:
+            os.kill(kills.pop(), signal.SIGKILL)
+        return send()
+
+    monkeypatch.setattr(session.learner, "send_weights", send_and_kill)
+    session.learner.perturb(0.1)
+    restarts, version = session.rollouts.restarts, session.weights.version
+    session.sync()
+    assert session.weights.version > version and session.rollouts.restarts >= restarts + 1
+    session.verify(session.learner.checksum())
+    groups = sampled(session, questions * 2, 20)
+    assert len(groups) == 2 * len(questions)
+    assert {rollout.policy_version for group in groups for row in group.rollouts_KM for rollout in row} == {session.weights.version}
