@@ -4,7 +4,8 @@
                                  [--hidden 512] [--layers 6] [--vocabulary 8192]
 
 A randomly initialised Qwen2.5-VL of the given size; both ways give the same gradients (checked here too). The ratio of operations counts
-matrix products of the language model, its attention and the vision tower. Ends in one JSON line.
+matrix products of the language model, its attention and the vision tower. Peak memory is what a step takes above what stood before it.
+Also: four prompts packed into one micro-batch against one after the other. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.environment import environment
+from benchmarks.logprobs import peak_bytes
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import build_processor, build_tokenizer
 from rlvid.learner.logprobs import AnswerLogProbs
@@ -31,6 +33,7 @@ from rlvid.variants.build import video_metadata
 SIDE = 112
 """Pixels of a frame's side: 16 visual tokens for each pair of frames."""
 TOKENS_PER_PAIR = (SIDE // 28) ** 2
+TOGETHER = 4
 
 
 def main() -> None:
@@ -52,8 +55,10 @@ def main() -> None:
             for answers in options.answers:
                 rows.append(learner.compare(visual, length, answers, options.pairs))
                 print("  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
+    packed = learner.together(options.visual[0], options.length[0], options.answers[-1], options.pairs)
+    print("  ".join(f"{name} {value:.3g}" for name, value in packed.items()), flush=True)
     sizes = {name: getattr(options, name) for name in ("hidden", "layers", "vocabulary", "device", "dtype")}
-    print(json.dumps({"benchmark": "learner", "environment": environment(), **sizes, "found": rows}))
+    print(json.dumps({"benchmark": "learner", "environment": environment(), **sizes, "found": rows, "packed": packed}))
 
 
 class Learner:
@@ -92,8 +97,16 @@ class Learner:
             "operations": promised,
             "share_of_operations": ratio / promised,
             "gradient_difference": same,
-            **({"memory": self.peak(apart) / self.peak(shared)} if self.device.type == "cuda" else {}),
+            "memory_shared_MiB": self.peak(shared) / 2**20,
+            "memory_apart_MiB": self.peak(apart) / 2**20,
         }
+
+    def together(self, visual: int, length: int, answers: int, pairs: int) -> dict[str, float]:
+        """Time of so many prompts in one micro-batch, behind a mask that keeps them apart, over one micro-batch each."""
+        prompts = [self.prompt(visual, length, answers)] * TOGETHER
+        one, each = [self.packed(prompts)], [self.packed([prompt]) for prompt in prompts]
+        times = [(self.timed(lambda: self.step(one)), self.timed(lambda: self.step(each))) for _ in range(pairs)]
+        return {"prompts": TOGETHER, "visual": visual, "length": length, "answers": answers, "time_over_one_each": statistics.median(a / b for a, b in times)}
 
     def prompt(self, visual: int, length: int, answers: int) -> TrainingPrompt:
         rng = np.random.default_rng(0)
@@ -134,10 +147,9 @@ class Learner:
         return float((gradients[0] - gradients[1]).norm() / gradients[1].norm())
 
     def peak(self, batches: list[MicroBatch]) -> int:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        before = peak_bytes(self.device, reset=True)
         self.step(batches)
-        return torch.cuda.max_memory_allocated() - before
+        return peak_bytes(self.device) - before
 
     @staticmethod
     def timed(work: Callable[[], None]) -> float:

@@ -9,11 +9,13 @@ Ends in one JSON line.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,13 +113,15 @@ def plain(module: Any, targets: torch.Tensor) -> torch.Tensor:
 
 
 def peak_bytes(device: torch.device, *, reset: bool = False) -> int:
-    """Highest memory so far: of the GPU, or of this process."""
+    """Highest memory since the last reset: of the GPU, or of this process."""
     if device.type == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
+    if reset:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")) * 1024
 
 
 if __name__ == "__main__":

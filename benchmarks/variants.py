@@ -61,14 +61,15 @@ def times(path: str, pairs: int, folder: Path) -> dict[str, float]:
     cache = VideoCache(folder / "cache", 5)
     parameters = [time.time()]  # this run's own records
     candidates = candidates_of(path)
+    count = len(candidates.times_s_N)
 
     def build() -> None:
         variants_of(candidates_of(path), 4)
 
     one, _, _ = paired(build, lambda: variants_of(candidates_of(path), 1), pairs)
     bare, ours_s, decord_s = paired(build, lambda: bare_decord(path, candidates.times_s_N), pairs)
-    peer, _, peer_s = paired(build, lambda: qwen_vl_utils(path, CANDIDATES), pairs)
-    peers, _, _ = paired(build, lambda: [qwen_vl_utils(path, FRAMES) for _ in KINDS], pairs)
+    peer, _, peer_s = paired(build, lambda: qwen_vl_utils(path, count), pairs)
+    peers, _, _ = paired(build, lambda: [qwen_vl_utils(path, min(FRAMES, count)) for _ in KINDS], pairs)
     cache.clip(path, parameters, lambda: candidates)
     again, _, _ = paired(lambda: candidates_of(path), lambda: cache.clip(path, parameters, lambda: candidates), pairs)
     scored, _, _ = paired(lambda: MotionScorer().score(candidates.frames_NHWC, "?"), lambda: candidates_of(path), pairs)
@@ -77,9 +78,9 @@ def times(path: str, pairs: int, folder: Path) -> dict[str, float]:
         "K = 4 variants over bare decord decoding of the same frames, time": bare,
         "K = 4 variants over qwen-vl-utils, as many frames in one call, time": peer,
         "K = 4 variants over qwen-vl-utils, a call a view, time": peers,
-        "frames per second, K = 4 variants": len(KINDS) * FRAMES / ours_s,
-        "frames per second, bare decord": CANDIDATES / decord_s,
-        "frames per second, qwen-vl-utils": CANDIDATES / peer_s,
+        "frames per second, K = 4 variants": len(KINDS) * min(FRAMES, count) / ours_s,
+        "frames per second, bare decord": count / decord_s,
+        "frames per second, qwen-vl-utils": count / peer_s,
         "decoding over reading from the cache, time": again,
         "motion scoring over decoding, time": scored,
     }

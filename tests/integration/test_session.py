@@ -17,9 +17,8 @@ from tests.integration.conftest import CONFIG, small_overrides
 
 @pytest.fixture(scope="module")
 def session(world, tmp_path_factory):
-    config = load(
-        CONFIG, [*small_overrides(world, tmp_path_factory.mktemp("runs")), "rollout.engines=2", "rollout.threads=1", "learner.threads=1", "sync.mode=keep", "sync.deadline_s=30"]
-    )
+    settings = ["rollout.engines=2", "rollout.threads=1", "learner.threads=1", "sync.mode=keep", "sync.deadline_s=30"]
+    config = load(CONFIG, [*small_overrides(world, tmp_path_factory.mktemp("runs")), *settings])
     with open_session(config) as opened:
         opened.verify(opened.learner.checksum())
         yield opened
