@@ -8,24 +8,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlvid.algo.answers import NOTHING_INSIDE, bare, spaced, words
+from rlvid.algo.answers import NOTHING_INSIDE, bare, signed_words, spaced, words
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NEGATED_VERBS = ("isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "dont", "cannot", "cant")
 NEGATIONS = frozenset(("not", "no", "never", "neither", "nor", "none", "except", "without", *_NEGATED_VERBS))
+_DENIALS = NEGATIONS | {"wrong", "incorrect", "false", "unlikely"}
+_DENIED = re.compile(r"n['’]t\b|\banything but\b", re.IGNORECASE)
 
 _LEAD_IN = re.compile(
     r"(?:(?:so|therefore|thus|hence|i think|i believe)\b[ ,:]*)?(?:it is |it's )?(?:my |the )?(?:(?:correct|final|right|best|most likely) )?"
-    r"(?:(?:answer|option|choice|letter|number)\b(?: choice| option| letter)?(?: is| would be| must be| should be)?[ ]*[:=\-]?[ ]*)?",
+    r"(?:(?:answer|option|choice|letter|number)\b(?: choice| option| letter)?(?: is| would be| must be| should be)?[ ]*[:=\-]?[ ]*)?"
+    r"(?:我?选项? ?|(?:正确)?答案 ?(?:是|为|:)? ?)?",
     re.IGNORECASE,
 )
 _LONE_LETTER = re.compile(r"(?P<open>[(\[{]?) ?(?P<letter>[A-Za-z]) ?(?P<close>[)\]}.:,;]{0,2})")
 _LETTER_THEN = re.compile(r"(?P<open>[(\[]?)(?P<letter>[A-Za-z])(?P<mark> ?[)\]][.:]?| ?[:,]| ?[-–—=](?= )|\.(?=[ A-Z(])|(?= )) ?(?P<rest>\S.*)", re.DOTALL)
 _LETTER_NAMED = re.compile(r"\(([A-Za-z])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter)(?: is)? ?:? ?\(?([A-Z])\b|(?<![\w'’.-])([B-HJ-Z])(?![\w'’.-]*\w)")
 _LETTER_LISTED = re.compile(r"(?<![\w'’])([A-Z])(?= ?(?:,|/|&|and|or) ?\(?[A-Z](?![\w'’]))")
+_LEADING_MARKS = re.compile(r"^(?:[ ,;:!?\"'`*()\[\]{}“”‘’]|\.(?!\d))+")
 _BRACKETED_LETTER = re.compile(r"\(([A-Za-z])\)")
 _LONE_CAPITAL = re.compile(r"(?<![\w'’])(?:[B-HJ-Z]|A(?! ))(?![\w'’])")
-_ENDS_WITH_LETTER = re.compile(r"(?<![\w'’])([AI])[.!)*\"']{0,3}\Z")
+_ENDS_WITH_LETTER = re.compile(r"(?<![\w'’/&.])([AI])[.!)*\"']{0,3}\Z")
+_A_AS_A_NAME = re.compile(r"(?<![\w'’/&.])(A)(?= (?:is|was|seems|would|fits|matches|because|since|as)\b)")
 
 
 def choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
@@ -93,13 +98,23 @@ def _letter_and_rest(answer: str, options: Sequence[str]) -> tuple[int | None, s
     index = LETTERS.index(match["letter"].upper())
     rest = bare(match["rest"])
     by_rest, reason = _whole_choice(rest, options)
-    if index in (by_rest, _by_text(rest, options)):
+    if index in (by_rest, _by_text(rest, options)) or _own_text_first(rest, index, options):
         return index, ""
     if not match["mark"]:
         return None, ""
     if reason or (by_rest is not None) or _mentions(rest, options) - {index}:
         return None, f"letter {match['letter'].upper()} and what follows name different options"
     return index, ""
+
+
+def _own_text_first(rest: str, index: int, options: Sequence[str]) -> bool:
+    """`(B) green. The ball beside it is red.`: the letter's own text, and after it an explanation that names no letter and is no option itself."""
+    own = spaced(options[index]).rstrip(" .")
+    if not own or not spaced(rest).startswith(own):
+        return False
+    after = spaced(rest)[len(own) :]
+    named = {letter.upper() for letter in _letters(rest[len(own) :], options)} - {LETTERS[index]}
+    return bool(re.match(r" ?[.;(\n]", after)) and not named and _whole_choice(bare(after.strip(" .;()")), options) == (None, "")
 
 
 def _named_choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:
@@ -112,20 +127,22 @@ def _named_choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]
         return None, "the answer names no option"
     (index,) = named
     own = set(words(options[index]))
-    negated = any(word in NEGATIONS and word not in own for word in words(answer.replace("'", "").replace("’", "")))
-    if negated and _by_text(first, options) != index:
+    negated = any(word in _DENIALS and word not in own for word in words(answer)) or (_DENIED.search(answer) and not _DENIED.search(options[index]))
+    says_no = bool(own & NEGATIONS) and signed_words(answer)[: len(own)] == signed_words(options[index])  # "No he doesn't"
+    if negated and not says_no and _by_text(first, options) != index:
         return None, "the answer is a negation"
     return index, ""
 
 
 def _mentions(answer: str, options: Sequence[str]) -> set[int]:
     """Options whose words or letter occur in the answer; words inside a longer option that also occurs do not count for the shorter."""
-    left = f" {' '.join(words(answer))} "
+    left = f" {' '.join(signed_words(answer))} "
     named = set()
-    texts = sorted(((" ".join(words(option)), index) for index, option in enumerate(options)), key=lambda pair: -len(pair[0]))
+    texts = sorted(((" ".join(signed_words(option)), index) for index, option in enumerate(options)), key=lambda pair: -len(pair[0]))
+    forms = [text for text, _ in texts]
     for text, index in texts:
         # A lone letter is no mention: "a" is an article. Letters are looked for below, in the forms that mean a letter.
-        if (len(text) > 1 or text.isdigit()) and f" {text} " in left:
+        if (len(text) > 1 or text.isdigit()) and forms.count(text) == 1 and f" {text} " in left:
             named.add(index)
             left = left.replace(f" {text} ", " | ")
     inside = {word for index in named for word in options[index].split()}
@@ -141,7 +158,7 @@ def _letters(answer: str, options: Sequence[str]) -> list[str]:
     if any(_LONE_CAPITAL.search(option) for option in options):
         return _BRACKETED_LETTER.findall(answer)
     named = [next(filter(None, groups)) for groups in _LETTER_NAMED.findall(answer)]
-    return named + _LETTER_LISTED.findall(answer) + _ENDS_WITH_LETTER.findall(answer)
+    return named + _LETTER_LISTED.findall(answer) + _ENDS_WITH_LETTER.findall(answer) + _A_AS_A_NAME.findall(answer)
 
 
 def _exactly(text: str) -> str:
@@ -150,12 +167,12 @@ def _exactly(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     """Without brackets, quotes and full stops around it: signs such as -, + and % stay."""
-    return spaced(text).strip(" .,;:!?\"'`*()[]{}“”‘’").strip()
+    return _LEADING_MARKS.sub("", spaced(text)).rstrip(" .,;:!?\"'`*()[]{}“”‘’")
 
 
 def _joined_words(text: str) -> str:
-    """Words and numbers only, signs of numbers kept: "-5" is not "5"."""
-    return " ".join(re.findall(r"(?<!\w)[-+](?=\d)|[^\W_]+(?:\.\d+)*|%|\+|#", spaced(text)))
+    """Words and numbers only, signs kept: "-5" is not "5"."""
+    return " ".join(signed_words(text))
 
 
 def _without_article(text: str) -> str:

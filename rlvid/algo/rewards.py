@@ -119,6 +119,8 @@ def _multiple_choice(question: Question, answer: str, marking: Marking) -> Read:
 def _open(question: Question, answer: str, marking: Marking) -> Read:
     """1 for the same words in any case, without articles and punctuation; else ROUGE-L F1."""
     said, truth = answers.unwrapped(answer), answers.plain(question.answer or "").split()
+    if answers.spaced(answers.bare(said)) == answers.spaced(question.answer or ""):
+        return {"accuracy": 1.0}, ""  # also where the truth is an article or a sign: "A", "+"
     if not answers.plain(said):
         return {"accuracy": 0.0}, "the answer has no words"
     readings = (said, choices.without_lead_in(said))
@@ -158,7 +160,7 @@ def _temporal_grounding(question: Question, answer: str, marking: Marking) -> Re
 
 
 def _grounded_qa(question: Question, answer: str, marking: Marking) -> Read:
-    words, found, reason = spans.answer_and_span(answer)
+    words, found, reason = spans.answer_and_span(answer, question.options)
     read, why = (_multiple_choice if question.options else _open)(question, words, marking)
     return read | {"temporal_iou": temporal_iou(found, question.spans)}, "; ".join(part for part in (why, reason) if part)
 

@@ -129,7 +129,7 @@ def open_match(answer: str, truth: str) -> bool:
     if wanted is not None:
         number, _ = answers.number(said)
         return number is not None and round(number, 2) == round(wanted, 2)
-    words, own = answers.words(said), answers.words(truth)
+    words, own = answers.signed_words(said), answers.signed_words(truth)
     return bool(own) and any(words[at : at + len(own)] == own for at in range(len(words) - len(own) + 1))
 
 

@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from rlvid.algo.answers import bare, json_value, json_words
+from rlvid.algo.answers import bare, by_letters, clause_before, json_value, json_words, spaced
 from rlvid.types import Span
 
-_UNIT = r"(?P<unit>hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|ms)(?![^\W\d_])\.?"
+_A_UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|ms)(?![^\W\d_])"
+_UNIT = rf"(?P<unit>{_A_UNIT})\.?"
 _CLOCK = r"(?P<clock>\d{1,4}:\d{1,2}(?::\d{1,2})?(?:\.\d{1,9}|(?<=:\d\d),\d{3}(?![\d:]))?)(?![\d:])"
 # A time starts after no letter or digit, or after the unit of a larger part: the 05 of 1m05s.
 _TIME_START = r"(?P<minus>-)?(?:(?<![\w.:])|(?<=\d[hm])|(?<=\dmin))"
-_SECONDS = r"(?P<first>\d{1,9}(?:\.\d{1,20})?)(?!\d|[eE][-+]?\d)"
+_SECONDS = rf"(?P<first>\d{{1,3}}(?:,\d{{3}})+(?:\.\d{{1,20}})?(?= ?{_A_UNIT})|\d{{1,9}}(?:\.\d{{1,20}})?)(?!\d|[eE][-+]?\d|x\d)"
 _TIME = re.compile(rf"{_TIME_START}(?:{_CLOCK}|{_SECONDS})(?: ?{_UNIT})?", re.IGNORECASE)
 _SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_JOIN = re.compile(r" ?(?:and )?")
-_STARTS = ("start", "start_s", "start_time", "begin", "from")
-_ENDS = ("end", "end_s", "end_time", "stop", "to")
-_SPANS = ("span", "spans", "time", "times", "timestamp", "timestamps", "interval", "segment")
+_JOIN = re.compile(r",? ?(?:and )?")
+_RANGE = re.compile(r" ?(?:-|–|—|~|to|until|till|and|\.\.\.?) ?", re.IGNORECASE)
+_PAIR = re.compile(r" ?, ?")
+_NO_TIME_BEFORE = re.compile(r"(?:\bframes? (?:from |between )?|\$ ?)\Z", re.IGNORECASE)
+_NO_TIME_AFTER = re.compile(r" ?(?:%|frames?\b|fps\b|km\b|°)", re.IGNORECASE)
+_NOT = re.compile(r"n['’]t\b|\b(?:not|never|except|outside)\b", re.IGNORECASE)
+_WRITTEN = (  # other ways to write minutes and seconds, and what they are read as
+    (re.compile(r"\bPT(?=\d)", re.IGNORECASE), ""),
+    (re.compile(r"(\d)['′’] ?(\d{1,2}(?:\.\d+)?) ?(?:[\"″”]|''|’’)"), r"\1m\2s"),
+    (re.compile(r"(?<=\d) ?分钟?"), "m "),
+    (re.compile(r"(?<=\d) ?秒钟?"), "s "),
+    (re.compile(r"[到至](?= ?\d)"), " to "),
+    (re.compile(r"从(?= ?\d)"), " "),
+)
+_STARTS = ("start", "starts", "starttime", "startsec", "startseconds", "startsecond", "begin", "from")
+_ENDS = ("end", "ends", "endtime", "endsec", "endseconds", "endsecond", "stop", "to")
+_SPANS = ("span", "time", "timespan", "timestamp", "interval", "segment", "timerange", "range", "answer", "finalanswer")
 
 _LABELS = r"(?:time|times|timestamps?|span|interval|segment|evidence|period|range|start(?:s|ing)?|when)"
 _BEFORE_A_SPAN = re.compile(rf"(?:^|(?<=[\s,;:.(\[|]))(?:(?:from|between|at|during|over|in|within)(?: the)?(?: {_LABELS})?|{_LABELS})\Z", re.IGNORECASE)
@@ -38,7 +54,7 @@ Timed = tuple[float, int, int]
 
 def span(answer: str) -> tuple[Span | None, str]:
     """(start, end) in seconds: `65 - 80`, `1:05 to 1:20`, `01:02:03.5`, `from 65 s to 80 s`, `1m05s-1m20s`, [65, 80], {"start": 65, "end": 80}."""
-    answer = bare(answer)
+    answer = _written_plainly(bare(answer))
     data = json_value(answer)
     if data is not None:
         return _json_span(data)
@@ -47,16 +63,18 @@ def span(answer: str) -> tuple[Span | None, str]:
         return None, reason
     if len(times) != 2:
         return None, f"a start and an end are needed, found {len(times)} time(s)"
+    if _NOT.search(clause_before(answer, times[0][1])):
+        return None, "the answer says when it is not"
     return _ordered(times[0][0], times[1][0])
 
 
-def answer_and_span(answer: str) -> tuple[str, Span | None, str]:
+def answer_and_span(answer: str, options: Sequence[str] = ()) -> tuple[str, Span | None, str]:
     """A grounded answer in one reply -> (its words, its span or None, why there is no span).
 
-    `red, from 2.0 to 4.0` | `red 2 to 4` | `from 2 to 4 s: red` | {"answer": "red", "start": 2, "end": 4}. The last two times are the span, so that
-    the words may hold numbers themselves.
+    `red, from 2.0 to 4.0` | `red 2 to 4` | `from 2 to 4 s: red` | {"answer": "red", "start": 2, "end": 4}. The words may hold numbers themselves: the last
+    two times that stand as a range are the span, or else the last two. `options` keep words that would also lead to a time: "turned over 2-4".
     """
-    answer = bare(answer)
+    answer = _written_plainly(bare(answer))
     data = json_value(answer)
     if isinstance(data, dict):
         found, reason = _json_span(data)
@@ -64,9 +82,28 @@ def answer_and_span(answer: str) -> tuple[str, Span | None, str]:
     times, reason = _times(answer)
     if reason or len(times) < 2:
         return answer, None, reason or f"a start and an end are needed, found {len(times)} time(s)"
-    (start_s, begins, _), (end_s, _, ends) = times[-2], times[-1]
+    at = _pair_at(answer, times)
+    (start_s, begins, _), (end_s, _, ends) = times[at], times[at + 1]
     found, reason = _ordered(start_s, end_s)
-    return _around(answer[:begins], answer[ends:]), found, reason
+    return _around(answer[:begins], answer[ends:], options), found, reason
+
+
+def _pair_at(text: str, times: Sequence[Timed]) -> int:
+    """Which two neighbouring times are the span: the last that a dash or a "to" joins, else the last with a comma between (in brackets first), else the last."""
+    between = [text[one[2] : other[1]] for one, other in pairwise(times)]
+    for join in (_RANGE, _PAIR):
+        joined = [at for at, gap in enumerate(between) if join.fullmatch(gap)]
+        bracketed = [at for at in joined if text[: times[at][1]].rstrip().endswith(("[", "(")) and text[times[at + 1][2] :].lstrip().startswith(("]", ")"))]
+        if joined:
+            return (bracketed or joined)[-1]
+    return len(times) - 2
+
+
+def _written_plainly(text: str) -> str:
+    """1'05" as 1m05", PT1M5S as 1M5S, 65秒到80秒 as 65s to 80s."""
+    for other, plain in _WRITTEN:
+        text = other.sub(plain, text)
+    return text
 
 
 def _times(text: str) -> tuple[list[Timed], str]:
@@ -76,7 +113,9 @@ def _times(text: str) -> tuple[list[Timed], str]:
     for match in _TIME.finditer(text):
         if match["minus"] and _is_sign(text, match.start(), bool(found)):
             return [], "a time is negative"
-        value = _clock_seconds(match["clock"]) if match["clock"] else float(match["first"])
+        if _NO_TIME_BEFORE.search(text, max(0, match.start() - 16), match.start()) or (not match["unit"] and _NO_TIME_AFTER.match(text, match.end())):
+            continue
+        value = _clock_seconds(match["clock"]) if match["clock"] else float(match["first"].replace(",", ""))
         if value is None:
             return [], f"{match['clock']} is not a time"
         unit = "" if match["clock"] else _unit_of(match["unit"])
@@ -139,11 +178,11 @@ def _json_span(data: Any) -> tuple[Span | None, str]:
 def _json_pair(data: Any) -> tuple[Any, Any] | None:
     """The two values that stand for start and end."""
     if isinstance(data, dict):
-        lower = {str(key).lower(): value for key, value in data.items()}
-        start, end = (next((lower[key] for key in keys if key in lower), None) for keys in (_STARTS, _ENDS))
+        named = by_letters(data)
+        start, end = (next((named[key] for key in keys if key in named), None) for keys in (_STARTS, _ENDS))
         if start is not None and end is not None:
             return start, end
-        inner = next((lower[key] for key in _SPANS if key in lower), None)
+        inner = next((named[key] for name in _SPANS for key in (name, f"{name}s", f"{name}sec", f"{name}seconds") if key in named), None)
         return _json_pair(inner) if isinstance(inner, (dict, list)) else _text_pair(inner)
     if isinstance(data, list) and len(data) == 1 and isinstance(data[0], (dict, list)):
         return _json_pair(data[0])
@@ -166,8 +205,11 @@ def _json_seconds(value: Any) -> float | None:
         return None
 
 
-def _around(before: str, after: str) -> str:
+def _around(before: str, after: str, options: Sequence[str]) -> str:
     """The answer's words: what stands before the span without the words that lead to it, else what stands after it."""
+    whole = bare(before.rstrip(_MARKS))
+    if any(spaced(whole).endswith(spaced(option)) for option in options if option.strip()):
+        return whole
     return _led_up_to(before) or bare(after.lstrip(" ,;:.-–—|/=)]}>~"))
 
 
