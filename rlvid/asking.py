@@ -74,7 +74,7 @@ class Keys:
 def sampling_settings(config: Config, inquiry: Inquiry) -> dict[str, Any]:
     """What the recorded numbers depend on. Thresholds do not belong here, nor does what only costs time."""
     rollout = config.rollout
-    config = _for_engines(config, inquiry)
+    config = for_engines(config, inquiry)
     folder = Path(config.model.path)
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*")) if path.is_file()]
     return {
@@ -89,7 +89,7 @@ def sampling_settings(config: Config, inquiry: Inquiry) -> dict[str, Any]:
     }
 
 
-def _for_engines(config: Config, inquiry: Inquiry) -> Config:
+def for_engines(config: Config, inquiry: Inquiry) -> Config:
     """The inquiry's views and answers in the place of training's: actors load and pools size what they will be asked for."""
     rollout, variants = config.rollout.model_copy(update={"answers": inquiry.answers}), config.variants.model_copy(update={"kinds": inquiry.kinds})
     return config.model_copy(update={"rollout": rollout, "variants": variants})
@@ -103,7 +103,7 @@ def ask_missing(config: Config, keys: Keys, journal: AnswerJournal, row: Callabl
         return {}
     if any(have):
         log.info("%d of %d questions are in %s already", sum(have), len(have), journal.path)
-    with open_session(_for_engines(config, inquiry), with_learner=False) as session, open_progress() as progress:
+    with open_session(for_engines(config, inquiry), with_learner=False) as session, open_progress() as progress:
         bar = progress.add_task(title, total=len(have), completed=sum(have), line="")
         notes = Notes(config, inquiry, journal, row, lambda count: progress.advance(bar, count), done=sum(have), total=len(have))
         missing = ((key, keys.question(line, raw)) for key, line, raw in keys.lines() if key not in journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
+from rlvid.observe.one_line import printable
 from rlvid.observe.terminal import duration, screen_handler
 
 log = logging.getLogger("rlvid")
@@ -322,6 +324,8 @@ def data_convert(
     found = named(source)
     if videos is not None:
         _must_exist(videos, "--videos")
+    if out.is_dir():
+        raise ConfigError(f"OUT: {out} is a folder (name a file, such as {out / 'questions.jsonl'})")
     _must_be_writable(out.parent, "OUT")
     report = convert(found, given, out, videos=videos, limit=limit)
     print(report.text())
@@ -346,7 +350,6 @@ def data_sources() -> None:
 
 def _check_inputs(config: Config) -> None:
     """Everything that can be wrong before a single actor starts, without the network."""
-    from rlvid.actors.scoring import load_reward
     from rlvid.data.stream import QuestionStream
     from rlvid.learner.storage import Store
 
@@ -355,32 +358,45 @@ def _check_inputs(config: Config) -> None:
             _must_exist(path, key)
             QuestionStream(path, seed=config.run.seed)
     check_model_path(config.model.path, "model.path")
-    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
-        _must_exist(Path(str(config.relevance.model)), "relevance.model")
-    if config.reward.custom:
-        load_reward(config.reward.custom)
+    _check_asking(config)
     _must_be_writable(config.folder, "run.dir")
     if config.storage:
         Store(config.storage)
 
 
+def _check_asking(config: Config) -> None:
+    """What variant actors and rewards need."""
+    from rlvid.actors.scoring import load_reward
+
+    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
+        _must_exist(Path(str(config.relevance.model)), "relevance.model")
+    if config.reward.custom:
+        load_reward(config.reward.custom)
+
+
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
     check_model_path(str(checkpoint), "--checkpoint")
     _must_be_writable(out or config.folder, "--out" if out else "run.dir")
+    from rlvid.asking import for_engines
     from rlvid.data.stream import QuestionStream
     from rlvid.evaluate import inquiry_of
 
-    questions = inquiry_of(config, data).data
+    inquiry = inquiry_of(config, data)
+    _check_asking(for_engines(config, inquiry))
+    questions = inquiry.data
     _must_exist(questions, "data.eval" if data is None else "--data")
     QuestionStream(questions, seed=config.run.seed)
 
 
 def _check_select_inputs(config: Config, out: Path) -> None:
+    from rlvid.asking import for_engines
     from rlvid.data.stream import QuestionStream
+    from rlvid.select import inquiry_of
 
     _must_exist(config.data.train, "data.train")
     QuestionStream(config.data.train, seed=config.run.seed)
     check_model_path(config.model.path, "model.path")
+    _check_asking(for_engines(config, inquiry_of(config)))
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")
     _must_be_writable(out.parent, "--out")
@@ -475,8 +491,8 @@ def _failed(error: Exception) -> NoReturn:
 
     cause = getattr(error, "cause", None)  # Ray wraps what an actor raised
     reason = cause if isinstance(cause, Exception) else error
-    line = next((line.strip() for line in str(reason).splitlines() if line.strip()), "no message")
-    if isinstance(reason, ConfigError | QuestionError):
+    line = printable(next((line.strip() for line in str(reason).splitlines() if line.strip()), "no message"))
+    if isinstance(reason, ConfigError | QuestionError) or (isinstance(reason, OSError) and reason.errno == errno.ENAMETOOLONG):
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     files = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]

@@ -89,7 +89,7 @@ def answer_and_span(answer: str, options: Sequence[str] = ()) -> tuple[str, Span
 
 
 def _pair_at(text: str, times: Sequence[Timed]) -> int:
-    """Which two neighbouring times are the span: the last that a dash or a "to" joins, else the last with a comma between (in brackets first), else the last."""
+    """Which two neighbouring times are the span: the last joined by a dash or "to", else the last with a comma between (in brackets first), else the last."""
     between = [text[one[2] : other[1]] for one, other in pairwise(times)]
     for join in (_RANGE, _PAIR):
         joined = [at for at, gap in enumerate(between) if join.fullmatch(gap)]

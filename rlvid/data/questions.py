@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from rlvid.algo import answers
 from rlvid.data.prompts import LETTERS
+from rlvid.observe.one_line import printable
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
 
 TASKS: tuple[str, ...] = get_args(Task)
@@ -31,7 +32,7 @@ class QuestionError(ValueError):
     """A question file is wrong. The message is one line; `kind` groups equal mistakes for a report."""
 
     def __init__(self, message: str, kind: str = "file") -> None:
-        super().__init__(message)
+        super().__init__(printable(message))  # names from the file stand in it
         self.kind = kind
 
 
@@ -276,10 +277,10 @@ def _option(text: str, options: tuple[str, ...]) -> str:
     """The option's text for an answer given as that text or as its letter. The text goes first: an option may itself be a letter."""
     if text in options:
         return text
-    letter = text.strip().strip("().").upper()
-    if len(letter) == 1 and letter in LETTERS[: len(options)]:
-        return options[LETTERS.index(letter)]
     folded = [option for option in options if " ".join(option.casefold().split()) == " ".join(text.casefold().split())]
+    letter = text.strip().strip("().").upper()
+    if not folded and len(letter) == 1 and letter in LETTERS[: len(options)]:
+        return options[LETTERS.index(letter)]
     if not folded:
         raise _Wrong("answer", f"{_shown(text)} is not among the options", f"one of {_shown(options)} or its letter", "not among the options")
     return folded[0]

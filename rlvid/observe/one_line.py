@@ -11,4 +11,9 @@ class OneLine(logging.Formatter):
     Only a traceback has lines of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().formatMessage(record))
+        return printable(super().formatMessage(record))
+
+
+def printable(text: str) -> str:
+    """One line that changes nothing in a terminal: what is not printable is spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -228,6 +228,89 @@ def test_an_older_file_stays_where_nothing_is_usable(tmp_path, turned):
     assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "r1.json"}
 
 
+@pytest.mark.parametrize("spans", [[1], {"111": {}}, {"111": {"location": None}}, {"111": {"location": []}}, {"111": {"location": {"3": None}}}, {"111": 5}])
+def test_odd_side_files_of_nextgqa(tmp_path, turned, spans):
+    published.write_json(tmp_path / "gsub_val.json", spans)
+    published.write_json(tmp_path / "map_vid_vidorID.json", {"111": 5})
+    path = published.write_csv(tmp_path / "val.csv", published.NEXTGQA)
+    if isinstance(spans, list):
+        with pytest.raises(QuestionError, match=r"gsub_val.json: is not one JSON object"):
+            turned("nextgqa", path)
+        return
+    assert not turned("nextgqa", path).questions
+    (tmp_path / "gsub_val.json").write_text("[" * 100_000)
+    with pytest.raises(QuestionError, match=r"gsub_val.json: is not JSON"):
+        turned("nextgqa", path)
+
+
+def test_a_folder_of_nextgqa_takes_the_spans_beside_each_table(tmp_path, turned):
+    published.write_json(tmp_path / "in" / "gsub_val.json", published.GSUB)
+    published.write_json(tmp_path / "in" / "map_vid_vidorID.json", {"111": "0101/111"})
+    published.write_csv(tmp_path / "in" / "val.csv", published.NEXTGQA)
+    assert turned("nextgqa", tmp_path / "in").tasks == {"grounded_qa": 1}
+    (tmp_path / "in" / "gsub_val.json").unlink()
+    with pytest.raises(QuestionError, match="with the spans is not beside it"):
+        turned("nextgqa", tmp_path / "in")
+
+
+def test_the_innermost_folder_names_the_track(tmp_path, turned):
+    file = published.write_parquet(tmp_path / "domain-adaptation" / "Perception" / "test.parquet", published.VIDEOMMMU[:1])
+    assert turned("videommmu", file).questions == 1
+    assert json.loads((tmp_path / "out.jsonl").read_text())["source"] == "videommmu/Perception"
+
+
+def test_choices_of_mmvu_go_by_their_letters(tmp_path, turned):
+    rows = [published.MMVU[0] | {"id": "1", "choices": {"A": "x", "B": "", "C": "y", "D": "z"}, "answer": "C"}]
+    rows.append(published.MMVU[0] | {"id": "2", "choices": {"B": "bee", "A": "ay"}, "answer": "A"})
+    rows.append(published.MMVU[0] | {"id": "3", "choices": {"A": "x", "B": ""}, "answer": "B"})
+    assert kinds(turned("mmvu", published.write_json(tmp_path / "validation.json", rows))) == {"answer: not among the options": 1}
+    assert [json.loads(line)["answer"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["y", "ay"]
+
+
+def test_a_root_that_is_called_segment_is_no_segment(tmp_path, root):
+    video = tmp_path / "my_segment" / "star" / "Charades_v1_480" / "ZS9XR.mp4"
+    video.parent.mkdir(parents=True)
+    os.link(root / "clip.mp4", video)
+    file = published.write_json(tmp_path / "action_sequence.json", published.MVBENCH)
+    assert convert(named("mvbench"), str(file), tmp_path / "out.jsonl", videos=tmp_path / "my_segment", progress=False).questions == 1
+    assert json.loads((tmp_path / "out.jsonl").read_text())["clip"] == [0.2, 1.6]
+
+
+@pytest.mark.parametrize("answer", [1e999, True, 1.9, -0.5, 10**400, None, "x"], ids=lambda value: str(value)[:9])
+def test_positions_that_are_none(tmp_path, turned, answer):
+    report = turned("perceptiontest", published.write_lines(tmp_path / "mc.jsonl", [PLAIN["perceptiontest"][0] | {"answer_id": answer}]))
+    assert not report.questions and report.problems
+
+
+def test_values_that_python_cannot_hold(tmp_path, turned):
+    file = published.write_parquet(tmp_path / "test.parquet", [{"video": "3MSZA.mp4", "caption": "a person sits down", "timestamp": [0.0, 1.5]}])
+    file.write_bytes(file.read_bytes().replace(b"a person sits down", b"\xff person sits down"))
+    with pytest.raises(QuestionError, match="is not a whole parquet file"):
+        turned("charades_sta", file)
+    lettered = "Which?\n" + "\n".join(f"{letter}. {letter * 2}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ") + "\nA. more"
+    row = published.LLAVA[0] | {"conversations": [{"from": "human", "value": lettered}, {"from": "gpt", "value": "Z."}]}
+    turned("llava_video", published.write_json(tmp_path / "many.json", [row]))
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path, turned):
+    for text in (json.dumps(published.VIDEO_R1), json.dumps(published.ACTIVITYNET)):
+        file = tmp_path / "marked.json"
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert turned("video_r1" if text.startswith("[") else "activitynet_captions", file).questions
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", ""), ("a.json", "[]"), ("a.csv", "video,question\n")])
+def test_a_file_without_rows_says_so(tmp_path, turned, name, text):
+    (tmp_path / name).write_text(text)
+    assert kinds(turned("video_r1", tmp_path / name)) == {"file: holds no row": 1}
+
+
+def test_a_video_named_exactly_is_found_whatever_its_ending(tmp_path, root):
+    os.link(root / "clip.mp4", tmp_path / "a.mov")
+    file = published.write_json(tmp_path / "in.json", [published.VIDEO_R1[0] | {"path": "a.mov"}])
+    assert convert(named("video_r1"), str(file), tmp_path / "out.jsonl", videos=tmp_path, progress=False).questions == 1
+
+
 def test_limit_and_the_same_file(tmp_path, turned):
     path = published.write_json(tmp_path / "r1.json", published.VIDEO_R1)
     assert turned("video_r1", path, limit=2).questions == 2

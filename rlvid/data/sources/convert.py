@@ -17,6 +17,7 @@ from rlvid.data.sources import files, hub
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import COLUMNS, Unusable
 from rlvid.data.sources.videos import Videos
+from rlvid.observe.one_line import printable
 from rlvid.types import Span
 
 END_TOLERANCE_S = 1.0
@@ -37,10 +38,13 @@ def convert(source: Source, given: str, out: Path, *, videos: Path | None = None
     records = _records(source, given)
     with _aside(out) as file, _SeenIds() as seen:
         conversion = _Conversion(source, given, out, root, seen, file)
+        record = None
         for record in _shown(records, given) if progress else records:
             conversion.take(record, limit)
             if limit and conversion.questions >= limit:
                 break
+        if record is None:
+            conversion.note("file: holds no row", f"{given}: holds no row")
     return conversion.report()
 
 
@@ -67,7 +71,7 @@ class _Conversion:
                     return
                 self._take_one(record, values)
         except Unusable as problem:
-            self._note(problem.kind, f"{self._given}: {record.place}: {problem}")
+            self.note(problem.kind, f"{self._given}: {record.place}: {problem}")
 
     def report(self) -> Report:
         problems = {kind: Problem(count, tuple(self._first[kind])) for kind, count in self._counts.items()}
@@ -83,11 +87,11 @@ class _Conversion:
             parse_line(line, path=place, line=0)
             self._check_id(draft.id, record.place)
         except Unusable as problem:
-            self._note(problem.kind, f"{place}{problem}")
+            self.note(problem.kind, f"{place}{problem}")
         except QuestionError as problem:
             if not str(problem).startswith(f"{place}:0: "):
                 raise  # the file as a whole
-            self._note(problem.kind, place + str(problem).removeprefix(f"{place}:0: "))
+            self.note(problem.kind, place + str(problem).removeprefix(f"{place}:0: "))
         else:
             self._file.write(line + "\n")
             self._tasks[draft.task] += 1
@@ -107,12 +111,12 @@ class _Conversion:
         if first:
             raise Unusable("id", f"{id[:80]!r} is {first}'s already", "used twice")
 
-    def _note(self, kind: str, message: str) -> None:
+    def note(self, kind: str, message: str) -> None:
         self._counts[kind] += 1
         examples = self._first.setdefault(kind, [])
         if len(examples) < EXAMPLES:
             # Values from the file are shown, and a message must stay one printable line.
-            examples.append(" ".join(message.split()).encode("utf-8", "backslashreplace").decode())
+            examples.append(printable(" ".join(message.split())).encode("utf-8", "backslashreplace").decode())
 
 
 class _SeenIds:

@@ -19,6 +19,7 @@ from rlvid.data.sources.unusable import Unusable
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 BATCH_ROWS = 256
+BOM = b"\xef\xbb\xbf"
 
 Columns = tuple[str, ...]
 
@@ -71,7 +72,7 @@ def side_file(path: Path) -> Any:
     try:
         with _opened(path) as file:
             return json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QuestionError(f"{path}: is not JSON ({error})", "format") from None
 
 
@@ -102,6 +103,7 @@ def _json(path: Path, prefix: str, named: Callable[[int, Any], tuple[str, Any]])
 
     size = max(1, os.path.getsize(path))
     with _opened(path) as file:
+        file.seek(len(BOM) if file.read(len(BOM)) == BOM else 0)
         found = ijson.items(file, prefix, use_float=True) if prefix else ijson.kvitems(file, prefix, use_float=True)
         try:
             for number, item in enumerate(found, start=1):
@@ -136,8 +138,9 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Record]:
                 for values in batch.to_pylist() if wanted else [{}] * batch.num_rows:
                     number += 1
                     yield _record(f"row {number}", values, path, number / total)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise QuestionError(f"{path}: is not a whole parquet file ({str(error).splitlines()[0][:80]})", "format") from None
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: values that Python cannot hold
+        reason = " ".join(str(error).split())[:80]
+        raise QuestionError(f"{path}: is not a whole parquet file ({reason})", "format") from None
 
 
 def _record(place: str, values: Any, path: Path, share: float) -> Record:
@@ -148,7 +151,7 @@ def _record(place: str, values: Any, path: Path, share: float) -> Record:
 
 def _first_byte(path: Path) -> bytes:
     with _opened(path) as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        return file.read(4096).removeprefix(BOM).lstrip()[:1]
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -18,8 +18,9 @@ from rlvid.data.sources.videos import Videos
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     path = _path(values)
-    choices = values.get("choices") if values["question_type"] == "multiple-choice" else None
-    options = tuple(text for text in texts.rows_of(choices, "choices", dict).values() if text) if choices is not None else ()
+    given = values.get("choices") if values["question_type"] == "multiple-choice" else None
+    choices = {letter: text for letter, text in texts.rows_of(given, "choices", dict).items() if text} if given is not None else {}
+    options = tuple(choices.values())
     answer = texts.text(values, "answer")
     return Draft(
         id=f"mmvu-{texts.text(values, 'id')}",
@@ -28,7 +29,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         task="multiple_choice" if options else "open",
         source=f"mmvu/{path.split('/')[-2] if '/' in path else 'unknown'}",
         options=options,
-        answer=texts.by_letter(answer, options) if options else answer,
+        answer=texts.by_name(answer, choices) if options else answer,
     )
 
 

@@ -51,7 +51,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     question, answer = texts.text(values, "question"), texts.text(values, "answer")
     bounds = (values.get("start"), values.get("end"))
     video = videos.find(*(f"{part}{folder}/{name}" for folder in FOLDERS[task] for part in ("", "video/", "data0613/")), name)
-    whole = "_segment" + os.sep not in video
+    whole = "_segment" + os.sep not in os.path.relpath(video, videos.root)
     return Draft(
         id=texts.derived_id("mvbench", task, name, question, options, bounds),
         video=video,

@@ -22,29 +22,43 @@ OPTIONS = ("a0", "a1", "a2", "a3", "a4")
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Record]:
-    """Rows with what the side files say of them under `spans`, `duration` and `path`."""
+    """Rows with what the side files say of them under `spans`, `duration` and `path`. Of a folder, those of its CSV files."""
+    if path.is_dir() and (tables := sorted(path.glob("*.csv"))):
+        for at, table in enumerate(tables):
+            for record in _read(table, columns):
+                yield Record(f"{table.name}: {record.place}", record.values, record.origin, (at + record.share) / len(tables), record.wrong)
+        return
     located, paths = _side(path, f"gsub_{path.stem}.json"), _side(path, "map_vid_vidorID.json") or {}
     if located is None and path.stem in ("val", "test"):
         raise QuestionError(f"{path}: gsub_{path.stem}.json with the spans is not beside it (download it into the same folder)", "format")
     for record in files.read(path, columns):
         video, qid = str(record.values.get("video_id")), str(record.values.get("qid"))
-        found = {"path": paths.get(video, video)}
+        found: dict[str, Any] = {"path": str(paths.get(video, video))}
         if located is not None:
-            entry = located.get(video, {})
-            found |= {"spans": entry.get("location", {}).get(qid, []), "duration": entry.get("duration")}
+            entry = _mapping(located.get(video))
+            found |= {"spans": _mapping(entry.get("location")).get(qid), "duration": entry.get("duration")}
         yield Record(record.place, {**record.values, **found} if record.values else {}, record.origin, record.share, record.wrong)
 
 
 def _side(path: Path, name: str) -> Any:
     beside = path.with_name(name)
-    return files.side_file(beside) if beside.is_file() else None
+    if not beside.is_file():
+        return None
+    found = files.side_file(beside)
+    if not isinstance(found, dict):
+        raise QuestionError(f"{beside}: is not one JSON object, video by video (download it anew)", "format")
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     video, qid, kind = (texts.text(values, key) for key in ("video_id", "qid", "type"))
     options = tuple(texts.text(values, key) for key in OPTIONS)
     answer = texts.text(values, "answer")
-    spans = tuple(texts.span(span, "spans") for span in values.get("spans", ()))
+    spans = tuple(texts.span(span, "spans") for span in texts.rows_of(values.get("spans") or [], "spans", list))
     if "spans" in values and not spans:
         raise Unusable("spans", f"question {qid} of video {video} has none in the spans file", "missing")
     return Draft(

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvid.data.prompts import LETTERS
@@ -26,10 +26,15 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
 
 def by_letter(answer: str, options: Sequence[str]) -> str:
     """The option that `B`, `(B)` or `B. green` stands for, also where an option is a letter itself. Unusable if there is none."""
+    return by_name(answer, dict(zip(LETTERS, options, strict=False)))
+
+
+def by_name(answer: str, options: Mapping[str, str]) -> str:
+    """The same where the options come with their letters."""
     match = _ANSWER_LETTER.fullmatch(answer)
-    if not match or LETTERS.index(match[1]) >= len(options):
+    if not match or not options.get(match[1]):
         raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
-    return options[LETTERS.index(match[1])]
+    return options[match[1]]
 
 
 def by_text(answer: str, options: Sequence[str]) -> str:
@@ -42,8 +47,8 @@ def by_text(answer: str, options: Sequence[str]) -> str:
 def by_index(answer: Any, options: Sequence[str]) -> str:
     """The option at a position counted from 0. Unusable if there is none."""
     try:
-        at = int(answer)
-    except (TypeError, ValueError):
+        at = int(answer) if not isinstance(answer, bool) and float(answer).is_integer() else -1
+    except (TypeError, ValueError, OverflowError):
         at = -1
     if not 0 <= at < len(options):
         raise Unusable("answer", f"{answer!r} is not a position among the {len(options)} options", "not among the options")
@@ -56,7 +61,7 @@ def split_options(text: str) -> tuple[str, tuple[str, ...]]:
     options: list[str] = []
     for line in text.splitlines():
         match = _LETTERED.fullmatch(line)
-        if match and match[1] == LETTERS[len(options)]:
+        if match and len(options) < len(LETTERS) and match[1] == LETTERS[len(options)]:
             options.append(match[2])
         elif not options:
             question.append(line)
@@ -78,7 +83,7 @@ def span(value: Any, key: str) -> tuple[float, float]:
         value = _parsed(value)
     try:
         start_s, end_s = (float(edge) for edge in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Unusable(key, f"{str(value)[:80]!r} is not a start and an end", "not a start and an end") from None
     return start_s, end_s
 
@@ -123,5 +128,5 @@ def when(sentence: str) -> str:
 def seconds(value: Any, key: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Unusable(key, f"{str(value)[:40]!r} is not a number of seconds", "not a number") from None

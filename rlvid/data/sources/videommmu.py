@@ -37,10 +37,11 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
 
 
 def _track(origin: str) -> str:
-    found = [track for track in TRACKS if track.lower() in re.split(r"[^a-z]+", origin.lower())]
+    parts = re.split(r"[^a-z]+", origin.lower())
+    found = [track for part in reversed(parts) for track in TRACKS if track.lower() == part]
     if not found:
         raise QuestionError(f"{origin}: the path names no track (put the file into a folder {', '.join(TRACKS[:2])} or {TRACKS[2]})", "format")
-    return found[-1]
+    return found[0]
 
 
 SOURCE = Source(

@@ -47,7 +47,7 @@ def _spellings(path: str) -> list[str]:
     if suffix.lower() not in SUFFIXES:
         stem, suffix = path, ""
     others = [stem + other for known in SUFFIXES for other in (known, known.upper())]
-    return [path, *others] if suffix else others
+    return [path, *others]
 
 
 @lru_cache(maxsize=1024)
