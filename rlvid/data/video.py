@@ -1,36 +1,33 @@
 """Reading a video once: evenly spaced candidate frames with their true timestamps, at a bounded working resolution.
 
-decord runs in this process and can hang or crash on hostile input: the caller is an isolated actor with a deadline. All a
+Decoders run in this process and can hang or crash on hostile input: the caller is an isolated actor with a deadline. All a
 video's variants are cut from one `Clip` (decoding dominates the cost, so it happens once per video and never per variant).
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.data.frames import Frames, Index, Times, VideoError, raw_frames, read_index
 from rlvid.types import Span
 
+__all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "nearest", "read_at", "read_candidates", "read_times", "resized", "shown_size", "work_size"]
 Size = tuple[int, int]
 """Height and width in pixels."""
-Frames = NDArray[np.uint8]
-Times = NDArray[np.float64]
 
+IRREGULAR = 2.0
+"""Times are regular while no gap is longer than so many median gaps."""
+TOLERANCE_S = 1e-3
+"""A frame so close to a clip's border lies inside."""
 MAX_ASPECT = 200.0
 """Qwen's processors refuse frames that are longer than this."""
 WORK_ZOOM = 2.0
 """Candidates are kept at up to this multiple of the shown size [D] if the caller says nothing: a crop of a quarter of the area is cut from real pixels."""
-
-
-class VideoError(ValueError):
-    """This video cannot be used. One line that names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +78,41 @@ def read_candidates(
     `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct
     frames is a VideoError: one instant has no time to ask about.
     """
-    reader = _open(path, threads)
-    times_s, duration_s, fps = _timeline(reader, path)
-    inside = _inside(times_s, clip, path)
-    chosen = inside[np.unique(np.linspace(0, len(inside) - 1, min(candidates, len(inside))).round().astype(int))]
-    return _decode(reader, path, chosen, times_s, duration_s, fps, lambda height, width: work_size(height, width, size_for(height, width), zoom))
+    index = read_index(path, threads=threads)
+    inside = _inside(index, clip)
+    chosen = inside[even_positions(index.times_s[inside], min(candidates, len(inside)))]
+    return _decode(index, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom), threads)
 
 
-def read_at(path: str, times_s: tuple[float, ...], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
+def read_at(path: str, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
     """The frames nearest to the given timestamps, at the size `work_size_for(height, width)`: what rebuilds a variant from its spec."""
-    reader = _open(path, threads)
-    own_times_s, duration_s, fps = _timeline(reader, path)
-    whole = _inside(own_times_s, None, path)
-    chosen = np.unique(whole[nearest(own_times_s[whole], times_s)])
-    return _decode(reader, path, chosen, own_times_s, duration_s, fps, work_size_for)
+    index = read_index(path, threads=threads)
+    return _decode(index, np.unique(nearest(index.times_s, times_s)), work_size_for, threads)
 
 
 def read_times(path: str, *, threads: int = 1) -> tuple[Times, float, float]:
-    """([N] true start of every distinct frame in seconds, the video's duration, its average frame rate); no frame is decoded."""
-    times_s, duration_s, fps = _timeline(_open(path, threads), path)
-    return times_s[_inside(times_s, None, path)], duration_s, fps
+    """([N] true start of every frame in seconds, the video's duration, its average frame rate); no frame is decoded."""
+    index = read_index(path, threads=threads)
+    return index.times_s, index.duration_s, index.fps
 
 
-def nearest(times_s_N: Times, wanted_s_T: tuple[float, ...] | Times) -> NDArray[np.int64]:
+def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
+    """`count` ascending positions among the ascending times: evenly spaced in number where the times are regular, else evenly spaced in time [D].
+
+    Where the even times fall on fewer frames, the rest is filled up evenly in number.
+    """
+    by_number = np.linspace(0, len(times_s_N) - 1, count).round().astype(np.int64)
+    gaps = np.diff(times_s_N)
+    if gaps.max() <= IRREGULAR * np.median(gaps):
+        return np.unique(by_number)
+    wanted_s = np.linspace(times_s_N[0], times_s_N[-1], count)
+    chosen = np.unique(nearest(times_s_N, wanted_s))
+    rest = np.setdiff1d(np.arange(len(times_s_N)), chosen)
+    filling = rest[np.linspace(0, len(rest) - 1, count - len(chosen)).round().astype(np.int64)] if count > len(chosen) else rest[:0]
+    return np.sort(np.concatenate([chosen, filling]))
+
+
+def nearest(times_s_N: Times, wanted_s_T: Sequence[float] | Times) -> NDArray[np.int64]:
     """[T] index of the closest of the ascending `times_s_N` for each wanted time; the earlier one of two equally close."""
     wanted = np.asarray(wanted_s_T, dtype=np.float64)
     right = np.clip(np.searchsorted(times_s_N, wanted), 1, len(times_s_N) - 1) if len(times_s_N) > 1 else np.zeros(len(wanted), dtype=np.int64)
@@ -144,81 +153,34 @@ def _check_aspect(height: int, width: int) -> None:
         raise ValueError(f"a frame of {width} x {height} pixels is too long and thin: Qwen takes aspects up to {MAX_ASPECT:.0f}")
 
 
-def _open(path: str, threads: int) -> Any:
-    if not os.path.isfile(path):
-        raise VideoError(f"{path}: {'is not a file' if os.path.exists(path) else 'no such file'}")
-    if not os.path.getsize(path):
-        raise VideoError(f"{path}: the file is empty")
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)
-    try:
-        return decord.VideoReader(path, ctx=decord.cpu(0), num_threads=threads)
-    except Exception as error:  # decord raises RuntimeError, its own DECORDError and OSError, each with a C++ stack in the text
-        raise VideoError(f"{path}: {_why_not_opened(str(error))} ({_first_line(error)})") from None
-
-
-def _why_not_opened(error: str) -> str:
-    if "cannot find video stream" in error:
-        return "has no video stream"
-    return "is broken or cut off" if "av_read_frame failed" in error else "cannot be opened as a video"
-
-
-def _timeline(reader: Any, path: str) -> tuple[Times, float, float]:
-    """True start of every frame in seconds, the video's duration and its average frame rate."""
-    try:
-        spans_s = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64).reshape(-1, 2)
-        fps = float(reader.get_avg_fps())
-    except Exception as error:
-        raise VideoError(f"{path}: its timestamps cannot be read ({_first_line(error)})") from None
-    # decord answers in float32: rounding to microseconds gives 0.04 back instead of 0.03999999910593033.
-    times_s = spans_s[:, 0].round(6)
-    if len(times_s) < 2:
-        raise VideoError(f"{path}: has {len(times_s)} frame(s), at least 2 are needed")
-    if not np.isfinite(times_s).all():
-        raise VideoError(f"{path}: its timestamps are not numbers")
-    fps = fps if math.isfinite(fps) and fps > 0 else len(times_s) / max(times_s[-1] - times_s[0], 1e-3)
-    return times_s, float(max(spans_s[-1, 1].round(6), times_s[-1] + 1 / fps if spans_s[-1, 1] <= spans_s[-1, 0] else 0.0)), fps
-
-
-def _inside(times_s: Times, clip: Span | None, path: str) -> NDArray[np.int64]:
-    """Indices of the frames in the clip whose time lies after all earlier ones (broken files repeat or turn back)."""
-    rising = np.concatenate([[True], times_s[1:] > np.maximum.accumulate(times_s)[:-1]])
+def _inside(index: Index, clip: Span | None) -> NDArray[np.int64]:
+    """Indices of the frames in the clip."""
     start_s, end_s = clip if clip else (-math.inf, math.inf)
-    inside = np.flatnonzero(rising & (times_s >= start_s) & (times_s <= end_s))
+    inside = np.flatnonzero((index.times_s >= start_s - TOLERANCE_S) & (index.times_s <= end_s + TOLERANCE_S))
     if len(inside) < 2:
         where = f"the clip {start_s:g}-{end_s:g} s" if clip else "the video"
-        raise VideoError(f"{path}: {where} has {len(inside)} distinct frame(s) of a video from {times_s[0]:g} to {times_s[-1]:g} s, at least 2 are needed")
+        whole = f"a video from {index.times_s[0]:g} to {index.times_s[-1]:g} s"
+        raise VideoError(f"{index.path}: {where} has {len(inside)} distinct frame(s) of {whole}, at least 2 are needed")
     return inside
 
 
-def _decode(
-    reader: Any, path: str, chosen_N: NDArray[np.int64], times_s: Times, duration_s: float, fps: float, work_size_for: Callable[[int, int], Size]
-) -> Clip:
-    frames = _raw_frames(reader, path, chosen_N)
-    first = next(frames)
-    height, width = first.shape[:2]
+def _decode(index: Index, chosen_N: NDArray[np.int64], work_size_for: Callable[[int, int], Size], threads: int) -> Clip:
+    kept: Frames = np.empty((0, 0, 0, 3), dtype=np.uint8)
+    times_s: list[float] = []
+    height = width = 0
+    for time_s, frame in raw_frames(index, chosen_N, threads=threads):
+        if not times_s:
+            height, width = frame.shape[:2]
+            kept = np.empty((len(chosen_N), *_size(index, height, width, work_size_for), 3), dtype=np.uint8)
+        kept[len(times_s)] = resized(frame, (kept.shape[1], kept.shape[2]))
+        times_s.append(time_s)
+    if len(times_s) < min(2, len(chosen_N)):
+        raise VideoError(f"{index.path}: has {len(times_s)} frame(s) that can be decoded, at least 2 are needed")
+    return Clip(kept[: len(times_s)], np.array(times_s), index.duration_s, index.fps, width, height)
+
+
+def _size(index: Index, height: int, width: int, work_size_for: Callable[[int, int], Size]) -> Size:
     try:
-        size = work_size_for(height, width)
+        return work_size_for(height, width)
     except ValueError as error:
-        raise VideoError(f"{path}: {error}") from None
-    kept = np.empty((len(chosen_N), *size, 3), dtype=np.uint8)
-    kept[0] = resized(first, size)
-    for at, frame in enumerate(frames, start=1):
-        kept[at] = resized(frame, size)
-    return Clip(frames_NHWC=kept, times_s_N=times_s[chosen_N], duration_s=duration_s, fps=fps, width=width, height=height)
-
-
-def _raw_frames(reader: Any, path: str, chosen_N: NDArray[np.int64]) -> Iterator[Frames]:
-    """One frame at a time in ascending order: decord then skips forward instead of seeking back, and only one full-size frame exists."""
-    for at in chosen_N:
-        try:
-            yield reader[int(at)].asnumpy()
-        except Exception as error:
-            raise VideoError(f"{path}: frame {at} cannot be decoded, it is broken or cut off ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of decord's message without its `[10:23:40] /path/of/its/source.cc:83: ` marks."""
-    line = " ".join(str(error).splitlines()[:1])
-    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", line).strip()[:200] or type(error).__name__
+        raise VideoError(f"{index.path}: {error}") from None
