@@ -24,6 +24,7 @@ from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
+from rlvid.data.frames import VideoError
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
 
@@ -102,8 +103,8 @@ class Sampler:
         try:
             with clock.running("rollout"):
                 results, frames = await self._answers(prepared, requests, frames)
-        except CallFailed as error:
-            return Quarantined(question.id, f"{question.video}: {error}")
+        except (CallFailed, VideoError) as error:
+            return Quarantined(question.id, str(error) if isinstance(error, VideoError) else f"{question.video}: {error}")
         clock.count(question, prepared, *requests, *results)
         group = self._scored(prepared, tuple(frames), results)
         if repairer is not None:

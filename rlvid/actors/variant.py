@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ from rlvid.actors.confine import confine
 from rlvid.config import Config, needs_relevance
 from rlvid.observe.process_log import to_log_file
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
+
+log = logging.getLogger("rlvid")
 
 
 def variant_environment(config: Config) -> dict[str, str]:
@@ -60,16 +63,22 @@ class VariantActor:
             return [Quarantined(question.id, f"{question.video}: needs more memory than variants.memory_gib ({limit:g})"), *[None] * len(kinds)]
         except VideoError as error:
             return [Quarantined(question.id, str(error)), *[None] * len(kinds)]
+        except Exception as error:  # whatever a file makes of a decoder: one video must not end a run
+            log.exception("%s", question.video)
+            return [Quarantined(question.id, f"{question.video}: {type(error).__name__}: {error}"), *[None] * len(kinds)]
 
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
-        from rlvid.data.video import work_size
+        from rlvid.data.video import with_frames_at, work_size
         from rlvid.variants.build import cut, video_metadata
         from rlvid.variants.explore import explore, hides, redrawn
 
         prompt = self.config.prompt
         clock = _Laps()
+        spans = question.spans if question.task in ("temporal_grounding", "grounded_qa") else ()
         clip, hit = self._clip(question)
+        if hidden := [span for span in spans if hides(clip.times_s_N, [span])]:
+            clip = with_frames_at(clip, question.video, [(start + end) / 2 for start, end in hidden], threads=self.config.variants.threads)
         clock.lap("decode_s")
         relevance = self._relevance(question, kinds, clip)
         clock.lap("relevance_s")
@@ -78,14 +87,14 @@ class VariantActor:
             times_s_N=clip.times_s_N,
             frames=self.config.video.frames,
             size=self._size(clip.height, clip.width),
-            coarse_size=self._size(clip.height, clip.width, share=0.25),
+            coarse_size=self._coarse(clip.height, clip.width),
             work_size=work_size(clip.height, clip.width, self._size(clip.height, clip.width), self._zoom),
             question_id=question.id,
             seed=seed,
             min_crop_area=self.config.variants.min_crop_area,
             crop_share=self.config.variants.crop_share,
             relevance=relevance,
-            keep_visible=question.spans if question.task == "temporal_grounding" else (),
+            keep_visible=spans,
             even_times=self._even_times(question),
         )
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
@@ -133,7 +142,7 @@ class VariantActor:
 
         if self.cache is None:
             return score()
-        how = [self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
+        how = [clip.times_s_N.tolist(), self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
         return self.cache.relevance(question.video, [*self._parameters(question), *how], score)
 
     def _parameters(self, question: Question) -> list[Any]:
@@ -147,11 +156,18 @@ class VariantActor:
 
         return self.config.variants.min_crop_area**-0.5 if crops(self.config.variants.kinds) else 1.0
 
-    def _size(self, height: int, width: int, share: float = 1.0) -> tuple[int, int]:
-        """The shown size with that share of video.max_pixels; a patch is the least."""
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """The shown size; a patch is the least."""
         from rlvid.data.video import shown_size
 
-        return shown_size(height, width, max_pixels=max(int(self.config.video.max_pixels * share), self.factor**2), factor=self.factor)
+        return shown_size(height, width, max_pixels=max(self.config.video.max_pixels, self.factor**2), factor=self.factor)
+
+    def _coarse(self, height: int, width: int) -> tuple[int, int]:
+        """The size with a quarter of the shown pixels."""
+        from rlvid.data.video import shown_size
+
+        tall, wide = self._size(height, width)
+        return shown_size(height, width, max_pixels=max(tall * wide // 4, self.factor**2), factor=self.factor)
 
     def _too_long(self, text: str, specs: list[Any]) -> str:
         """Why the engine could not hold the longest variant; empty when it can."""

@@ -6,10 +6,12 @@ stored and read: a record of another kind, which might be a pickle, counts as mi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +24,9 @@ from rlvid.types import Relevance
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+ORPHAN_S = 3600
+"""A file of the folder that no record names is removed when it is so old."""
+FORMAT = 2
 """Goes up when what is stored changes."""
 
 
@@ -51,13 +55,11 @@ class VideoCache:
         key = video_key(path, ["relevance", parameters])
         found = self._get(key)
         if found is not None:
-            try:
-                stored = json.loads(found)
+            with contextlib.suppress(Exception):
+                stored = json.loads(bytes(_whole(found)))
                 return Relevance(tuple(stored["times_s"]), tuple(stored["scores"]), tuple(tuple(row) for row in stored["patches"]))
-            except (ValueError, KeyError, TypeError):
-                pass
         scored = score()
-        self._set(key, json.dumps(asdict(scored)).encode())
+        self._set(key, _sealed(json.dumps(asdict(scored)).encode()))
         return scored
 
     def close(self) -> None:
@@ -88,10 +90,21 @@ def _opened(folder: Path, limit_gib: float) -> Any:
     import diskcache
 
     try:
-        return diskcache.Cache(str(folder), size_limit=int(limit_gib * 2**30), eviction_policy="least-recently-used", disk=_bytes_only())
+        store = diskcache.Cache(str(folder), size_limit=int(limit_gib * 2**30), eviction_policy="least-recently-used", disk=_bytes_only())
+        _sweep(folder, store)
+        return store
     except Exception as error:
         log.warning("video cache: %s cannot be used (%s): every video is decoded", folder, _reason(error))
         return None
+
+
+def _sweep(folder: Path, store: Any) -> None:
+    """Remove what killed writers left: files that no row names count towards no limit. Young ones may still be on their way."""
+    named = {name for (name,) in store._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL").fetchall()}
+    for path in folder.rglob("*.val"):
+        with contextlib.suppress(OSError):
+            if str(path.relative_to(folder)) not in named and time.time() - path.stat().st_mtime > ORPHAN_S:
+                path.unlink()
 
 
 def _reason(error: Exception) -> str:
@@ -102,8 +115,8 @@ def video_key(path: str, parameters: Any) -> str:
     """Digest of the file's identity (real path, size, time of change) and the parameters."""
     try:
         state = os.stat(path)
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be opened ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise VideoError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     identity = [FORMAT, os.path.realpath(path), state.st_size, state.st_mtime_ns, parameters]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
@@ -111,19 +124,32 @@ def video_key(path: str, parameters: Any) -> str:
 def _packed(clip: Clip) -> bytes:
     """One line of JSON, then the timestamps (float64), then the pixels."""
     head = {"shape": clip.frames_NHWC.shape, "duration_s": clip.duration_s, "fps": clip.fps, "width": clip.width, "height": clip.height}
-    return b"".join((json.dumps(head).encode(), b"\n", clip.times_s_N.astype("<f8").tobytes(), clip.frames_NHWC.tobytes()))
+    return _sealed(b"".join((json.dumps(head).encode(), b"\n", clip.times_s_N.astype("<f8").tobytes(), clip.frames_NHWC.tobytes())))
+
+
+def _sealed(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest() + payload
+
+
+def _whole(stored: bytes) -> memoryview:
+    """The payload. ValueError where a bit of it changed."""
+    payload = memoryview(stored)[32:]
+    if hashlib.sha256(payload).digest() != stored[:32]:
+        raise ValueError("the record is damaged")
+    return payload
 
 
 def _unpacked(stored: bytes) -> Clip | None:
     """None for anything but a whole clip."""
     try:
-        end = stored.index(b"\n") + 1
-        head = json.loads(stored[:end])
+        payload = _whole(stored)
+        end = stored.index(b"\n", 32) - 32 + 1
+        head = json.loads(bytes(payload[:end]))
         count, height, width, channels = head["shape"]
-        times = np.frombuffer(stored, "<f8", count, offset=end)
-        frames = np.frombuffer(stored, np.uint8, count * height * width * channels, offset=end + times.nbytes).reshape(head["shape"])
+        times = np.frombuffer(payload, "<f8", count, offset=end)
+        frames = np.frombuffer(payload, np.uint8, count * height * width * channels, offset=end + times.nbytes).reshape(head["shape"])
         return Clip(frames, times, head["duration_s"], head["fps"], head["width"], head["height"])
-    except (ValueError, KeyError, TypeError):
+    except Exception:  # a foreign record, or one that the disk damaged
         return None
 
 

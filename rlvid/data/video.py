@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,13 @@ def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
     rest = np.setdiff1d(np.arange(len(times_s_N)), chosen)
     filling = rest[np.linspace(0, len(rest) - 1, count - len(chosen)).round().astype(np.int64)] if count > len(chosen) else rest[:0]
     return np.sort(np.concatenate([chosen, filling]))
+
+
+def with_frames_at(clip: Clip, path: str, times_s: Sequence[float], *, threads: int = 1) -> Clip:
+    """The clip with the frames nearest to these times among its candidates, at the same size."""
+    more = read_at(path, times_s, work_size_for=lambda height, width: (clip.frames_NHWC.shape[1], clip.frames_NHWC.shape[2]), threads=threads)
+    times, order = np.unique(np.concatenate([clip.times_s_N, more.times_s_N]), return_index=True)
+    return replace(clip, frames_NHWC=np.concatenate([clip.frames_NHWC, more.frames_NHWC])[order], times_s_N=times)
 
 
 def nearest(times_s_N: Times, wanted_s_T: Sequence[float] | Times) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.data.video import even_positions
 from rlvid.types import Box, Relevance, Span, VariantSpec
 from rlvid.variants.relevance import attention_box
 
@@ -127,8 +128,8 @@ def derived_seed(*parts: int | str) -> int:
 
 
 def evenly(view: View, rng: np.random.Generator) -> Indices:
-    """np.linspace over the candidates; irregular timestamps that leave a bin empty get that bin's candidate."""
-    return _covering(np.linspace(0, len(view.times_s_N) - 1, view.frames).round().astype(np.int64), view)
+    """Even positions among the candidates; irregular timestamps that leave a bin empty get that bin's candidate."""
+    return _covering(even_positions(view.times_s_N, view.frames), view)
 
 
 def important(view: View, rng: np.random.Generator) -> Indices:
@@ -222,16 +223,28 @@ def _spans_with_candidates(times: Times, spans: Sequence[Span]) -> list[Span]:
 
 
 def _with_spans(chosen: Indices, view: View, spans: Sequence[Span]) -> Indices:
-    """`chosen` with a frame of every hidden span in the place of the nearest one of the same bin, so that no bin is emptied."""
-    picked, bin_N = chosen.copy(), bins(view)
-    for start_s, end_s in spans:
-        if hides(view.times_s_N[picked], [(start_s, end_s)]):
-            inside = np.flatnonzero((view.times_s_N >= start_s) & (view.times_s_N <= end_s))
+    """`chosen` with a frame of every hidden span in the place of the nearest one that no bin and no other span needs (or, failing that, no other span)."""
+    picked, times = chosen.copy(), view.times_s_N
+    for span in spans:
+        if hides(times[picked], [span]):
+            inside = np.flatnonzero((times >= span[0]) & (times <= span[1]))
             middle = inside[len(inside) // 2]
-            crowd = np.flatnonzero(bin_N[picked] == bin_N[middle])
-            picked[crowd[np.abs(picked[crowd] - middle).argmin()]] = middle
-            picked.sort()
+            spare = _spare(picked, middle, view, spans)
+            if len(spare):
+                picked[spare[np.abs(picked[spare] - middle).argmin()]] = middle
+                picked.sort()
     return picked
+
+
+def _spare(picked: Indices, middle: np.int64, view: View, spans: Sequence[Span]) -> Indices:
+    """Positions whose frame may give way to the candidate `middle`: every span in sight stays so, and every bin keeps a frame where that is possible."""
+    times, bin_N = view.times_s_N, bins(view)
+    shown = [span for span in spans if not hides(times[picked], [span])]
+    witnesses = [at for at in range(len(picked)) if hides(times[np.delete(picked, at)], shown)]
+    free = np.setdiff1d(np.arange(len(picked)), witnesses)
+    counts = np.bincount(bin_N[picked], minlength=int(bin_N.max()) + 1)
+    unneeded = free[(counts[bin_N[picked[free]]] > 1) | (bin_N[picked[free]] == bin_N[middle])]
+    return unneeded if len(unneeded) else free
 
 
 def bins(view: View) -> Indices:

@@ -11,7 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvid.data.video import MAX_ASPECT, WORK_ZOOM, VideoError, nearest, read_at, read_candidates, resized, shown_size, work_size
+from rlvid.data.frames import read_index
+from rlvid.data.video import (
+    MAX_ASPECT,
+    WORK_ZOOM,
+    VideoError,
+    even_positions,
+    nearest,
+    read_at,
+    read_candidates,
+    resized,
+    shown_size,
+    with_frames_at,
+    work_size,
+)
 from tests.unit.clips import make
 
 
@@ -206,3 +219,94 @@ def test_resizing_shrinks_by_area_and_is_exact_at_its_own_size():
     assert resized(frame, (2, 2))[0, 0].tolist() == frame[:2, :2].reshape(4, 3).mean(0).tolist()
     for size in itertools.product((1, 8), repeat=2):
         assert resized(frame, size).shape == (*size, 3)
+
+
+# --- the frame that is shown is the frame of its time
+
+OPEN = {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0"}
+CONTAINERS = {
+    "closed groups, mp4": ("mp4", "libx264", {"g": "10", "bf": "2"}, True),
+    "closed groups, mkv": ("mkv", "libx264", {"g": "10", "bf": "2"}, True),
+    "vp9, webm": ("webm", "libvpx-vp9", {"g": "10", "b": "1M"}, True),
+    "open groups, mp4": ("mp4", "libx264", OPEN, False),
+    "open groups, mkv": ("mkv", "libx264", OPEN, False),
+    "open groups, x265": ("mp4", "libx265", {"x265-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:log-level=none"}, False),
+    "intra refresh": ("mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=10:bframes=0:scenecut=0"}, False),
+    "transport stream": ("ts", "libx264", {"g": "10", "bf": "2"}, False),
+    "flv": ("flv", "libx264", {"g": "10", "bf": "2"}, False),
+    "mpeg-4, mp4": ("mp4", "mpeg4", {"g": "10", "bf": "2", "b": "2M"}, False),
+    "mpeg-4, avi": ("avi", "mpeg4", {"g": "10", "b": "2M"}, False),
+    "mpeg-2, mkv": ("mkv", "mpeg2video", {"g": "10", "bf": "2", "b": "2M"}, False),
+    "wmv": ("wmv", "wmv2", {"g": "10", "b": "2M"}, False),
+}
+
+
+def all_frames(path):
+    """([N] times from 0, [N] mean levels) by decoding everything from the start, independently."""
+    with av.open(path) as container:
+        found = [(frame.time, frame.to_ndarray(format="rgb24").mean() / 4) for frame in container.decode(video=0)]
+    times, seen = (np.array(column) for column in zip(*found, strict=True))
+    return times - times[0], seen
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_the_frame_shown_is_the_frame_of_its_time(tmp_path, name):
+    suffix, codec, options, by_decord = CONTAINERS[name]
+    path = make(tmp_path / f"v.{suffix}", codec=codec, **options)
+    times, seen = all_frames(path)
+    assert read_index(path).by_decord is by_decord
+    for clip in (read(path, candidates=17), read(path, candidates=50), read(path, candidates=9, clip=(0.6, 1.5))):
+        at = nearest(times, clip.times_s_N)
+        assert np.abs(times[at] - clip.times_s_N).max() < 0.002
+        assert np.abs(seen[at] - clip.frames_NHWC.mean(axis=(1, 2, 3)) / 4).max() < 0.3
+    whole = read(path, candidates=50)
+    some = read_at(path, whole.times_s_N[[3, 17, 29, 44]].tolist(), work_size_for=lambda height, width: whole.frames_NHWC.shape[1:3])
+    assert np.array_equal(some.frames_NHWC, whole.frames_NHWC[[3, 17, 29, 44]])
+
+
+def shifted(source, path, *, by_s):
+    """The packets of a clip, earlier by so much: what players cut away with an edit list."""
+    with av.open(source) as given, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                shift = round(by_s / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                container.mux(packet)
+    return str(path)
+
+
+def test_what_an_edit_list_hides_is_not_shown(tmp_path):
+    path = shifted(make(tmp_path / "v.mp4", g="10", bf="0"), tmp_path / "cut.mp4", by_s=0.48)
+    clip = read(path, candidates=50)
+    times, seen = all_frames(path)
+    assert clip.times_s_N[0] == 0 and len(clip.times_s_N) == len(times) == 38
+    assert np.abs(seen - clip.frames_NHWC.mean(axis=(1, 2, 3)) / 4).max() < 0.3 and levels(clip)[0] == 12
+
+
+@pytest.mark.parametrize("width", [2, 16, 36, 48, 64])
+def test_narrow_videos_have_three_channels(tmp_path, width):
+    clip = read(make(tmp_path / "v.mkv", size=(48, width), frames=6), candidates=4)
+    assert clip.frames_NHWC.shape[-1] == 3 and clip.width == width
+
+
+def test_a_playlist_is_no_video(tmp_path):
+    secret = make(tmp_path / "secret.ts")
+    (tmp_path / "a.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoError, match=r"a.mp4: "):
+        read(str(tmp_path / "a.mp4"))
+
+
+def test_candidates_of_an_uneven_frame_rate_are_even_in_time(tmp_path):
+    times_ms = [1000 * at for at in range(40)] + [40_000 + 20 * at for at in range(100)]
+    clip = read(make(tmp_path / "v.mp4", frames=140, times_ms=times_ms), candidates=32)
+    assert len(clip.times_s_N) == 32 and np.diff(clip.times_s_N).max() < 2.1
+    assert even_positions(np.arange(100) / 25, 9).tolist() == np.linspace(0, 99, 9).round().astype(int).tolist()
+    assert len(even_positions(np.array([0, 0.1, 0.2, 50.0]), 4)) == 4
+
+
+def test_frames_can_be_added_to_a_clip(tmp_path):
+    path = make(tmp_path / "v.mp4")
+    clip = read(path, candidates=4)
+    more = with_frames_at(clip, path, [0.2, clip.times_s_N[1]])
+    assert more.times_s_N.tolist() == sorted({*clip.times_s_N.tolist(), 0.2}) and levels(more)[1] == 5
