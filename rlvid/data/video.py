@@ -21,7 +21,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 IRREGULAR = 2.0
-"""Times are regular while no gap is longer than so many median gaps."""
+"""Times are regular while no gap is longer than so many of the shortest."""
 TOLERANCE_S = 1e-3
 """A frame so close to a clip's border lies inside."""
 MAX_ASPECT = 200.0
@@ -103,7 +103,7 @@ def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
     """
     by_number = np.linspace(0, len(times_s_N) - 1, count).round().astype(np.int64)
     gaps = np.diff(times_s_N)
-    if gaps.max() <= IRREGULAR * np.median(gaps):
+    if gaps.max() <= IRREGULAR * gaps.min() + TOLERANCE_S:
         return np.unique(by_number)
     wanted_s = np.linspace(times_s_N[0], times_s_N[-1], count)
     chosen = np.unique(nearest(times_s_N, wanted_s))

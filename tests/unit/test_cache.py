@@ -117,3 +117,40 @@ def test_relevance_is_scored_once_per_text(tmp_path):
     assert cache.relevance(path, ["what?"], score) == one and len(calls) == 1
     cache.relevance(path, ["when?"], score)
     assert len(calls) == 2 and np.isclose(sum(one.scores), 1)
+
+
+@pytest.mark.parametrize("damage", ["zeroed end", "zeroed times", "cut", "deep"])
+def test_a_damaged_record_is_read_anew(tmp_path, damage):
+    path, calls = make(tmp_path / "v.mp4", frames=40, size=(256, 256), noise=True), []
+
+    def read():
+        calls.append(path)
+        return read_candidates(path, candidates=8, clip=None, size_for=lambda height, width: (252, 252), zoom=1.0)
+
+    cache = VideoCache(tmp_path / "cache", 0.1)
+    first = cache.clip(path, [8], read)
+    (file,) = (tmp_path / "cache").rglob("*.val")
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    ends = whole.index(b"\n", 32) + 1
+    file.write_bytes({"zeroed end": whole[:half] + bytes(half), "zeroed times": whole[:ends] + bytes(64) + whole[ends + 64 :]}.get(damage, whole[:half]))
+    if damage == "deep":
+        file.write_bytes(b"[" * 200_000)
+    again = cache.clip(path, [8], read)
+    assert len(calls) == 2 and again.times_s_N.tolist() == first.times_s_N.tolist()
+
+
+def test_files_that_a_killed_writer_left_are_swept(tmp_path):
+    VideoCache(tmp_path / "cache", 0.1).close()
+    old, young = (tmp_path / "cache" / name / "x.val" for name in ("ab", "cd"))
+    for file in (old, young):
+        file.parent.mkdir()
+        file.write_bytes(b"x" * 1000)
+    os.utime(old, (1, 1))
+    VideoCache(tmp_path / "cache", 0.1).close()
+    assert not old.exists() and young.exists()
+
+
+def test_a_name_with_a_nul_is_a_video_error(tmp_path):
+    with pytest.raises(VideoError):
+        VideoCache(tmp_path / "cache", 0.1).clip("a\0b.mp4", [8], lambda: pytest.fail("read"))

@@ -333,3 +333,19 @@ def test_metadata_by_hand():
     assert seconds_per_grid(as_spec([0.0, 1 / 6])) == pytest.approx(1 / 3, abs=GRID_QUANTUM_S)
     assert seconds_per_grid(as_spec([0.0, 1 / 6])) >= 1 / 3
     assert seconds_per_grid(as_spec([0.0, 1e-6])) == GRID_QUANTUM_S
+
+
+@pytest.mark.parametrize("spans", [[(8.0, 8.9), (11.0, 11.5)], [(10.0, 10.0), (13.0, 13.0)], [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)]])
+@pytest.mark.parametrize("kind", ["random_crop", "random_jitter", "importance_jitter", "crop"])
+def test_no_truth_span_is_hidden_for_another(kind, spans):
+    times = np.arange(64.0)
+    for seed in range(25):
+        (made,) = specs(times, (kind,), frames=8, seed=seed, keep_visible=spans)
+        assert not any(hides(made.times_s, [span]) for span in spans), (seed, made.times_s)
+        assert list(made.times_s) == sorted(set(made.times_s)) and len(made.times_s) == 8
+
+
+def test_even_views_of_an_uneven_frame_rate_are_even_in_time():
+    times = np.concatenate([np.arange(60.0), 60 + np.arange(60) / 60])
+    (made,) = specs(times, ("uniform",), frames=16)
+    assert np.diff(made.times_s).max() < 5.1 and len(made.times_s) == 16
