@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvid.data.video import VideoError, read_candidates, shown_size
+from rlvid.data.video import VideoError, nearest, read_candidates, resized, shown_size
 from rlvid.types import VariantSpec
 from rlvid.variants.build import cut, rebuild, video_metadata
 from rlvid.variants.explore import KINDS, explore
@@ -65,6 +65,21 @@ def test_variants_of_a_real_film(films, name):
         assert rebuild(films[name], VariantSpec.from_json(spec.to_json())).tobytes() == frames.tobytes(), spec.kind
         assert video_metadata(spec)["frames_indices"] == sorted(set(video_metadata(spec)["frames_indices"]))
     assert len({cut(clip, spec).tobytes() for spec in specs}) == len(specs)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_frame_is_the_frame_of_its_time(films, name):
+    """Against everything decoded from the start, by another library than the one that seeks."""
+    import av
+
+    clip = read_candidates(films[name], candidates=24, clip=None, size_for=size_for)
+    with av.open(films[name]) as container:
+        every = [(frame.time, frame) for frame in container.decode(video=0)]
+        times = np.array([time for time, _ in every]) - max(0.0, (container.start_time or 0) / 1e6)
+        for time_s, shown in zip(clip.times_s_N, clip.frames_NHWC, strict=True):
+            at = int(nearest(times, [time_s])[0])
+            assert abs(times[at] - time_s) < 1e-3
+            assert np.array_equal(resized(every[at][1].to_ndarray(format="rgb24"), shown.shape[:2]), shown), time_s
 
 
 def test_shot_cuts_are_where_the_motion_scorer_looks(films):
