@@ -90,8 +90,8 @@ def number(answer: str) -> tuple[float | None, str]:
 
 
 def clause_before(text: str, at: int) -> str:
-    """What stands before a place in the text, back to the last comma, semicolon or full stop."""
-    return re.split(r"[,;.](?!\d)", text[:at])[-1]
+    """What stands before a place in the text, back to the last comma, colon, full stop or "but"."""
+    return re.split(r"[,;:.](?!\d)|\bbut\b", text[:at])[-1]
 
 
 def is_percentage(answer: str) -> bool:
