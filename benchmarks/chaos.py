@@ -85,6 +85,8 @@ def storm(config: str, overrides: list[str], faults: int, every_s: float, seed: 
         if KINDS[kind](run.pid, chance):
             done.injected[kind] += 1
             print(f"chaos: {kind} after step {steps_done(settings.folder)}", flush=True)
+        elif kind not in done.injected:
+            pending.append(kind)  # its victim is being replaced: later
         deadline = time.monotonic() + chance.expovariate(1 / every_s)
         while run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,9 +41,10 @@ class Watch:
 
     def _look(self) -> None:
         while not self.over.wait(0.25):
-            for process in set(psutil.Process().children(recursive=True)) - self.before:
-                self.seen.add(process)
-                self.names |= {_name(process)}
+            with contextlib.suppress(psutil.Error):  # one went while it was looked at: the others the next time
+                for process in set(psutil.Process().children(recursive=True)) - self.before:
+                    self.seen.add(process)
+                    self.names |= {_name(process)}
 
     def left(self, grace_s: float = 10) -> list[str]:
         """Those still alive after a moment of grace."""

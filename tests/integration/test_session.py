@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -94,6 +95,10 @@ def test_an_engine_killed_while_weights_are_on_their_way(session, questions, mon
     import ray
 
     send = session.learner.send_weights
+    deadline = time.monotonic() + 120
+    while len(session.rollouts.handles) < 2:  # the test before has killed one
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     pid = ray.get(session.rollouts.handles[1].pid.remote(), timeout=60)
     victim = pid if whom == "actor" else psutil.Process(pid).children(recursive=True)[-1].pid
     kills = [victim]
