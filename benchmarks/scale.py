@@ -64,10 +64,11 @@ def on_paper(gpus: int, model: str, options: argparse.Namespace) -> dict[str, fl
     """One cluster's step."""
     half, questions = gpus // 2, gpus
     settings = [f"model.path={model}", f"rollout.engines={half}", f"learner.ranks={half}", f"data.questions_per_step={questions}"]
-    plan = run(load(CONFIG, settings), Assumed(80.0, answer_tokens=options.answer_tokens))
+    config = load(CONFIG, settings)
+    plan = run(config, Assumed(80.0, answer_tokens=options.answer_tokens))
     tokens = Tokens(**plan["plan"]["tokens"])
     sync_s = 2 * plan["plan"]["parameters"] / GIB / options.link_gib_per_s  # a chain of nodes passes each bucket on as it comes
-    time = step_time(load(CONFIG, settings), tokens, Rates(options.engine_tokens_per_s, options.learner_tokens_per_s, sync_s))
+    time = step_time(config, tokens, Rates(options.engine_tokens_per_s, options.learner_tokens_per_s, sync_s))
     driver_s = tokens.rollouts * driver_ms() / 1000
     cores = questions * video_s() / time.overlapped_s
     return {

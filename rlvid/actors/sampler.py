@@ -103,8 +103,10 @@ class Sampler:
         try:
             with clock.running("rollout"):
                 results, frames = await self._answers(prepared, requests, frames)
-        except (CallFailed, VideoError) as error:
-            return Quarantined(question.id, str(error) if isinstance(error, VideoError) else f"{question.video}: {error}")
+        except VideoError as error:  # from frames that were to be built again; it names the file itself
+            return Quarantined(question.id, str(error))
+        except CallFailed as error:
+            return Quarantined(question.id, f"{question.video}: {error}")
         clock.count(question, prepared, *requests, *results)
         group = self._scored(prepared, tuple(frames), results)
         if repairer is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlvid.actors.confine import confine
 from rlvid.config import Config, needs_relevance
+from rlvid.data.questions import WITH_SPANS
 from rlvid.observe.process_log import to_log_file
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 
@@ -75,7 +76,7 @@ class VariantActor:
 
         prompt = self.config.prompt
         clock = _Laps()
-        spans = question.spans if question.task in ("temporal_grounding", "grounded_qa") else ()
+        spans = question.spans if question.task in WITH_SPANS else ()
         clip, hit = self._clip(question)
         if hidden := [span for span in spans if hides(clip.times_s_N, [span])]:
             clip = with_frames_at(clip, question.video, [(start + end) / 2 for start, end in hidden], threads=self.config.variants.threads)
@@ -112,7 +113,7 @@ class VariantActor:
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
-        return self.config.variants.even_times == "auto" and not self.told_true_times and question.task in ("temporal_grounding", "grounded_qa")
+        return self.config.variants.even_times == "auto" and not self.told_true_times and question.task in WITH_SPANS
 
     def _clip(self, question: Question) -> tuple[Any, bool]:
         """The candidates, and whether they came from the cache."""

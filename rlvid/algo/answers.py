@@ -18,9 +18,9 @@ MAX_ANSWER_CHARS = 4000
 """Nothing this project asks for takes more; longer answers are not an answer."""
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _TO_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_TO_TWENTY = ("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
+_TEENS = ("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-NUMBER_WORDS = {word: float(value) for value, word in enumerate(_TO_TEN + _TO_TWENTY)}
+NUMBER_WORDS = {word: float(value) for value, word in enumerate(_TO_TEN + _TEENS)}
 TENS = {word: 10.0 * value for value, word in enumerate(_TENS, start=2)}
 MULTIPLES = frozenset(("dozen", "hundred", "thousand", "million", "billion"))
 _OTHER_NUMBERS = re.compile(r"\b(?:one|two|three|a|an|\d) (?:half|third|quarter|fifth)s?\b|\b(?:halves|two-thirds|one-third|one-half)\b", re.IGNORECASE)

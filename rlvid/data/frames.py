@@ -247,9 +247,9 @@ def _from_keyframe(container: Any, index: Index, wanted: int, threads: int) -> I
     import av
 
     stream = container.streams.video[0]
-    last = bisect_right(index.keys, wanted) - 1
+    last = -1 if index.decoded else bisect_right(index.keys, wanted) - 1
     for back in (0, 1, 3, 8, 20):
-        if index.decoded or last - back < 0:
+        if last - back < 0:
             break
         try:
             container.seek(index.keys[last - back], stream=stream, backward=True)

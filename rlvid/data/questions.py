@@ -24,7 +24,7 @@ EXAMPLES = 3
 """First examples of each kind of problem that a report keeps."""
 
 _WITH_OPTIONS = ("multiple_choice", "grounded_qa")
-_WITH_SPANS = ("temporal_grounding", "grounded_qa")
+WITH_SPANS = ("temporal_grounding", "grounded_qa")
 _NUMBERS = ("numeric", "regression")
 
 
@@ -279,16 +279,16 @@ def _option(text: str, options: tuple[str, ...]) -> str:
         return text
     folded = [option for option in options if " ".join(option.casefold().split()) == " ".join(text.casefold().split())]
     letter = text.strip().strip("().").upper()
-    if not folded and len(letter) == 1 and letter in LETTERS[: len(options)]:
+    if folded:
+        return folded[0]
+    if len(letter) == 1 and letter in LETTERS[: len(options)]:
         return options[LETTERS.index(letter)]
-    if not folded:
-        raise _Wrong("answer", f"{_shown(text)} is not among the options", f"one of {_shown(options)} or its letter", "not among the options")
-    return folded[0]
+    raise _Wrong("answer", f"{_shown(text)} is not among the options", f"one of {_shown(options)} or its letter", "not among the options")
 
 
 def _task_spans(value: Any, task: str) -> tuple[Span, ...]:
     spans = _spans(value, "spans")
-    if task in _WITH_SPANS and not spans:
+    if task in WITH_SPANS and not spans:
         raise _Wrong("spans", "are missing", f"a {task} question needs at least one [start_s, end_s]")
     return spans
 

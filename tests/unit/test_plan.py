@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.scale import QWEN_7B as PUBLISHED
 from rlvid.config import Config, ConfigError, load
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, Tower, model_size
@@ -58,9 +59,7 @@ def save_config(folder: Path, config: object) -> str:
 def qwen_7b_config() -> object:
     from transformers import Qwen2_5_VLConfig
 
-    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
-    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
-    return Qwen2_5_VLConfig(text_config=text | {"tie_word_embeddings": False}, vision_config=vision)
+    return Qwen2_5_VLConfig(text_config=PUBLISHED["text_config"], vision_config=PUBLISHED["vision_config"])
 
 
 # --- by hand

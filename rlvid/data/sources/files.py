@@ -26,12 +26,12 @@ Columns = tuple[str, ...]
 
 def read(path: Path, columns: Columns) -> Iterator[Record]:
     """The rows of a file, or of every file of a known format in a folder. QuestionError where the file as a whole cannot be read."""
-    yield from _each_file(path, columns, rows)
+    yield from each_file(path, columns, rows)
 
 
 def read_keyed(path: Path, columns: Columns) -> Iterator[Record]:
     """As `read`, but a .json file that begins with `{` is one object: a record for each key, `{"key": ..., "value": ...}`."""
-    yield from _each_file(path, columns, keyed_rows)
+    yield from each_file(path, columns, keyed_rows)
 
 
 def rows(path: Path, columns: Columns) -> Iterator[Record]:
@@ -76,13 +76,14 @@ def side_file(path: Path) -> Any:
         raise QuestionError(f"{path}: is not JSON ({error})", "format") from None
 
 
-def _each_file(path: Path, columns: Columns, reader: Callable[[Path, Columns], Iterator[Record]]) -> Iterator[Record]:
+def each_file(path: Path, columns: Columns, reader: Callable[[Path, Columns], Iterator[Record]], formats: Columns = FORMATS) -> Iterator[Record]:
+    """What `reader` yields of the file, or of every file of these formats in the folder, each row's place led by its file's name."""
     if not path.is_dir():
         yield from reader(path, columns)
         return
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in FORMATS)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in formats)
     if not found:
-        raise QuestionError(f"{path}: holds no file of a known format ({', '.join(FORMATS)})", "format")
+        raise QuestionError(f"{path}: holds no file of a known format ({', '.join(formats)})", "format")
     for at, file in enumerate(found):
         for record in reader(file, columns):
             yield Record(f"{file.name}: {record.place}", record.values, record.origin, (at + record.share) / len(found), record.wrong)

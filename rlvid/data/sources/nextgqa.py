@@ -23,10 +23,8 @@ OPTIONS = ("a0", "a1", "a2", "a3", "a4")
 
 def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Record]:
     """Rows with what the side files say of them under `spans`, `duration` and `path`. Of a folder, those of its CSV files."""
-    if path.is_dir() and (tables := sorted(path.glob("*.csv"))):
-        for at, table in enumerate(tables):
-            for record in _read(table, columns):
-                yield Record(f"{table.name}: {record.place}", record.values, record.origin, (at + record.share) / len(tables), record.wrong)
+    if path.is_dir() and any(path.glob("*.csv")):
+        yield from files.each_file(path, columns, _read, (".csv",))
         return
     located, paths = _side(path, f"gsub_{path.stem}.json"), _side(path, "map_vid_vidorID.json") or {}
     if located is None and path.stem in ("val", "test"):
