@@ -1,10 +1,11 @@
 """What does sharing the prompt save the learner? One row `[prompt | a1 | ... | aM]` against M rows `[prompt | a]`, forward and backward.
 
     python -m benchmarks.learner [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu]
-                                 [--hidden 512] [--layers 6] [--vocabulary 8192]
+                                 [--hidden 512] [--layers 6] [--vocabulary 8192] [--shape 3b | 7b] [--dtype float32] [--attention sdpa]
 
-A randomly initialised Qwen2.5-VL of the given size; both ways give the same gradients (checked here too). The ratio of operations counts
-matrix products of the language model, its attention and the vision tower. Peak memory is what a step takes above what stood before it.
+A randomly initialised Qwen2.5-VL of the given size, or of a published one; both ways give the same gradients (checked here too). The ratio of
+operations counts matrix products of the language model, its attention and the vision tower. Peak memory is what a step takes above what stood before
+it. Utilisation: three times the forward's operations, twice each (multiply and add), a second, over what one large matrix product reaches here.
 Also: four prompts packed into one micro-batch against one after the other. Ends in one JSON line.
 """
 
@@ -14,7 +15,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ import torch
 
 from benchmarks.environment import environment
 from benchmarks.logprobs import peak_bytes
+from benchmarks.shapes import QWEN2_5_VL
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import build_processor, build_tokenizer
+from rlvid.learner.attention import per_part
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch, pack
 from rlvid.sync.tokens import media_token_ids, token_digest
@@ -43,7 +45,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex_attention"])
+    parser.add_argument("--shape", choices=list(QWEN2_5_VL), help="a published size in place of --hidden, --layers and --vocabulary")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=8192)
@@ -57,8 +61,9 @@ def main() -> None:
                 print("  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
     packed = learner.together(options.visual[0], options.length[0], options.answers[-1], options.pairs)
     print("  ".join(f"{name} {value:.3g}" for name, value in packed.items()), flush=True)
-    sizes = {name: getattr(options, name) for name in ("hidden", "layers", "vocabulary", "device", "dtype")}
-    print(json.dumps({"benchmark": "learner", "environment": environment(), **sizes, "found": rows, "packed": packed}))
+    said = {name: getattr(options, name) for name in ("shape", "hidden", "layers", "vocabulary", "device", "dtype", "attention") if getattr(options, name)}
+    rate = {"matrix products, TFLOP/s": learner.rate / 1e12}
+    print(json.dumps({"benchmark": "learner", "environment": environment(), **said, **rate, "found": rows, "packed": packed}))
 
 
 class Learner:
@@ -71,28 +76,33 @@ class Learner:
         tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it? red green blue yellow"] * 20)
         self.processor = build_processor(tokenizer, "qwen2_5_vl")
         torch.manual_seed(0)
-        config = Qwen2_5_VLConfig(**sizes(options, tokenizer))
+        config = Qwen2_5_VLConfig(**(published(options.shape, tokenizer) if options.shape else sizes(options, tokenizer)))
         with torch.device(self.device):
-            self.model = Qwen2_5_VLForConditionalGeneration(config).to(self.device, self.dtype)
-        self.model.set_attn_implementation("sdpa")
-        self.module = AnswerLogProbs(self.model, chunk=512, forbidden=media_token_ids(tokenizer), temperature=1.0)
+            self.model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=self.dtype)
+        self.model.set_attn_implementation(per_part(options.attention))
+        forbidden = media_token_ids(tokenizer)
+        self.module = AnswerLogProbs(self.model, chunk=512, forbidden=forbidden, temperature=1.0, attention=options.attention)
+        self.rate = matrix_rate(self.device, self.dtype)
 
     def compare(self, visual: int, length: int, answers: int, pairs: int) -> dict[str, float]:
         """Medians for one shape: time, peak memory on a GPU, and what the operations would promise."""
         prompt = self.prompt(visual, length, answers)
         shared = [self.packed([prompt])]
         apart = [self.packed([one]) for one in split(prompt)]
-        same = self.difference(shared, apart)
+        same = self.difference(shared, apart)  # and both ways are warm
         times: list[tuple[float, float]] = []
         for _ in range(pairs):
-            times.append((self.timed(lambda: self.step(shared)), self.timed(lambda: self.step(apart))))
+            times.append((self.timed(shared), self.timed(apart)))
         ratio = statistics.median(b / a for a, b in times)
-        promised = self.operations(prompt.prompt_tokens, visual, length, answers)
+        together, alone = self.operations(prompt.prompt_tokens, visual, length, answers)
+        promised = answers * alone / together
+        shared_s = statistics.median(a for a, _ in times)
         return {
             "visual": visual,
             "length": length,
             "answers": answers,
-            "shared_s": statistics.median(a for a, _ in times),
+            "shared_s": shared_s,
+            "utilisation": 6 * together / shared_s / self.rate,
             "times_faster": ratio,
             "operations": promised,
             "share_of_operations": ratio / promised,
@@ -105,7 +115,9 @@ class Learner:
         """Time of so many prompts in one micro-batch, behind a mask that keeps them apart, over one micro-batch each."""
         prompts = [self.prompt(visual, length, answers)] * TOGETHER
         one, each = [self.packed(prompts)], [self.packed([prompt]) for prompt in prompts]
-        times = [(self.timed(lambda: self.step(one)), self.timed(lambda: self.step(each))) for _ in range(pairs)]
+        self.step(one)
+        self.step(each)
+        times = [(self.timed(one), self.timed(each)) for _ in range(pairs)]
         return {"prompts": TOGETHER, "visual": visual, "length": length, "answers": answers, "time_over_one_each": statistics.median(a / b for a, b in times)}
 
     def prompt(self, visual: int, length: int, answers: int) -> TrainingPrompt:
@@ -140,25 +152,28 @@ class Learner:
 
     def difference(self, one: list[MicroBatch], other: list[MicroBatch]) -> float:
         """Relative difference of the gradients."""
-        gradients = []
-        for batches in (one, other):
-            self.step(batches)
-            gradients.append(torch.cat([p.grad.detach().float().flatten().cpu() for p in self.model.parameters() if p.grad is not None]))
-        return float((gradients[0] - gradients[1]).norm() / gradients[1].norm())
+        self.step(one)
+        kept = [None if p.grad is None else p.grad.cpu() for p in self.model.parameters()]
+        self.step(other)
+        apart = size = 0.0
+        for before, parameter in zip(kept, self.model.parameters(), strict=True):  # one at a time: the model may fill the memory
+            if before is not None:
+                now = parameter.grad.cpu().double()
+                apart, size = apart + float((before.double() - now).square().sum()), size + float(now.square().sum())
+        return (apart / size) ** 0.5
 
     def peak(self, batches: list[MicroBatch]) -> int:
         before = peak_bytes(self.device, reset=True)
         self.step(batches)
         return peak_bytes(self.device) - before
 
-    @staticmethod
-    def timed(work: Callable[[], None]) -> float:
+    def timed(self, batches: list[MicroBatch]) -> float:
         started = time.perf_counter()
-        work()
+        self.step(batches)
         return time.perf_counter() - started
 
-    def operations(self, prompt: int, visual: int, length: int, answers: int) -> float:
-        """M separate forwards over the shared one, in multiplications: every token's matrices, attention pairs, the vision tower once per video."""
+    def operations(self, prompt: int, visual: int, length: int, answers: int) -> tuple[float, float]:
+        """Multiplications of the shared forward, and of one of the M separate ones: every token's matrices, attention pairs, the vision tower once a video."""
         text, vision = self.model.config.text_config, self.model.config.vision_config
         per_token = sum(p.numel() for layer in self.model.model.language_model.layers for p in layer.parameters())
         head = text.hidden_size * text.vocab_size
@@ -169,7 +184,7 @@ class Learner:
 
         alone = row(prompt + length, (prompt + length) ** 2 / 2) + length * head + tower
         together = row(prompt + answers * length, prompt**2 / 2 + answers * (prompt * length + length**2 / 2)) + answers * length * head + tower
-        return answers * alone / together
+        return together, alone
 
 
 def split(prompt: TrainingPrompt) -> list[TrainingPrompt]:
@@ -180,9 +195,34 @@ def split(prompt: TrainingPrompt) -> list[TrainingPrompt]:
     return [replace(prompt, **{name: getattr(prompt, name)[m : m + 1] for name in fields}) for m in range(len(prompt.tokens_MN))]
 
 
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product here, multiplications and additions: the best of ten."""
+    side = 8192 if device.type == "cuda" else 2048
+    one = torch.randn(side, side, device=device, dtype=dtype)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        (one @ one)[0, 0].item()
+        return time.perf_counter() - started
+
+    return 2 * side**3 / min(seconds() for _ in range(10))
+
+
+def published(shape: str, tokenizer: Any) -> dict[str, Any]:
+    """A published size with this tokenizer's token ids for media."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    text, vision = (QWEN2_5_VL[shape][part] for part in ("text_config", "vision_config"))
+    tied = text["tie_word_embeddings"]
+    return {"text_config": text | {"rope_parameters": rope}, "vision_config": vision, "tie_word_embeddings": tied, **media_ids(tokenizer)}
+
+
+def media_ids(tokenizer: Any) -> dict[str, Any]:
+    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>", "vision_start_token_id": "<|vision_start|>"}
+    return {field: tokenizer.convert_tokens_to_ids(token) for field, token in (names | {"vision_end_token_id": "<|vision_end|>"}).items()}
+
+
 def sizes(options: argparse.Namespace, tokenizer: Any) -> dict[str, Any]:
     heads = max(1, options.hidden // 64)
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")}
     return {
         "text_config": {
             "vocab_size": options.vocabulary,
@@ -208,10 +248,7 @@ def sizes(options: argparse.Namespace, tokenizer: Any) -> dict[str, Any]:
             "fullatt_block_indexes": [max(1, options.layers // 2) - 1],
             "tokens_per_second": 2,
         },
-        "image_token_id": ids["<|image_pad|>"],
-        "video_token_id": ids["<|video_pad|>"],
-        "vision_start_token_id": ids["<|vision_start|>"],
-        "vision_end_token_id": ids["<|vision_end|>"],
+        **media_ids(tokenizer),
         "tie_word_embeddings": False,
     }
 

@@ -1,6 +1,6 @@
 """What do log-probabilities in chunks cost and save? Against all logits at once, forward and backward, at a real vocabulary.
 
-    python -m benchmarks.logprobs [--tokens 4096] [--vocabulary 151936] [--hidden 1024] [--chunk 512] [--pairs 3] [--device cpu]
+    python -m benchmarks.logprobs [--tokens 4096] [--vocabulary 151936] [--hidden 1024] [--chunk 512] [--pairs 3] [--device cpu] [--dtype float32]
 
 Each way runs in processes of its own, which report their peak memory above what stood before; times are medians of pairs in turns.
 Ends in one JSON line.
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--way", choices=["chunked", "plain"], help="measure one way once and print it; the benchmark calls itself so")
     options = parser.parse_args()
     if options.way:
@@ -66,7 +67,7 @@ def main() -> None:
     }
     for name, value in found.items():
         print(f"{name:42s} {value:.4g}")
-    sizes = {name: getattr(options, name) for name in ("tokens", "vocabulary", "hidden", "chunk", "device")}
+    sizes = {name: getattr(options, name) for name in ("tokens", "vocabulary", "hidden", "chunk", "device", "dtype")}
     print(json.dumps({"benchmark": "logprobs", "environment": environment(), **sizes, "found": found}))
 
 
@@ -82,11 +83,11 @@ def once(options: argparse.Namespace) -> dict[str, float]:
     head = torch.nn.Linear(options.hidden, options.vocabulary, bias=False)
     module = AnswerLogProbs(torch.nn.Module(), chunk=options.chunk, forbidden=(1, 2), temperature=1.0)
     module.model.model, module.model.lm_head = Hidden(options.tokens, options.hidden), head
-    module.to(device)
+    module.to(device, getattr(torch, options.dtype))
     targets = torch.randint(3, options.vocabulary, (options.tokens,), device=device)
     weights = torch.randn(options.tokens, device=device)
     everything = torch.arange(options.tokens, device=device)
-    batch = MicroBatch({}, everything, targets, *[torch.zeros(0)] * 4)
+    batch = MicroBatch({}, *[torch.zeros(0)] * 2, everything, targets, *[torch.zeros(0)] * 4)
     for parameter in module.parameters():  # gradients stand before and after; they are no part of the question
         parameter.grad = torch.zeros_like(parameter)
     before = peak_bytes(device, reset=True)

@@ -14,9 +14,9 @@ import json
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks.environment import environment
+from benchmarks.shapes import QWEN_7B
 from rlvid.config import load
 from rlvid.plan.rates import Rates, step_time
 from rlvid.plan.reckoning import GIB, Assumed, Tokens
@@ -26,21 +26,6 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "strive_qwen2_5_vl_7b.yaml"
 CLUSTERS = (8, 64, 1024)
 GPUS_A_NODE = 8
-QWEN_7B: dict[str, Any] = {
-    "model_type": "qwen2_5_vl",
-    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-    "text_config": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152064,
-        "tie_word_embeddings": False,
-    },
-    "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584},
-}
-"""The published shape."""
 
 
 def main() -> None:

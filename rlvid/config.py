@@ -79,8 +79,8 @@ class Model(Section):
     """Folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention of the learner; it must take a 4-D mask."""
+    attention: Literal["sdpa", "flex_attention"] = "sdpa"
+    """Of the learner's text model. flex_attention (GPU only) never computes what one answer cannot see of another; it is compiled at the first step."""
     freeze_vision: bool = False
     """Train the language model only."""
 
@@ -583,6 +583,8 @@ class Config(Section):
             raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
         if self.sync.transport == "nccl" and not self.learner.num_gpus:
             raise ValueError("sync.transport nccl needs GPUs: set learner.num_gpus and rollout.num_gpus, or use auto")
+        if self.model.attention == "flex_attention" and not self.learner.num_gpus:
+            raise ValueError("model.attention flex_attention needs GPUs for its backward pass: set learner.num_gpus and rollout.num_gpus, or use sdpa")
         if self.advantage.group == "per_variant" and self.rollout.answers == 1:
             raise ValueError("advantage.group per_variant with rollout.answers 1 gives no signal: raise answers or use joint")
         if self.variants_per_question * self.rollout.answers == 1:

@@ -9,7 +9,7 @@ blind to one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,15 @@ from rlvid.types import TrainingPrompt
 class MicroBatch:
     """N tokens in one row, A answer tokens among them.
 
-    model_inputs: what the backbone takes (input_ids [1, N], position_ids [3, 1, N], attention_mask [1, 1, N, N] bool,
-    pixel_values_videos, video_grid_thw). predictors_A: the position whose output predicts each answer token.
+    model_inputs: what the backbone takes (input_ids [1, N], position_ids [3, 1, N], pixel_values_videos, video_grid_thw).
+    prompt_N, answer_N: whose token it is, for the attention mask (see attention.py).
+    predictors_A: the position whose output predicts each answer token.
     targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer.
     """
 
     model_inputs: dict[str, torch.Tensor]
+    prompt_N: torch.Tensor
+    answer_N: torch.Tensor
     predictors_A: torch.Tensor
     targets_A: torch.Tensor
     sampler_logprobs_A: torch.Tensor
@@ -42,8 +45,8 @@ class MicroBatch:
         """On the device; pixels in the model's dtype."""
         inputs = {name: tensor.to(device) for name, tensor in self.model_inputs.items()}
         inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
-        rest = (self.predictors_A, self.targets_A, self.sampler_logprobs_A, self.advantages_A, self.weights_A, self.sequence_A)
-        return MicroBatch(inputs, *(tensor.to(device) for tensor in rest))
+        rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name != "model_inputs"}
+        return MicroBatch(inputs, **rest)
 
 
 def split_by_budget(prompts: Sequence[TrainingPrompt], budget_tokens: int) -> list[list[TrainingPrompt]]:
@@ -93,7 +96,6 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
     inputs = {
         "input_ids": torch.cat([row.input_ids_N for row in rows])[None],
         "position_ids": torch.cat([row.position_ids_3N for row in rows], dim=1)[:, None],
-        "attention_mask": torch.block_diag(*(row.mask_NN for row in rows)).bool()[None, None],
         "pixel_values_videos": torch.cat([pixels["pixel_values_videos"] for _, pixels in encoded]),
         "video_grid_thw": torch.cat([pixels["video_grid_thw"] for _, pixels in encoded]),
     }
@@ -101,6 +103,8 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
     answers = np.cumsum([0] + [len(prompt.tokens_MN) for prompt in prompts[:-1]]).tolist()
     return MicroBatch(
         inputs,
+        prompt_N=torch.cat([torch.full_like(row.answer_N, number) for number, row in enumerate(rows)]),
+        answer_N=torch.cat([row.answer_N for row in rows]),
         predictors_A=torch.cat([row.predictors_A + offset for row, offset in zip(rows, offsets, strict=True)]),
         targets_A=torch.cat([row.targets_A for row in rows]),
         sampler_logprobs_A=torch.tensor([value for prompt in prompts for answer in prompt.logprobs_MN for value in answer]),
@@ -137,7 +141,7 @@ def encode_prompt(
 
 
 class _Row:
-    """One prompt and its answers in one row: ids [N], positions [3, N], mask [N, N], and who predicts which answer token."""
+    """One prompt and its answers in one row: ids [N], positions [3, N], number of the answer [N], and who predicts which answer token."""
 
     def __init__(self, prompt: TrainingPrompt, prompt_ids_P: torch.Tensor, positions_3P: torch.Tensor) -> None:
         answers = [torch.tensor(tokens) for tokens in prompt.tokens_MN]
@@ -147,11 +151,7 @@ class _Row:
         self.input_ids_N = torch.cat([prompt_ids_P, self.targets_A])
         self.position_ids_3N = torch.cat([positions_3P] + [(after + torch.arange(len(answer))).expand(3, -1) for answer in answers], dim=1)
         self.predictors_A = torch.cat([torch.cat([torch.tensor([length - 1]), torch.arange(s, s + len(a) - 1)]) for s, a in zip(starts, answers, strict=False)])
-        block = torch.zeros(len(self.input_ids_N), dtype=torch.long)
-        for number, start in enumerate(starts[:-1]):
-            block[start:] = number + 1
-        sees_block = (block[:, None] == block[None, :]) | (block[None, :] == 0)
-        self.mask_NN = sees_block & torch.ones(len(block), len(block), dtype=torch.bool).tril()
+        self.answer_N = torch.repeat_interleave(torch.arange(len(answers) + 1), torch.tensor([length] + [len(answer) for answer in answers]))
 
 
 def _per_token(prompt: TrainingPrompt, values_M: Sequence[float]) -> torch.Tensor:

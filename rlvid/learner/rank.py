@@ -92,12 +92,13 @@ class Rank:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from rlvid.learner.attention import per_part
         from rlvid.learner.logprobs import AnswerLogProbs
         from rlvid.sync.tokens import media_token_ids
 
         self.processor = AutoProcessor.from_pretrained(self.config.model.path)
         self.dtype = getattr(torch, self.config.dtype)
-        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=self.config.model.attention)
+        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=per_part(self.config.model.attention))
         model.train()
         if self.config.learner.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -108,6 +109,7 @@ class Rank:
             "chunk": self.config.learner.logprob_chunk,
             "forbidden": media_token_ids(self.processor.tokenizer),
             "temperature": self.config.rollout.temperature,
+            "attention": self.config.model.attention,
         }
         self.module = AnswerLogProbs(model, **options)
         self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
@@ -116,9 +118,10 @@ class Rank:
         """The starting policy, kept whole on this rank for the KL term."""
         from transformers import AutoModelForImageTextToText
 
+        from rlvid.learner.attention import per_part
         from rlvid.learner.logprobs import AnswerLogProbs
 
-        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=self.config.model.attention)
+        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=per_part(self.config.model.attention))
         return AnswerLogProbs(model.requires_grad_(False), **options).to("cuda" if self.config.on_gpu else "cpu")
 
     def _build_engine(self) -> None:

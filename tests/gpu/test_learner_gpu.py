@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.learner.attention import per_part
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.sync.tokens import media_token_ids
@@ -15,16 +16,22 @@ from tests.unit.test_packing import CORPUS, make_prompt
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_same_logprobs_as_on_cpu(tmp_path, family, dtype, tolerance):
+def test_same_logprobs_and_gradients_as_on_cpu(tmp_path, family, dtype, tolerance, attention):
     folder = build_tiny_model(tmp_path, CORPUS, family=family)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     forbidden = media_token_ids(processor.tokenizer)
     batch = pack([make_prompt(processor, FRAME_SIZE[family], seed=seed, answers=(3, 5)) for seed in range(3)], processor, model.config)
-    on_gpu = AnswerLogProbs(copy.deepcopy(model).to("cuda", dtype), chunk=4, forbidden=forbidden, temperature=1.0)
+    moved = copy.deepcopy(model).to("cuda", dtype)
+    moved.set_attn_implementation(per_part(attention))
+    on_gpu = AnswerLogProbs(moved, chunk=4, forbidden=forbidden, temperature=1.0, attention=attention)
     on_cpu = AnswerLogProbs(model, chunk=4, forbidden=forbidden, temperature=1.0)
-    with torch.no_grad():
-        difference = on_gpu(batch.to("cuda", dtype)).cpu() - on_cpu(batch)
-    assert difference.abs().mean() < tolerance
+    found, known = on_gpu(batch.to("cuda", dtype)).cpu(), on_cpu(batch)
+    assert (found - known).abs().mean() < tolerance
+    found.sum().backward()
+    known.sum().backward()
+    pairs = [(a.grad.float().cpu(), b.grad) for a, b in zip(moved.parameters(), model.parameters(), strict=True) if b.grad is not None]
+    assert torch.cat([(a - b).flatten() for a, b in pairs]).norm() < tolerance * torch.cat([b.flatten() for _, b in pairs]).norm()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -140,12 +143,16 @@ def test_export_answers_as_the_last_policy_did(done, rlvid, tmp_path):
     start = AutoModelForImageTextToText.from_pretrained(config.model.path, dtype=torch.float32)
     assert any(not torch.equal(a, b) for a, b in zip(exported.parameters(), start.parameters(), strict=True))
     result = rlvid("eval", folder / "config.yaml", "--checkpoint", folder / "export", "--out", tmp_path / "eval")
-    assert result.returncode == 0, result.stderr[-3000:]
-    import json
-
+    assert result.returncode == 0 and "accuracy" in result.stdout, result.stderr[-3000:]
     again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     last = metrics_of(folder)[-1]
-    assert {key: value for key, value in again.items() if key.startswith("eval/")} == {key: last[key] for key in last if key.startswith("eval/")}
+    expected = {key: last[key] for key in last if key.startswith("eval/")}
+    assert {key: value for key, value in again.items() if key.startswith("eval/")} == expected
+    with (tmp_path / "eval" / "metrics.csv").open() as file:
+        table = {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert {key: table[key] for key in expected} == pytest.approx(expected)
+    predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in predictions] == [question.id for question in iter_questions(config.data.eval)]
 
 
 def test_wandb_has_one_offline_run(done):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
@@ -53,17 +52,7 @@ def test_every_source_trains_a_step_and_is_evaluated(world, rlvid, converted, tm
     folder = tmp_path / "runs" / "quickstart"
     assert {slot["question_id"] for slot in slots_of(folder, 1)} == {question.id for question in questions}
     assert {question.source.split("/")[0] for question in questions} == set(SOURCES)
-    before, after = metrics_of(folder)
-    for row in (before, after):
+    for row in metrics_of(folder):
         assert {name.split("/")[1] for name in row if name.startswith("eval/")} >= set(BENCHMARKS)
         assert row["eval/questions"] == len(questions)
         assert row["eval/videomme/accuracy"] == pytest.approx(sum(row[f"eval/videomme/accuracy_{length}"] for length in ("short", "medium", "long")) / 3)
-
-    result = rlvid("eval", CONFIG, *settings, "--checkpoint", folder / "export", "--out", tmp_path / "eval")
-    assert result.returncode == 0 and "charades_sta/R1@0.5" in result.stdout, result.stderr[-3000:]
-    with (tmp_path / "eval" / "metrics.csv").open() as file:
-        table = {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
-    for name in ("eval/charades_sta/mIoU", "eval/nextgqa/Acc@GQA", "eval/vsibench/overall", "eval/accuracy", "eval/both_right"):
-        assert table[name] == pytest.approx(after[name]), name
-    predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
-    assert [row["question_id"] for row in predictions] == [question.id for question in questions]

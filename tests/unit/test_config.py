@@ -126,6 +126,7 @@ def test_a_wrong_value_names_the_key(tmp_path: Path, override: str, says: list[s
         (["rollout.num_gpus=1", "rollout.tensor_parallel=2"], ["rollout.num_gpus", "rollout.tensor_parallel"]),
         (["learner.num_gpus=1"], ["learner.num_gpus", "rollout.num_gpus"]),
         (["sync.transport=nccl"], ["sync.transport", "num_gpus"]),
+        (["model.attention=flex_attention"], ["model.attention", "num_gpus"]),
         (["advantage.group=per_variant", "rollout.answers=1"], ["advantage.group", "rollout.answers"]),
         (["variants.kinds=[uniform]", "rollout.answers=1"], ["variants.kinds", "rollout.answers"]),
         (["video.max_tokens=8000"], ["video.max_tokens", "rollout.max_tokens", "rollout.max_model_len"]),

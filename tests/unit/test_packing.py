@@ -10,6 +10,7 @@ from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.learner.attention import attention_mask, per_part
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import media_token_ids, token_digest
@@ -129,6 +130,34 @@ def test_loss_and_gradients_equal_separate_forwards(tiny):
         if parameter.grad is not None and parameter.grad.norm() > 1e-6:
             assert relative(packed_gradients[name], parameter.grad) < 1e-5, name
     assert any("visual" in name for name in packed_gradients)
+
+
+@pytest.fixture
+def uncompiled():
+    """Not compiled, flex attention needs no compiler."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def test_flex_attention_gives_the_same(tiny, uncompiled):
+    """Log-probs of several prompts, one of them repaired, equal those under sdpa with a dense mask. Gradients: tests/gpu, CPUs have none for it."""
+    model, processor, size = tiny
+    prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), patched(processor, size, seed=9), make_prompt(processor, size, seed=2, answers=(4, 2))]
+    batch, found = pack(prompts, processor, model.config), {}
+    for kind, name in {"flex_attention": "packed_flex", "sdpa": "sdpa"}.items():
+        model.set_attn_implementation(per_part(kind))
+        assert model.model.language_model.config._attn_implementation == name and model.model.visual.config._attn_implementation == "sdpa"
+        with torch.no_grad():
+            found[kind] = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)(batch)
+    assert relative(found["flex_attention"], found["sdpa"]) < 1e-5
+
+
+def test_the_mask_hides_other_answers_and_prompts():
+    """Two prompts of two tokens, the first with answers of two tokens and one: written out by hand."""
+    mask = attention_mask(torch.tensor([0, 0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 0, 0]), "sdpa")
+    assert mask.shape == (1, 1, 7, 7)
+    seen = ["1......", "11.....", "111....", "1111...", "11..1..", ".....1.", ".....11"]
+    assert ["".join("1" if one else "." for one in row) for row in mask[0, 0]] == seen
 
 
 def test_chunks_do_not_matter(tiny):

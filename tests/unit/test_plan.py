@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.scale import QWEN_7B as PUBLISHED
+from benchmarks.shapes import QWEN_7B as PUBLISHED
 from rlvid.config import Config, ConfigError, load
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, Tower, model_size
