@@ -3,7 +3,8 @@
     python -m benchmarks.rollouts CONFIG [key=value ...] [--questions 24] [--answers 1 4 8 16] [--pairs 3]
 
 The same requests (all variants of the config) go to a vLLM engine in this process and through the actor pool with Ray's object store, in turns,
-each in a process of its own. Ends in one JSON line.
+each in a process of its own. At the end the bare engine is asked for the same variants again, and for repairs of them (the prompt with a teacher's
+evidence, a second video): what is computed anew when they come back. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from typing import Any
 from benchmarks.environment import environment
 from rlvid.config import Config, load
 from rlvid.types import GenerateRequest
+
+COUNTED = ("prompt tokens asked for", "of them from the cache", "videos through the vision tower")
+COMING_BACK = ("the same variants later", "repairs later, one evidence video each")
 
 
 def main() -> None:
@@ -53,9 +57,13 @@ def main() -> None:
             "pool over bare, tokens per second": statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(pool, alone, strict=True)),
             "tokens per second, pool": statistics.median(row["tokens_per_s"] for row in pool),
             "milliseconds per answer, pool": statistics.median(row["ms_per_answer"] for row in pool),
-            **{name: alone[0][name] for name in ("prompt tokens asked for", "of them from the cache", "most that could be", "videos through the vision tower")},
+            "most that could come from the cache": (int(answers) - 1) / int(answers),
+            **{name: alone[0][name] for name in COUNTED},
         }
         print(f"M = {answers:3s}", "  ".join(f"{name} {value:.4g}" for name, value in found[answers].items()), flush=True)
+    for name in COMING_BACK:
+        found[name] = rows["bare"][0][name]
+        print(name, "  ".join(f"{what} {value:.4g}" for what, value in found[name].items()), flush=True)
     print(json.dumps({"benchmark": "rollouts", "environment": environment(), "questions": options.questions, "found": found}))
 
 
@@ -125,33 +133,51 @@ def bare(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: lis
         actor = RolloutActor(config, 0)
         actor.forbidden = {}
 
-        async def one(request: GenerateRequest, frames: Any) -> int:
-            prompt = {"prompt": request.prompt, "multi_modal_data": {"video": [(frames, request.video_metadata)]}}
+        async def one(request: GenerateRequest, *frames: Any) -> int:
+            videos = list(zip(frames, (request.video_metadata, request.evidence_metadata), strict=False))
+            prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
             outputs = [output async for output in engine.generate(prompt, actor._sampling(request), uuid.uuid4().hex)]
             return sum(len(answer.token_ids) for answer in outputs[-1].outputs)
 
-        await asyncio.gather(*[one(with_answers(request, 1, 0), frames) for request, frames in wanted])
+        async def counted(asked: list[tuple[Any, ...]]) -> tuple[int, float, dict[str, float]]:
+            """Tokens, seconds, and what the engine's counters say."""
+            before, looked = dict(seen), (await engine.collective_rpc("vision_items"))[0]
+            started = time.perf_counter()
+            tokens = sum(await asyncio.gather(*[one(*request) for request in asked]))
+            seconds = time.perf_counter() - started
+            await asyncio.sleep(0.5)  # the last counters arrive
+            queries, hits = (seen[name] - before[name] for name in ("queries", "hits"))
+            items = (await engine.collective_rpc("vision_items"))[0] - looked
+            return tokens, seconds, dict(zip(COUNTED, (queries, hits / max(1, queries), items / len(asked)), strict=True))
+
+        await counted(wanted)
         found = {}
         for again, count in enumerate(answers, 1):
             await engine.reset_prefix_cache()
             await engine.reset_encoder_cache()
             await engine.reset_mm_cache()
-            before, looked = dict(seen), (await engine.collective_rpc("vision_items"))[0]
-            started = time.perf_counter()
-            tokens = sum(await asyncio.gather(*[one(with_answers(request, count, again), frames) for request, frames in wanted]))
-            found[str(count)] = speed(tokens, len(wanted) * count, time.perf_counter() - started)
-            await asyncio.sleep(0.5)  # the last counters arrive
-            asked = seen["queries"] - before["queries"]
-            found[str(count)] |= {
-                "prompt tokens asked for": asked,
-                "of them from the cache": (seen["hits"] - before["hits"]) / max(1, asked),
-                "most that could be": (count - 1) / count,
-                "videos through the vision tower": ((await engine.collective_rpc("vision_items"))[0] - looked) / len(wanted),
-            }
+            tokens, seconds, counters = await counted([(with_answers(request, count, again), frames) for request, frames in wanted])
+            found[str(count)] = speed(tokens, len(wanted) * count, seconds) | counters
+        later = ([(with_answers(request, 1, 99), frames) for request, frames in wanted], [repair(*one) for one in wanted])
+        for name, asked in zip(COMING_BACK, later, strict=True):
+            found[name] = (await counted(asked))[2]
         engine.shutdown()
         return found
 
     return asyncio.run(work())
+
+
+def repair(request: GenerateRequest, frames: Any) -> tuple[GenerateRequest, Any, Any]:
+    """The request as a teacher's evidence changes it: two of its frames once more, as a second video."""
+    from dataclasses import replace
+
+    from rlvid.teacher.student import evidence_metadata, patched_prompt, twice
+    from rlvid.types import EvidencePatch
+
+    moments = [(1.0, None), (2.0, None)]
+    prompt = patched_prompt(request.prompt, EvidencePatch("temporal", "Look at 1 s.", ((1.0, 2.0),)), moments)
+    size = (int(frames.shape[1]), int(frames.shape[2]))
+    return replace(request, prompt=prompt, evidence_metadata=evidence_metadata(moments, size), answers=1), frames, twice(frames[1:3])
 
 
 def with_answers(request: GenerateRequest, count: int, again: int) -> GenerateRequest:
