@@ -126,7 +126,7 @@ def bare(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: lis
 
     async def work() -> dict[str, dict[str, float]]:
         arguments = engine_arguments(config)
-        arguments.disable_log_stats = False
+        arguments.disable_log_stats, arguments.limit_mm_per_prompt = False, {"image": 0, "video": 2}
         arguments.worker_extension_cls = "benchmarks.rollouts_counter.VisionCounter"
         engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[Counters])
         await engine.collective_rpc("count_vision")
