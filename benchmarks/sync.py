@@ -92,6 +92,8 @@ def copied(size: int, bucket: int) -> float:
         process.start()
     for process in sides:
         process.join(600)
+    if any(process.exitcode != 0 for process in sides):
+        raise SystemExit(f"copying the same bytes failed: exit codes {[process.exitcode for process in sides]}")
     return took.get()
 
 

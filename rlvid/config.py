@@ -496,8 +496,8 @@ class Sync(Section):
     mode: Literal["wait", "keep"] = "wait"
     """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
     keep: they stand still and go on with the new ones, on the keys and values of the old ones; the dumps say from which token on."""
-    bucket_bytes: Positive = 512 * 2**20
-    """Weights are packed into buckets of about this size."""
+    bucket_bytes: Positive = 32 * 2**20
+    """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
     verify: bool = True
     """Compare a checksum of the engines' loaded weights with the learner's after every sync."""
     deadline_s: Seconds = 300

@@ -268,7 +268,8 @@ class TrainingPrompt:
 
 @dataclass(frozen=True)
 class Sent:
-    """One push of weights, as learner rank 0 saw it: what the engines must echo, bytes sent, and the longest that one of them stood still."""
+    """One push of weights, as learner rank 0 saw it: what the engines must echo (checksum 0 without sync.verify), bytes sent,
+    and the longest that one of them stood still, in seconds."""
 
     version: int
     checksum: str

@@ -22,8 +22,7 @@ from rlvid.types import GenerateRequest, GenerateResult, Rollout
 
 def rollout_environment(config: Config) -> dict[str, str]:
     """Environment of the actor's process, set before vLLM is imported."""
-    checked_on_cpu = {KEEP_WEIGHTS: "1"} if config.sync.verify and not config.on_gpu else {}
-    return checked_on_cpu | engine_environment(config.rollout.threads, on_gpu=config.on_gpu)
+    return ({} if config.on_gpu else {KEEP_WEIGHTS: "1"}) | engine_environment(config.rollout.threads, on_gpu=config.on_gpu)
 
 
 class EngineStartError(RuntimeError):

@@ -66,8 +66,24 @@ def join_group(info: GlooInitInfo, rank: int) -> Any:
     )
 
 
+class Room:
+    """Memory for one bucket, used again for the next: new pages cost as much as the copy into them."""
+
+    def __init__(self) -> None:
+        self.held = torch.empty(0, dtype=torch.uint8)
+
+    def of(self, size: int) -> torch.Tensor:
+        """`size` bytes, valid until the next call."""
+        if len(self.held) < size:
+            self.held = torch.empty(size, dtype=torch.uint8)
+        return self.held[:size]
+
+
 class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
-    """Receives broadcast buckets and loads them with the model's own `load_weights`."""
+    """Receives broadcast buckets and loads them with the model's own `load_weights`, into the parameters as they are.
+
+    vLLM's layer-wise reload is for weights that were repacked after loading; on CPU they are not (see plugin.py).
+    """
 
     init_info_cls = GlooInitInfo
     update_info_cls = GlooUpdateInfo
@@ -76,24 +92,20 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         rank = init_info.rank_offset + self.parallel_config.data_parallel_index * self.parallel_config.world_size + self.parallel_config.rank
         self.bucket_bytes = init_info.bucket_bytes
         self.group = join_group(init_info, rank)
+        self.room = Room()
 
-    def start_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+    def start_weight_update(self) -> None: ...
 
-        initialize_layerwise_reload(self.model)
-
-    def finish_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
-
-        finalize_layerwise_reload(self.model, self.model_config)
+    def finish_weight_update(self) -> None: ...
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         self.receive_weights(self.parse_update_info(update_info))  # the base class then synchronizes an accelerator; here is none
 
+    @torch.no_grad()
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
         for bucket in update_info.buckets(self.bucket_bytes):
             names, dtypes, shapes, sizes = (list(column) for column in zip(*bucket, strict=True))
-            packed = torch.empty(sum(sizes), dtype=torch.uint8)
+            packed = self.room.of(sum(sizes))
             self.group.broadcast(packed, 0).wait()
             model: Any = self.model
             model.load_weights(unpack_tensor(packed, names, shapes, dtypes, sizes))

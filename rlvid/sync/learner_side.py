@@ -15,20 +15,20 @@ from typing import Any, ClassVar, Self
 
 import torch
 from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightSource
-from vllm.distributed.weight_transfer.packed_tensor import pack_tensors
 
 from rlvid.config import Config
 from rlvid.sync.checksum import element_sum, to_hex
-from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, join_group
+from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, Room, join_group
 from rlvid.sync.source import ZeroSource
 from rlvid.types import Sent
 
 
 class SummedSource(WeightSource):
-    """A ZeroSource as vLLM wants it, which adds up the checksum of what passes by."""
+    """A ZeroSource as vLLM wants it, which adds up the checksum of what passes by, if it is asked for."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, summed: bool) -> None:
         self.inner = ZeroSource(model)
+        self.summed = summed
         self.total = self.bytes = 0
         self._passing: Iterator[tuple[str, torch.Tensor]] = iter(())
 
@@ -45,7 +45,7 @@ class SummedSource(WeightSource):
     def _summed(self) -> Iterator[tuple[str, torch.Tensor]]:
         self.total = self.bytes = 0
         for name, tensor in self.inner:
-            self.total += element_sum(tensor)
+            self.total += element_sum(tensor) if self.summed else 0
             self.bytes += tensor.numel() * tensor.element_size()
             yield name, tensor
 
@@ -107,11 +107,12 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     init_info_cls = GlooTrainerInitInfo
     group: Any = None
     bucket_bytes = 0
+    room: Room
 
     @classmethod
     def trainer_init(cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None) -> Self:
         engine = cls(client=client, source=source, is_sender=init_info.is_sender)
-        engine.bucket_bytes = init_info.bucket_bytes
+        engine.bucket_bytes, engine.room = init_info.bucket_bytes, Room()
         if engine.is_sender:
             fields = {key: value for key, value in asdict(init_info).items() if key != "rank"}
             info = GlooInitInfo(**fields, rank_offset=1)
@@ -133,15 +134,19 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         pool = ThreadPoolExecutor(max_workers=1)
         try:
             received = pool.submit(self.client.update_weights, asdict(info))
-            self._broadcast(iter(self.source))
+            self._broadcast(info, iter(self.source))
             received.result()
         finally:
             pool.shutdown(wait=False)  # never wait for a call that cannot return
         self.client.finish_weight_update()
 
-    def _broadcast(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        while (chunk := pack_tensors(weights, lambda item: item[1].cpu(), self.bucket_bytes)) is not None:
-            self.group.broadcast(chunk.packed_tensor, 0).wait()
+    def _broadcast(self, info: GlooUpdateInfo, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        for bucket in info.buckets(self.bucket_bytes):
+            sizes = [size for *_, size in bucket]
+            packed = self.room.of(sum(sizes))
+            for piece, (_, tensor) in zip(packed.split(sizes), weights, strict=False):
+                piece.copy_(tensor.cpu().contiguous().view(-1).view(torch.uint8))
+            self.group.broadcast(packed, 0).wait()
 
     def shutdown(self) -> None:
         self.group = None
@@ -172,7 +177,7 @@ class Transfer:
 def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer:
     """Connect this rank to the engines; all ranks call it, rank 0 sends."""
     client = EngineClient(engines, widths, config.sync.deadline_s)
-    source = SummedSource(model)
+    source = SummedSource(model, summed=config.sync.verify)
     where: dict[str, Any] = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
     trainer: TrainerWeightTransferEngine[Any]
     if config.transport == "gloo":

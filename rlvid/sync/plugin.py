@@ -30,7 +30,7 @@ def register() -> None:
 
 
 def _keep_weights_visible() -> None:
-    """On CPU vLLM hands linear weights to oneDNN and forgets them; then nobody could check what an engine has loaded.
+    """On CPU vLLM hands linear weights to oneDNN and forgets them: new ones would have to be repacked, and nobody could check what an engine has loaded.
 
     Without oneDNN it falls back to torch's linear, which reads the parameters themselves.
     """
