@@ -2,9 +2,9 @@
 
     python -m benchmarks.rollouts CONFIG [key=value ...] [--questions 24] [--answers 1 4 8 16] [--pairs 3]
 
-The same requests (all variants of the config) go to a vLLM engine in this process and through the actor pool with Ray's object store, in turns,
-each in a process of its own. At the end the bare engine is asked for the same variants again, and for repairs of them (the prompt with a teacher's
-evidence, a second video): what is computed anew when they come back. Ends in one JSON line.
+The same requests (all variants of the config, other questions for each number of answers) go to a vLLM engine in one process and through the actor pool
+with Ray's object store, in turns, each in a process of its own. A third engine, not timed, tells what it computed; at its end it is asked for the same
+variants again, and for repairs of them (the prompt with a teacher's evidence, a second video). Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -37,80 +37,90 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=24)
     parser.add_argument("--answers", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--way", choices=["pool", "bare"], help="measure one way once and print it; the benchmark calls itself so")
+    parser.add_argument("--way", choices=["pool", "bare", "counted"], help="measure one way once and print it; the benchmark calls itself so")
     options = parser.parse_intermixed_args()
     folder = tempfile.mkdtemp()
     config = load(options.config, [*options.overrides, f"run.dir={folder}", "rollout.engines=1", "data.eval="])
     if options.way:
-        work = pooled if options.way == "pool" else bare
-        print(json.dumps(work(config, requests(config, options.questions), options.answers)))
+        chunks = requests(config, options.questions, len(options.answers) + 1)
+        print(json.dumps(pooled(config, chunks, options.answers) if options.way == "pool" else alone(config, chunks, options.answers, options.way)))
         return
     rows: dict[str, list[dict[str, dict[str, float]]]] = {"pool": [], "bare": []}
     for _ in range(options.pairs):
         for way, runs in rows.items():
-            said = subprocess.run([sys.executable, "-m", "benchmarks.rollouts", *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True)
-            runs.append(json.loads(said.stdout.splitlines()[-1]))
+            runs.append(told(config, way))
+    counted = told(config, "counted")
     found = {}
     for answers in map(str, options.answers):
-        pool, alone = ([run[answers] for run in rows[way]] for way in ("pool", "bare"))
+        pool, bare = ([run[answers] for run in rows[way]] for way in ("pool", "bare"))
         found[answers] = {
-            "pool over bare, tokens per second": statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(pool, alone, strict=True)),
+            "pool over bare, tokens per second": statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(pool, bare, strict=True)),
             "tokens per second, pool": statistics.median(row["tokens_per_s"] for row in pool),
             "milliseconds per answer, pool": statistics.median(row["ms_per_answer"] for row in pool),
             "most that could come from the cache": (int(answers) - 1) / int(answers),
-            **{name: alone[0][name] for name in COUNTED},
+            **counted[answers],
         }
         print(f"M = {answers:3s}", "  ".join(f"{name} {value:.4g}" for name, value in found[answers].items()), flush=True)
     for name in COMING_BACK:
-        found[name] = rows["bare"][0][name]
+        found[name] = counted[name]
         print(name, "  ".join(f"{what} {value:.4g}" for what, value in found[name].items()), flush=True)
     print(json.dumps({"benchmark": "rollouts", "environment": environment(), "questions": options.questions, "found": found}))
 
 
-def requests(config: Config, questions: int) -> list[tuple[GenerateRequest, Any]]:
-    """One request per variant, and its frames."""
+def told(config: Config, way: str) -> dict[str, dict[str, float]]:
+    """What a process that measures one way says."""
+    from rlvid.actors.rollout import rollout_environment
+
+    command = [sys.executable, "-m", "benchmarks.rollouts", *sys.argv[1:], "--way", way]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | rollout_environment(config))
+    return json.loads(next(line for line in said.stdout.splitlines()[::-1] if line.startswith("{")))
+
+
+def requests(config: Config, questions: int, chunks: int) -> list[list[tuple[Any, ...]]]:
+    """As many lists of (one request per variant, its frames), about different questions."""
     from rlvid.actors.variant import VariantActor
     from rlvid.data.questions import iter_questions
 
     actor = VariantActor(config.model_copy(update={"variants": config.variants.model_copy(update={"memory_gib": 16})}), 0)
     actor.start()
-    found = []
-    for question in itertools.islice(iter_questions(config.data.train), questions):
+    found: list[list[tuple[Any, ...]]] = [[] for _ in range(chunks)]
+    for number, question in enumerate(itertools.islice(iter_questions(config.data.train), questions * chunks)):
         prepared, *frames = actor.build(question, config.variants.kinds, 0)
         for variant, cut in enumerate(frames):
-            found.append((GenerateRequest(question.id, variant, prepared.prompt, prepared.video_metadata[variant], 1, 1000 * variant), cut))
+            request = GenerateRequest(question.id, variant, prepared.prompt, prepared.video_metadata[variant], 1, 1000 * variant)
+            found[number // questions].append((request, cut))
+    if not found[-1]:
+        raise SystemExit(f"{config.data.train} has fewer than {questions * chunks} questions: lower --questions")
     return found
 
 
-def pooled(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: list[int]) -> dict[str, dict[str, float]]:
+def pooled(config: Config, chunks: list[list[tuple[Any, ...]]], answers: list[int]) -> dict[str, dict[str, float]]:
+    """Through the pool. The first list of requests only warms it up."""
     from rlvid.session import open_session
 
     with open_session(config, with_learner=False) as session:
         import ray
 
-        kept = [(request, ray.put(frames)) for request, frames in wanted]
+        async def ask(chunk: list[tuple[Any, ...]], count: int) -> list[Any]:
+            return await asyncio.gather(*[session.rollouts.call("generate", with_answers(request, count), ref) for request, ref in chunk])
 
-        async def ask(count: int, again: int) -> list[Any]:
-            return await asyncio.gather(*[session.rollouts.call("generate", with_answers(request, count, again), ref) for request, ref in kept])
-
-        session.wait(ask(1, 0))
+        kept = [[(request, ray.put(frames)) for request, frames in chunk] for chunk in chunks]
+        session.wait(ask(kept[0], 1))
         found = {}
-        for again, count in enumerate(answers, 1):
+        for chunk, count in zip(kept[1:], answers, strict=True):
             started = time.perf_counter()
-            results = session.wait(ask(count, again))
+            results = session.wait(ask(chunk, count))
             tokens = sum(len(rollout.tokens) for result in results for rollout in result.rollouts)
             found[str(count)] = speed(tokens, len(results) * count, time.perf_counter() - started)
         return found
 
 
-def bare(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: list[int]) -> dict[str, dict[str, float]]:
-    """vLLM's own engine with the pool's arguments; its counters tell what was computed."""
-    from rlvid.actors.rollout import RolloutActor, engine_arguments, rollout_environment
-
-    os.environ.update(rollout_environment(config))
+def alone(config: Config, chunks: list[list[tuple[Any, ...]]], answers: list[int], way: str) -> dict[str, dict[str, float]]:
+    """vLLM's own engine with the pool's arguments: its speed (bare), or what its counters say (counted)."""
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
+    from rlvid.actors.rollout import RolloutActor, engine_arguments
     from rlvid.sync.plugin import register
 
     register()
@@ -124,44 +134,45 @@ def bare(config: Config, wanted: list[tuple[GenerateRequest, Any]], answers: lis
                 seen["queries"] += scheduler_stats.prefix_cache_stats.queries
                 seen["hits"] += scheduler_stats.prefix_cache_stats.hits
 
-    async def work() -> dict[str, dict[str, float]]:
+    def engine() -> Any:
         arguments = engine_arguments(config)
+        if way == "bare":
+            return AsyncLLM.from_engine_args(arguments)
         arguments.disable_log_stats, arguments.limit_mm_per_prompt = False, {"image": 0, "video": 2}
         arguments.worker_extension_cls = "benchmarks.rollouts_counter.VisionCounter"
-        engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[Counters])
-        await engine.collective_rpc("count_vision")
-        actor = RolloutActor(config, 0)
+        return AsyncLLM.from_engine_args(arguments, stat_loggers=[Counters])
+
+    async def work() -> dict[str, dict[str, float]]:
+        llm, actor = engine(), RolloutActor(config, 0)
         actor.forbidden = {}
 
         async def one(request: GenerateRequest, *frames: Any) -> int:
             videos = list(zip(frames, (request.video_metadata, request.evidence_metadata), strict=False))
             prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
-            outputs = [output async for output in engine.generate(prompt, actor._sampling(request), uuid.uuid4().hex)]
+            outputs = [output async for output in llm.generate(prompt, actor._sampling(request), uuid.uuid4().hex)]
             return sum(len(answer.token_ids) for answer in outputs[-1].outputs)
 
-        async def counted(asked: list[tuple[Any, ...]]) -> tuple[int, float, dict[str, float]]:
-            """Tokens, seconds, and what the engine's counters say."""
-            before, looked = dict(seen), (await engine.collective_rpc("vision_items"))[0]
+        async def timed(asked: list[tuple[Any, ...]], count: int) -> dict[str, float]:
             started = time.perf_counter()
-            tokens = sum(await asyncio.gather(*[one(*request) for request in asked]))
-            seconds = time.perf_counter() - started
+            tokens = sum(await asyncio.gather(*[one(with_answers(request, count), *frames) for request, *frames in asked]))
+            return speed(tokens, len(asked) * count, time.perf_counter() - started)
+
+        async def counted(asked: list[tuple[Any, ...]], count: int) -> dict[str, float]:
+            before, looked = dict(seen), (await llm.collective_rpc("vision_items"))[0]
+            await timed(asked, count)
             await asyncio.sleep(0.5)  # the last counters arrive
             queries, hits = (seen[name] - before[name] for name in ("queries", "hits"))
-            items = (await engine.collective_rpc("vision_items"))[0] - looked
-            return tokens, seconds, dict(zip(COUNTED, (queries, hits / max(1, queries), items / len(asked)), strict=True))
+            items = (await llm.collective_rpc("vision_items"))[0] - looked
+            return dict(zip(COUNTED, (queries, hits / max(1, queries), items / len(asked)), strict=True))
 
-        await counted(wanted)
-        found = {}
-        for again, count in enumerate(answers, 1):
-            await engine.reset_prefix_cache()
-            await engine.reset_encoder_cache()
-            await engine.reset_mm_cache()
-            tokens, seconds, counters = await counted([(with_answers(request, count, again), frames) for request, frames in wanted])
-            found[str(count)] = speed(tokens, len(wanted) * count, seconds) | counters
-        later = ([(with_answers(request, 1, 99), frames) for request, frames in wanted], [repair(*one) for one in wanted])
-        for name, asked in zip(COMING_BACK, later, strict=True):
-            found[name] = (await counted(asked))[2]
-        engine.shutdown()
+        await timed(chunks[0], 1)
+        if way == "bare":
+            found = {str(count): await timed(chunk, count) for chunk, count in zip(chunks[1:], answers, strict=True)}
+        else:
+            await llm.collective_rpc("count_vision")
+            found = {str(count): await counted(chunk, count) for chunk, count in zip(chunks[1:], answers, strict=True)}
+            found |= dict(zip(COMING_BACK, (await counted(chunks[-1], 1), await counted([repair(*one) for one in chunks[-1]], 1)), strict=True))
+        llm.shutdown()
         return found
 
     return asyncio.run(work())
@@ -180,10 +191,10 @@ def repair(request: GenerateRequest, frames: Any) -> tuple[GenerateRequest, Any,
     return replace(request, prompt=prompt, evidence_metadata=evidence_metadata(moments, size), answers=1), frames, twice(frames[1:3])
 
 
-def with_answers(request: GenerateRequest, count: int, again: int) -> GenerateRequest:
+def with_answers(request: GenerateRequest, count: int) -> GenerateRequest:
     from dataclasses import replace
 
-    return replace(request, answers=count, seed=request.seed + 100_000 * again)
+    return replace(request, answers=count)
 
 
 def speed(tokens: int, answers: int, seconds: float) -> dict[str, float]:
