@@ -119,6 +119,7 @@ def run_theirs(config: Config, options: argparse.Namespace) -> tuple[dict[str, f
                 "lr": config.learner.lr,
                 "threads": max(config.rollout.threads, config.learner.threads),
                 "rows_at_a_time": 8 if options.pixels else 32,
+                "image_pixels": config.video.max_pixels,
                 "out": str(options.out / "trl"),
             }
         )

@@ -1,10 +1,11 @@
 """Does the pool keep an engine busy, and is everything that answers share computed once? Tokens per second against the bare engine, and its own counters.
 
-    python -m benchmarks.rollouts CONFIG [key=value ...] [--questions 24] [--answers 1 4 8 16] [--pairs 3]
+    python -m benchmarks.rollouts CONFIG [key=value ...] [--questions 24] [--answers 1 4 8 16] [--pairs 3] [--millions 10 | 100]
 
 The same requests (all variants of the config, other questions for each number of answers) go to a vLLM engine in one process and through the actor pool
 with Ray's object store, in turns, each in a process of its own. A third engine, not timed, tells what it computed; at its end it is asked for the same
-variants again, and for repairs of them (the prompt with a teacher's evidence, a second video). Ends in one JSON line.
+variants again, and for repairs of them (the prompt with a teacher's evidence, a second video). `--millions`: a random model of so many million
+parameters in place of the config's, for which an engine works longer than a request travels. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import sys
 import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import environment
+from benchmarks.sync import SHAPES, random_model
 from rlvid.config import Config, load
 from rlvid.types import GenerateRequest
 
@@ -37,10 +40,18 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=24)
     parser.add_argument("--answers", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--millions", type=int, choices=list(SHAPES))
     parser.add_argument("--way", choices=["pool", "bare", "counted"], help="measure one way once and print it; the benchmark calls itself so")
     options = parser.parse_intermixed_args()
-    folder = tempfile.mkdtemp()
-    config = load(options.config, [*options.overrides, f"run.dir={folder}", "rollout.engines=1", "data.eval="])
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, folder)
+
+
+def measure(options: argparse.Namespace, folder: str) -> None:
+    settings = [f"run.dir={folder}", "rollout.engines=1", "data.eval="]
+    if options.millions and not options.way:
+        settings.append(f"model.path={random_model(Path(folder) / 'model', *SHAPES[options.millions])}")
+    config = load(options.config, [*options.overrides, *settings])
     if options.way:
         chunks = requests(config, options.questions, len(options.answers) + 1)
         print(json.dumps(pooled(config, chunks, options.answers) if options.way == "pool" else alone(config, chunks, options.answers, options.way)))
@@ -48,8 +59,8 @@ def main() -> None:
     rows: dict[str, list[dict[str, dict[str, float]]]] = {"pool": [], "bare": []}
     for _ in range(options.pairs):
         for way, runs in rows.items():
-            runs.append(told(config, way))
-    counted = told(config, "counted")
+            runs.append(told(config, options, way))
+    counted = told(config, options, "counted")
     found = {}
     for answers in map(str, options.answers):
         pool, bare = ([run[answers] for run in rows[way]] for way in ("pool", "bare"))
@@ -64,14 +75,17 @@ def main() -> None:
     for name in COMING_BACK:
         found[name] = counted[name]
         print(name, "  ".join(f"{what} {value:.4g}" for what, value in found[name].items()), flush=True)
-    print(json.dumps({"benchmark": "rollouts", "environment": environment(), "questions": options.questions, "found": found}))
+    said = {"questions": options.questions} | ({"million parameters": options.millions} if options.millions else {})
+    print(json.dumps({"benchmark": "rollouts", "environment": environment(), **said, "found": found}))
 
 
-def told(config: Config, way: str) -> dict[str, dict[str, float]]:
+def told(config: Config, options: argparse.Namespace, way: str) -> dict[str, dict[str, float]]:
     """What a process that measures one way says."""
     from rlvid.actors.rollout import rollout_environment
 
-    command = [sys.executable, "-m", "benchmarks.rollouts", *sys.argv[1:], "--way", way]
+    settings = [*options.overrides, f"model.path={config.model.path}"]
+    command = [sys.executable, "-m", "benchmarks.rollouts", options.config, *settings, "--questions", str(options.questions), "--way", way]
+    command += ["--answers", *map(str, options.answers)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | rollout_environment(config))
     return json.loads(next(line for line in said.stdout.splitlines()[::-1] if line.startswith("{")))
 
@@ -120,7 +134,7 @@ def alone(config: Config, chunks: list[list[tuple[Any, ...]]], answers: list[int
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    from rlvid.actors.rollout import RolloutActor, engine_arguments
+    from rlvid.actors.rollout import RolloutActor, engine_arguments, forbidden_tokens
     from rlvid.sync.plugin import register
 
     register()
@@ -144,7 +158,7 @@ def alone(config: Config, chunks: list[list[tuple[Any, ...]]], answers: list[int
 
     async def work() -> dict[str, dict[str, float]]:
         llm, actor = engine(), RolloutActor(config, 0)
-        actor.forbidden = {}
+        actor.forbidden = forbidden_tokens(config.model.path)
 
         async def one(request: GenerateRequest, *frames: Any) -> int:
             videos = list(zip(frames, (request.video_metadata, request.evidence_metadata), strict=False))

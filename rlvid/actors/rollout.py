@@ -52,16 +52,12 @@ class RolloutActor:
     async def _start(self) -> str:
         own_traces()
         import vllm
-        from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
 
         from rlvid.sync.plugin import register
-        from rlvid.sync.tokens import media_token_ids
 
         register()
-        tokenizer = AutoTokenizer.from_pretrained(self.config.model.path)
-        # A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on.
-        self.forbidden = {token: -1e30 for token in media_token_ids(tokenizer)}
+        self.forbidden = forbidden_tokens(self.config.model.path)
         self.engine = AsyncLLM.from_engine_args(engine_arguments(self.config))
         await self.engine.update_weight_version("0")
         return vllm.__version__
@@ -174,6 +170,15 @@ class RolloutActor:
         """End the engine process."""
         if self.engine is not None:
             self.engine.shutdown()
+
+
+def forbidden_tokens(model: str) -> dict[int, float]:
+    """Logit biases. A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on."""
+    from transformers import AutoTokenizer
+
+    from rlvid.sync.tokens import media_token_ids
+
+    return {token: -1e30 for token in media_token_ids(AutoTokenizer.from_pretrained(model))}
 
 
 def engine_arguments(config: Config) -> Any:

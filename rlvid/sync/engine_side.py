@@ -43,14 +43,19 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
     shapes: list[list[int]]
 
     def buckets(self, bucket_bytes: int) -> Iterator[list[tuple[str, torch.dtype, list[int], int]]]:
-        """Consecutive tensors (name, dtype, shape, bytes), cut after the one that passes the bucket's size, as the sender cuts them."""
+        """Consecutive tensors (name, dtype, shape, bytes), as both sides cut them: up to the bucket's size, and large tensors alone, which need no packing."""
         bucket: list[tuple[str, torch.dtype, list[int], int]] = []
         used = 0
         for name, dtype_name, shape in zip(self.names, self.dtype_names, self.shapes, strict=True):
             dtype = getattr(torch, dtype_name)
-            bucket.append((name, dtype, shape, prod(shape) * dtype.itemsize))
-            used += bucket[-1][-1]
-            if used > bucket_bytes:
+            size = prod(shape) * dtype.itemsize
+            large = size > bucket_bytes // 8
+            if bucket and (large or used + size > bucket_bytes):
+                yield bucket
+                bucket, used = [], 0
+            bucket.append((name, dtype, shape, size))
+            used += size
+            if large:
                 yield bucket
                 bucket, used = [], 0
         if bucket:

@@ -143,13 +143,20 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     def _broadcast(self, info: GlooUpdateInfo, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         for bucket in info.buckets(self.bucket_bytes):
             sizes = [size for *_, size in bucket]
-            packed = self.room.of(sum(sizes))
-            for piece, (_, tensor) in zip(packed.split(sizes), weights, strict=False):
-                piece.copy_(tensor.cpu().contiguous().view(-1).view(torch.uint8))
+            if len(sizes) == 1:
+                packed = _as_bytes(next(weights)[1])
+            else:
+                packed = self.room.of(sum(sizes))
+                for piece, (_, tensor) in zip(packed.split(sizes), weights, strict=False):
+                    piece.copy_(_as_bytes(tensor))
             self.group.broadcast(packed, 0).wait()
 
     def shutdown(self) -> None:
         self.group = None
+
+
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.cpu().contiguous().view(-1).view(torch.uint8)
 
 
 class Transfer:

@@ -1,0 +1,49 @@
+"""Both sides of a push cut the stream of weights into the same buckets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("vllm")
+
+from rlvid.sync.checksum import checksum
+from rlvid.sync.engine_side import GlooUpdateInfo, Room
+
+SHAPES = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), max_size=20)
+
+
+@given(shapes=SHAPES, size=st.integers(1, 4000), dtype=st.sampled_from(["float32", "bfloat16"]))
+def test_every_tensor_comes_once_and_in_order(shapes, size, dtype):
+    info = GlooUpdateInfo([str(number) for number in range(len(shapes))], [dtype] * len(shapes), shapes)
+    buckets = list(info.buckets(size))
+    flat = [one for bucket in buckets for one in bucket]
+    assert [(name, shape) for name, _, shape, _ in flat] == list(zip(info.names, shapes, strict=True))
+    for bucket in buckets:
+        assert len(bucket) == 1 or sum(nbytes for *_, nbytes in bucket) <= size
+        assert len(bucket) == 1 or all(nbytes <= size // 8 for *_, nbytes in bucket), "large tensors travel alone"
+    assert all(nbytes == torch.empty(shape, dtype=kind).nbytes for _, kind, shape, nbytes in flat)
+
+
+def test_memory_is_used_again():
+    room = Room()
+    first = room.of(100)
+    assert room.of(40).data_ptr() == first.data_ptr() and len(room.of(40)) == 40
+    assert len(room.of(200)) == 200
+
+
+@given(st.integers(1, 5000), st.integers(0, 5000), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_a_checksum_does_not_depend_on_the_cut(length, at, dtype):
+    whole = torch.arange(length).to(dtype).sin()
+    assert checksum([whole[: min(at, length)], whole[min(at, length) :]]) == checksum([whole])
+    changed = whole.clone()
+    changed[length // 2] += 1
+    assert checksum([changed]) != checksum([whole])
+
+
+def test_long_tensors_are_summed_in_pieces():
+    """More than one piece: the sum is that of the parts."""
+    long = torch.arange(2**18 + 77, dtype=torch.float32)
+    assert checksum([long]) == checksum([long[:1000], long[1000:]])
