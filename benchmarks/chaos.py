@@ -113,9 +113,20 @@ def processes(run: int, title: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def strike(title: str, how: signal.Signals) -> Callable[[int, random.Random], bool]:
+def engines(run: int, _title: str) -> list[psutil.Process]:
+    """The engines' own processes. Not every Python lets vLLM give them a title: then they are what their actors spawned."""
+    found = []
+    for actor in processes(run, "ray::RolloutActor"):
+        try:
+            found += [child for child in actor.children() if "EngineCore" in (line := " ".join(child.cmdline())) or "spawn_main" in line]
+        except psutil.NoSuchProcess:
+            continue
+    return [process for process in found if process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)]
+
+
+def strike(title: str, how: signal.Signals, find: Callable[[int, str], list[psutil.Process]] = processes) -> Callable[[int, random.Random], bool]:
     def fault(run: int, chance: random.Random) -> bool:
-        victims = processes(run, title)
+        victims = find(run, title)
         if victims:
             os.kill(chance.choice(victims).pid, how)
         return bool(victims)
@@ -134,9 +145,9 @@ def fill_object_store(run: int, chance: random.Random) -> bool:
 
 
 KINDS: dict[str, Callable[[int, random.Random], bool]] = {
-    "kill engine process": strike("VLLM::EngineCore", signal.SIGKILL),
+    "kill engine process": strike("", signal.SIGKILL, engines),
     "kill rollout actor": strike("ray::RolloutActor", signal.SIGKILL),
-    "freeze engine process": strike("VLLM::EngineCore", signal.SIGSTOP),
+    "freeze engine process": strike("", signal.SIGSTOP, engines),
     "kill variant actor": strike("ray::VariantActor", signal.SIGKILL),
     "freeze variant actor": strike("ray::VariantActor", signal.SIGSTOP),
     "kill teacher": strike("ray::TeacherActor", signal.SIGKILL),

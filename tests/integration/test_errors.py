@@ -153,7 +153,7 @@ def test_ctrl_c_while_it_starts(world, tmp_path):
         run = subprocess.Popen([sys.executable, "-m", "rlvid.cli", "train", str(CONFIG), *overrides], stderr=stderr, start_new_session=True)
         try:
             deadline = time.monotonic() + 240
-            while not any("EngineCore" in name for name in watch.names) and run.poll() is None and time.monotonic() < deadline:
+            while not any("EngineCore" in name or "spawn_main" in name for name in watch.names) and run.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.2)
             os.killpg(run.pid, signal.SIGINT)
             assert run.wait(90) == 130
