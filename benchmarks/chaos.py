@@ -118,10 +118,13 @@ def engines(run: int, _title: str) -> list[psutil.Process]:
     found = []
     for actor in processes(run, "ray::RolloutActor"):
         try:
-            found += [child for child in actor.children() if "EngineCore" in (line := " ".join(child.cmdline())) or "spawn_main" in line]
+            for child in actor.children():
+                line = " ".join(child.cmdline())
+                if ("EngineCore" in line or "spawn_main" in line) and child.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
+                    found.append(child)
         except psutil.NoSuchProcess:
             continue
-    return [process for process in found if process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)]
+    return found
 
 
 def strike(title: str, how: signal.Signals, find: Callable[[int, str], list[psutil.Process]] = processes) -> Callable[[int, random.Random], bool]:
