@@ -113,7 +113,11 @@ def processes(run: int, title: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def engines(run: int, _title: str) -> list[psutil.Process]:
+def titled(title: str) -> Callable[[int], list[psutil.Process]]:
+    return lambda run: processes(run, title)
+
+
+def engines(run: int) -> list[psutil.Process]:
     """The engines' own processes. Not every Python lets vLLM give them a title: then they are what their actors spawned."""
     found = []
     for actor in processes(run, "ray::RolloutActor"):
@@ -127,9 +131,9 @@ def engines(run: int, _title: str) -> list[psutil.Process]:
     return found
 
 
-def strike(title: str, how: signal.Signals, find: Callable[[int, str], list[psutil.Process]] = processes) -> Callable[[int, random.Random], bool]:
+def strike(find: Callable[[int], list[psutil.Process]], how: signal.Signals) -> Callable[[int, random.Random], bool]:
     def fault(run: int, chance: random.Random) -> bool:
-        victims = find(run, title)
+        victims = find(run)
         if victims:
             os.kill(chance.choice(victims).pid, how)
         return bool(victims)
@@ -148,12 +152,12 @@ def fill_object_store(run: int, chance: random.Random) -> bool:
 
 
 KINDS: dict[str, Callable[[int, random.Random], bool]] = {
-    "kill engine process": strike("", signal.SIGKILL, engines),
-    "kill rollout actor": strike("ray::RolloutActor", signal.SIGKILL),
-    "freeze engine process": strike("", signal.SIGSTOP, engines),
-    "kill variant actor": strike("ray::VariantActor", signal.SIGKILL),
-    "freeze variant actor": strike("ray::VariantActor", signal.SIGSTOP),
-    "kill teacher": strike("ray::TeacherActor", signal.SIGKILL),
+    "kill engine process": strike(engines, signal.SIGKILL),
+    "kill rollout actor": strike(titled("ray::RolloutActor"), signal.SIGKILL),
+    "freeze engine process": strike(engines, signal.SIGSTOP),
+    "kill variant actor": strike(titled("ray::VariantActor"), signal.SIGKILL),
+    "freeze variant actor": strike(titled("ray::VariantActor"), signal.SIGSTOP),
+    "kill teacher": strike(titled("ray::TeacherActor"), signal.SIGKILL),
     "fill object store": fill_object_store,
 }
 

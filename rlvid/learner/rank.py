@@ -90,15 +90,14 @@ class Rank:
 
     def _load_model(self) -> None:
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoProcessor
 
-        from rlvid.learner.attention import per_part
         from rlvid.learner.logprobs import AnswerLogProbs
         from rlvid.sync.tokens import media_token_ids
 
         self.processor = AutoProcessor.from_pretrained(self.config.model.path)
         self.dtype = getattr(torch, self.config.dtype)
-        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=per_part(self.config.model.attention))
+        model = self._read_model()
         model.train()
         if self.config.learner.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -114,14 +113,19 @@ class Rank:
         self.module = AnswerLogProbs(model, **options)
         self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
 
-    def _frozen_copy(self, options: dict[str, Any]) -> Any:
-        """The starting policy, kept whole on this rank for the KL term."""
+    def _read_model(self) -> Any:
         from transformers import AutoModelForImageTextToText
 
         from rlvid.learner.attention import per_part
+
+        kind = per_part(self.config.model.attention)
+        return AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=kind)
+
+    def _frozen_copy(self, options: dict[str, Any]) -> Any:
+        """The starting policy, kept whole on this rank for the KL term."""
         from rlvid.learner.logprobs import AnswerLogProbs
 
-        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=per_part(self.config.model.attention))
+        model = self._read_model()
         return AnswerLogProbs(model.requires_grad_(False), **options).to("cuda" if self.config.on_gpu else "cpu")
 
     def _build_engine(self) -> None:

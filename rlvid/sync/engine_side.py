@@ -49,15 +49,12 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
         for name, dtype_name, shape in zip(self.names, self.dtype_names, self.shapes, strict=True):
             dtype = getattr(torch, dtype_name)
             size = prod(shape) * dtype.itemsize
-            large = size > bucket_bytes // 8
-            if bucket and (large or used + size > bucket_bytes):
+            takes = bucket_bytes if size > bucket_bytes // 8 else size  # a large one fills its bucket
+            if bucket and used + takes > bucket_bytes:
                 yield bucket
                 bucket, used = [], 0
             bucket.append((name, dtype, shape, size))
-            used += size
-            if large:
-                yield bucket
-                bucket, used = [], 0
+            used += takes
         if bucket:
             yield bucket
 
