@@ -103,10 +103,15 @@ def storm(config: str, overrides: list[str], faults: int, every_s: float, seed: 
 
 def processes(run: int, title: str) -> list[psutil.Process]:
     """Processes of a run whose title begins so."""
+    return below(run, lambda process: " ".join(process.cmdline()).startswith(title))
+
+
+def below(run: int, wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Those processes below a run's that live and are wanted, oldest first."""
     found = []
     for process in psutil.Process(run).children(recursive=True):
         try:
-            if " ".join(process.cmdline()).startswith(title) and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
+            if wanted(process) and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
@@ -119,16 +124,13 @@ def titled(title: str) -> Callable[[int], list[psutil.Process]]:
 
 def engines(run: int) -> list[psutil.Process]:
     """The engines' own processes. Not every Python lets vLLM give them a title: then they are what their actors spawned."""
-    found = []
-    for actor in processes(run, "ray::RolloutActor"):
-        try:
-            for child in actor.children():
-                line = " ".join(child.cmdline())
-                if ("EngineCore" in line or "spawn_main" in line) and child.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED):
-                    found.append(child)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    actors = {actor.pid for actor in processes(run, "ray::RolloutActor")}
+
+    def spawned(process: psutil.Process) -> bool:
+        line = " ".join(process.cmdline())
+        return process.ppid() in actors and ("EngineCore" in line or "spawn_main" in line)
+
+    return below(run, spawned)
 
 
 def strike(find: Callable[[int], list[psutil.Process]], how: signal.Signals) -> Callable[[int, random.Random], bool]:
@@ -143,7 +145,7 @@ def strike(find: Callable[[int], list[psutil.Process]], how: signal.Signals) -> 
 
 def fill_object_store(run: int, chance: random.Random) -> bool:
     """Another program on the same Ray takes a gigabyte of the object store for a while."""
-    gcs = [process for process in psutil.Process(run).children(recursive=True) if "gcs_server" in process.name()]
+    gcs = below(run, lambda process: process.name() == "gcs_server")
     port = next((argument.split("=")[1] for process in gcs for argument in process.cmdline() if argument.startswith("--gcs_server_port=")), "")
     if not port or port == "0":
         return False

@@ -25,7 +25,6 @@ from benchmarks.logprobs import peak_bytes
 from benchmarks.shapes import QWEN2_5_VL
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import build_processor, build_tokenizer
-from rlvid.learner.attention import per_part
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch, pack
 from rlvid.sync.tokens import media_token_ids, token_digest
@@ -79,7 +78,6 @@ class Learner:
         config = Qwen2_5_VLConfig(**(published(options.shape, tokenizer) if options.shape else sizes(options, tokenizer)))
         with torch.device(self.device):
             self.model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=self.dtype)
-        self.model.set_attn_implementation(per_part(options.attention))
         forbidden = media_token_ids(tokenizer)
         self.module = AnswerLogProbs(self.model, chunk=512, forbidden=forbidden, temperature=1.0, attention=options.attention)
         self.rate = matrix_rate(self.device, self.dtype)

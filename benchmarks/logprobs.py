@@ -37,6 +37,16 @@ class Hidden(torch.nn.Module):
         return SimpleNamespace(last_hidden_state=self.states)
 
 
+class Model(torch.nn.Module):
+    """Backbone and head. It has no attention."""
+
+    def __init__(self, backbone: torch.nn.Module, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.lm_head = backbone, head
+
+    def set_attn_implementation(self, _: Any) -> None: ...
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=4096)
@@ -81,13 +91,13 @@ def once(options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     device = torch.device(options.device)
     head = torch.nn.Linear(options.hidden, options.vocabulary, bias=False)
-    module = AnswerLogProbs(torch.nn.Module(), chunk=options.chunk, forbidden=(1, 2), temperature=1.0)
-    module.model.model, module.model.lm_head = Hidden(options.tokens, options.hidden), head
+    model = Model(Hidden(options.tokens, options.hidden), head)
+    module = AnswerLogProbs(model, chunk=options.chunk, forbidden=(1, 2), temperature=1.0)
     module.to(device, getattr(torch, options.dtype))
     targets = torch.randint(3, options.vocabulary, (options.tokens,), device=device)
     weights = torch.randn(options.tokens, device=device)
     everything = torch.arange(options.tokens, device=device)
-    batch = MicroBatch({}, *[torch.zeros(0)] * 2, everything, targets, *[torch.zeros(0)] * 4)
+    batch = MicroBatch({}, [], everything, targets, *[torch.zeros(0)] * 4)
     for parameter in module.parameters():  # gradients stand before and after; they are no part of the question
         parameter.grad = torch.zeros_like(parameter)
     before = peak_bytes(device, reset=True)

@@ -12,17 +12,24 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import psutil
 
-from benchmarks.chaos import steps_done
+from benchmarks.chaos import below, engines, steps_done, titled
 from benchmarks.environment import environment
 from benchmarks.quickstart import run_parser
 from rlvid.config import load
 
-KINDS = {"driver": "rlvid.cli train", "learner": "ray::Rank", "variant actor": "ray::VariantActor", "rollout actor": "ray::RolloutActor"}
-KINDS |= {"engine": "VLLM::", "object store": "raylet/raylet"}
+KINDS: dict[str, Callable[[int], list[psutil.Process]]] = {
+    "driver": lambda run: [psutil.Process(run)],
+    "learner": titled("ray::Rank"),
+    "variant actor": titled("ray::VariantActor"),
+    "rollout actor": titled("ray::RolloutActor"),
+    "engine": engines,
+    "object store": lambda run: below(run, lambda process: process.name() == "raylet"),
+}
 
 
 def main() -> None:
@@ -46,18 +53,18 @@ def main() -> None:
     print(json.dumps({"benchmark": "memory", "environment": environment(), "steps": options.steps, "found": found}))
 
 
-def memory(pid: int) -> dict[str, float]:
-    """MiB by kind of process."""
-    found: dict[str, float] = {}
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        try:
-            line = " ".join(process.cmdline())
-            kind = next((kind for kind, mark in KINDS.items() if mark in line), None)
-            if kind:
-                found[kind] = found.get(kind, 0.0) + process.memory_full_info().pss / 2**20
-        except psutil.Error:  # it ended while it was looked at
-            continue
-    return found
+def memory(run: int) -> dict[str, float]:
+    """MiB by kind of process, of those that are there."""
+    found = {kind: sum(map(shared_once, find(run))) / 2**20 for kind, find in KINDS.items()}
+    return {kind: size for kind, size in found.items() if size}
+
+
+def shared_once(process: psutil.Process) -> int:
+    """Bytes, each shared page divided among those who share it (PSS); 0 of a process that has ended."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def trend(readings: list[dict[str, float]], kind: str) -> dict[str, float]:

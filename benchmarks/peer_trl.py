@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks.environment import environment
+from benchmarks.memory import shared_once
 from benchmarks.quickstart import read_rows, run_parser
 from benchmarks.variants import make_clip
 from rlvid.config import Config, load
@@ -161,7 +162,7 @@ def watched(command: list[str]) -> int:
     def look() -> None:
         nonlocal peak
         while not over.wait(1.0):
-            peak = max(peak, sum(map(_pss, [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])))
+            peak = max(peak, sum(map(shared_once, [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -170,13 +171,6 @@ def watched(command: list[str]) -> int:
     if code:
         raise SystemExit(f"{command[:3]} ended with {code}")
     return peak
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.sync [--sizes 10 100 500] [--engines 1 2] [--repeats 3]
 
 Randomly initialised Qwen2.5-VL models of about so many million parameters, real engines, a real learner. The copy is a gloo broadcast
-of as many bytes between two processes, in the same buckets, nothing else. Ends in one JSON line.
+of as many bytes from one process to another, in the same buckets, nothing else; `copy_to_all_s`, with several engines, to as many processes.
+Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -55,12 +56,13 @@ def measured(model: Path, folder: Path, stage: int, ranks: int, engines: int, re
     config = load(CONFIG, settings)
     with open_session(config) as session:
         session.sync()
-        pushes, copies, pauses = [], [], []
+        pushes, copies, wide, pauses = [], [], [], []
         for _ in range(repeats):
             pushes.append(seconds(session.sync))
             pauses.append(session.weights.costs["sync/pause_s"])
-            copies.append(copied(int(session.weights.costs["sync/bytes"]), config.sync.bucket_bytes))
-        size = session.weights.costs["sync/bytes"]
+            size = int(session.weights.costs["sync/bytes"])
+            copies.append(copied(size, config.sync.bucket_bytes, receivers=1))
+            wide.append(copied(size, config.sync.bucket_bytes, receivers=engines) if engines > 1 else copies[-1])
     return {
         "zero_stage": stage,
         "ranks": ranks,
@@ -69,7 +71,9 @@ def measured(model: Path, folder: Path, stage: int, ranks: int, engines: int, re
         "sync_s": statistics.median(pushes),
         "pause_s": statistics.median(pauses),
         "copy_s": statistics.median(copies),
+        "copy_to_all_s": statistics.median(wide),
         "sync_over_copy": statistics.median(a / b for a, b in zip(pushes, copies, strict=True)),
+        "sync_over_copy_to_all": statistics.median(a / b for a, b in zip(pushes, wide, strict=True)),
         "MiB_per_s": size / 2**20 / statistics.median(pushes),
     }
 
@@ -80,14 +84,15 @@ def seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def copied(size: int, bucket: int) -> float:
-    """Seconds to broadcast so many bytes from one process to another."""
+def copied(size: int, bucket: int, *, receivers: int) -> float:
+    """Seconds to broadcast so many bytes from one process to others."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     spawn = multiprocessing.get_context("spawn")
     took = spawn.SimpleQueue()
-    sides = [spawn.Process(target=side, args=(rank, port, size, bucket, took)) for rank in (0, 1)]
+    world = 1 + receivers
+    sides = [spawn.Process(target=side, args=(rank, world, port, size, bucket, took)) for rank in range(world)]
     for process in sides:
         process.start()
     for process in sides:
@@ -97,13 +102,13 @@ def copied(size: int, bucket: int) -> float:
     return took.get()
 
 
-def side(rank: int, port: int, size: int, bucket: int, took: Any) -> None:
+def side(rank: int, world: int, port: int, size: int, bucket: int, took: Any) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=60))
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=300))
+    store = dist.TCPStore("127.0.0.1", port, world, is_master=rank == 0, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=300))
     pieces = [torch.full((min(bucket, size - start),), 1, dtype=torch.uint8) for start in range(0, size, bucket)]
     dist.barrier()
     started = time.perf_counter()

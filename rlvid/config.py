@@ -80,7 +80,8 @@ class Model(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
-    """Of the learner's text model. flex_attention (GPU only) never computes what one answer cannot see of another; it is compiled at the first step."""
+    """Of the learner's text model. Neither computes what one answer cannot see of another. flex_attention (GPU only) is compiled at the first step and
+    keeps less: under sdpa each answer has a copy of its prompt's keys and values."""
     freeze_vision: bool = False
     """Train the language model only."""
 

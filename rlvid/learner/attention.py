@@ -1,41 +1,104 @@
-"""Who sees whom in a packed row: a token sees its own prompt and its own answer so far, no other answer and no other prompt."""
+"""Who sees whom in a packed row: a token sees its own prompt and its own answer so far, no other answer and no other prompt.
+
+Two ways, both without the pairs that are hidden: SDPA over each prompt, then over its answers side by side, each behind the prompt's keys and values
+(as in Prefix Grouper, arXiv 2506.05433); or flex attention, which compiles the mask and needs a GPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-PACKED_FLEX = "packed_flex"
-"""Name under which transformers finds flex attention for packed rows: under its own name it refuses Qwen2.5-VL, whose vision tower cannot use it."""
+PACKED = {"sdpa": "packed_sdpa", "flex_attention": "packed_flex"}
+"""Names under which transformers finds these (flex attention under its own it refuses for Qwen2.5-VL, whose vision tower cannot use it)."""
+
+Lengths = Sequence[Sequence[int]]
+"""Of a packed row: for each prompt its tokens, then those of each of its answers."""
 
 
-def per_part(kind: str) -> dict[str, str]:
-    """What `from_pretrained(attn_implementation=)` takes: the text model as told; the vision tower, whose windows are short, with sdpa."""
+def set_attention(model: Any, kind: str) -> None:
+    """Make a Qwen-VL model take packed rows: the text model by `kind` (sdpa or flex_attention), the vision tower, whose windows are short, by sdpa."""
+    from transformers import AttentionInterface
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    AttentionInterface.register(PACKED["sdpa"], packed_sdpa)
+    AttentionInterface.register(PACKED["flex_attention"], flex_attention_forward)
+    model.set_attn_implementation({"": "sdpa", "text_config": PACKED[kind], "vision_config": "sdpa"})
+
+
+def attention_arguments(lengths: Lengths, kind: str, device: torch.device) -> dict[str, Any]:
+    """What the model is called with, so that its attention knows the row. The same for all layers."""
     if kind == "flex_attention":
-        from transformers import AttentionInterface
-        from transformers.integrations.flex_attention import flex_attention_forward
-
-        AttentionInterface.register(PACKED_FLEX, flex_attention_forward)
-        kind = PACKED_FLEX
-    return {"": "sdpa", "text_config": kind, "vision_config": "sdpa"}
+        return {"attention_mask": block_mask(lengths, device)}
+    return {"row": [Part(prompt, answers, device) for prompt, *answers in lengths]}
 
 
-def attention_mask(prompt_N: torch.Tensor, answer_N: torch.Tensor, kind: str) -> Any:
-    """Mask for the text model, made where the tensors are.
+def block_mask(lengths: Lengths, device: torch.device) -> Any:
+    """flex attention's BlockMask, whose hidden blocks are never computed."""
+    from torch.nn.attention.flex_attention import create_block_mask
 
-    prompt_N: number of the prompt that a token belongs to. answer_N: number of its answer, 0 for the prompt itself.
-    sdpa: [1, 1, N, N] bool. flex_attention: a BlockMask, whose hidden blocks are never computed.
-    """
+    prompt_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor([sum(part) for part in lengths])).to(device)
+    parts = torch.cat([torch.arange(len(part)) for part in lengths])
+    answer_N = torch.repeat_interleave(parts, torch.tensor([length for part in lengths for length in part])).to(device)
 
     def sees(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
         shared = (answer_N[key] == 0) | (answer_N[query] == answer_N[key])
         return (query >= key) & (prompt_N[query] == prompt_N[key]) & shared
 
-    length, device = len(prompt_N), prompt_N.device
-    if kind == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
+    return create_block_mask(sees, B=1, H=1, Q_LEN=len(prompt_N), KV_LEN=len(prompt_N), device=device)
 
-        return create_block_mask(sees, B=1, H=1, Q_LEN=length, KV_LEN=length, device=device)
-    every = torch.arange(length, device=device)
-    return sees(None, None, every[:, None], every[None, :])[None, None]
+
+@dataclass
+class Part:
+    """One prompt of P tokens and its M answers of up to L tokens in a packed row.
+
+    side_by_side_ML: places of the answers' tokens, counted from the prompt's first (behind a shorter answer's end: any).
+    real_A: where the A tokens of the answers are in that table. visible_LK: which of K = P + L keys an answer's token sees.
+    """
+
+    prompt: int
+    length: int
+    side_by_side_ML: torch.Tensor
+    real_A: torch.Tensor
+    visible_LK: torch.Tensor
+
+    def __init__(self, prompt: int, answers: Sequence[int], device: torch.device) -> None:
+        longest, lengths_M = max(answers), torch.tensor(answers)
+        within_L = torch.arange(longest)
+        starts_M = prompt + lengths_M.cumsum(0) - lengths_M
+        self.prompt, self.length = prompt, prompt + sum(answers)
+        self.side_by_side_ML = (starts_M[:, None] + within_L).clamp(max=self.length - 1).to(device)
+        self.real_A = (within_L < lengths_M[:, None]).flatten().nonzero()[:, 0].to(device)
+        self.visible_LK = torch.ones(longest, prompt + longest, dtype=torch.bool, device=device).tril(prompt)
+
+
+def packed_sdpa(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: None, *, row: list[Part], scaling: float, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: queries [1, heads, N, D], keys and values [1, fewer heads, N, D] -> [1, N, heads, D]."""
+    from transformers.integrations.sdpa_attention import repeat_kv
+
+    groups = module.num_key_value_groups
+    tensors_HND = [query[0], repeat_kv(key, groups)[0], repeat_kv(value, groups)[0]]
+    queries, keys, values = (tensor_HND.split([part.length for part in row], dim=1) for tensor_HND in tensors_HND)
+    return torch.cat([seen for piece in zip(row, queries, keys, values, strict=True) for seen in _one_prompt(*piece, scaling)])[None], None
+
+
+def _one_prompt(part: Part, query_HND: torch.Tensor, key_HND: torch.Tensor, value_HND: torch.Tensor, scaling: float) -> list[torch.Tensor]:
+    """What the prompt's tokens see [P, H, D], and what those of its answers see [A, H, D]."""
+    asked, keys, values = (tensor_HND[None, :, : part.prompt] for tensor_HND in (query_HND, key_HND, value_HND))
+    seen_by_prompt = scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling)[0].transpose(0, 1)
+    query, *own = (_side_by_side(part, tensor_HND) for tensor_HND in (query_HND, key_HND, value_HND))
+    key, value = (torch.cat([before.expand(len(after), -1, -1, -1), after], dim=2) for before, after in zip((keys, values), own, strict=True))
+    seen_MLHD = scaled_dot_product_attention(query, key, value, attn_mask=part.visible_LK, scale=scaling).transpose(1, 2)
+    return [seen_by_prompt, seen_MLHD.flatten(0, 1).index_select(0, part.real_A)]
+
+
+def _side_by_side(part: Part, tensor_HND: torch.Tensor) -> torch.Tensor:
+    """[M, H, L, D] of the answers."""
+    shape = part.side_by_side_ML.shape
+    return tensor_HND.transpose(0, 1).index_select(0, part.side_by_side_ML.flatten()).unflatten(0, shape).transpose(1, 2)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from rlvid.learner.attention import attention_mask
+from rlvid.learner.attention import attention_arguments, set_attention
 from rlvid.learner.packing import MicroBatch
 
 
@@ -16,12 +16,13 @@ class AnswerLogProbs(torch.nn.Module):
 
     It is the module DeepSpeed drives, so that ZeRO-3's gathering hooks see one ordinary forward. Logits exist for
     `chunk` answer tokens at a time and are computed again in the backward pass. `forbidden` token ids have probability 0,
-    as in the sampler; logits are divided by the sampling `temperature`, as in the sampler. `attention`: what the text
-    model was loaded with, sdpa or flex_attention.
+    as in the sampler; logits are divided by the sampling `temperature`, as in the sampler. `attention`: of the text model,
+    sdpa or flex_attention; it is set here.
     """
 
     def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa") -> None:
         super().__init__()
+        set_attention(model, attention)
         self.model = model
         self.chunk = chunk
         self.temperature = temperature
@@ -29,8 +30,8 @@ class AnswerLogProbs(torch.nn.Module):
         self.attention = attention
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        mask = attention_mask(batch.prompt_N, batch.answer_N, self.attention)
-        hidden_NH = self.model.model(**batch.model_inputs, attention_mask=mask, use_cache=False).last_hidden_state[0]
+        attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device)
+        hidden_NH = self.model.model(**batch.model_inputs, **attention, use_cache=False).last_hidden_state[0]
         hidden_AH = hidden_NH[batch.predictors_A]
         pieces = zip(hidden_AH.split(self.chunk), batch.targets_A.split(self.chunk), strict=True)
         return torch.cat([checkpoint(self._chunk_logprobs, hidden, targets, use_reentrant=False) for hidden, targets in pieces])

@@ -26,14 +26,13 @@ class MicroBatch:
     """N tokens in one row, A answer tokens among them.
 
     model_inputs: what the backbone takes (input_ids [1, N], position_ids [3, 1, N], pixel_values_videos, video_grid_thw).
-    prompt_N, answer_N: whose token it is, for the attention mask (see attention.py).
+    lengths: for each prompt its tokens, then those of each of its answers.
     predictors_A: the position whose output predicts each answer token.
     targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer.
     """
 
     model_inputs: dict[str, torch.Tensor]
-    prompt_N: torch.Tensor
-    answer_N: torch.Tensor
+    lengths: list[list[int]]
     predictors_A: torch.Tensor
     targets_A: torch.Tensor
     sampler_logprobs_A: torch.Tensor
@@ -45,8 +44,8 @@ class MicroBatch:
         """On the device; pixels in the model's dtype."""
         inputs = {name: tensor.to(device) for name, tensor in self.model_inputs.items()}
         inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
-        rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name != "model_inputs"}
-        return MicroBatch(inputs, **rest)
+        rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name.endswith("_A")}
+        return MicroBatch(inputs, self.lengths, **rest)
 
 
 def split_by_budget(prompts: Sequence[TrainingPrompt], budget_tokens: int) -> list[list[TrainingPrompt]]:
@@ -103,8 +102,7 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
     answers = np.cumsum([0] + [len(prompt.tokens_MN) for prompt in prompts[:-1]]).tolist()
     return MicroBatch(
         inputs,
-        prompt_N=torch.cat([torch.full_like(row.answer_N, number) for number, row in enumerate(rows)]),
-        answer_N=torch.cat([row.answer_N for row in rows]),
+        lengths=[row.lengths for row in rows],
         predictors_A=torch.cat([row.predictors_A + offset for row, offset in zip(rows, offsets, strict=True)]),
         targets_A=torch.cat([row.targets_A for row in rows]),
         sampler_logprobs_A=torch.tensor([value for prompt in prompts for answer in prompt.logprobs_MN for value in answer]),
@@ -141,7 +139,7 @@ def encode_prompt(
 
 
 class _Row:
-    """One prompt and its answers in one row: ids [N], positions [3, N], number of the answer [N], and who predicts which answer token."""
+    """One prompt and its answers in one row: ids [N], positions [3, N], lengths, and who predicts which answer token."""
 
     def __init__(self, prompt: TrainingPrompt, prompt_ids_P: torch.Tensor, positions_3P: torch.Tensor) -> None:
         answers = [torch.tensor(tokens) for tokens in prompt.tokens_MN]
@@ -151,7 +149,7 @@ class _Row:
         self.input_ids_N = torch.cat([prompt_ids_P, self.targets_A])
         self.position_ids_3N = torch.cat([positions_3P] + [(after + torch.arange(len(answer))).expand(3, -1) for answer in answers], dim=1)
         self.predictors_A = torch.cat([torch.cat([torch.tensor([length - 1]), torch.arange(s, s + len(a) - 1)]) for s, a in zip(starts, answers, strict=False)])
-        self.answer_N = torch.repeat_interleave(torch.arange(len(answers) + 1), torch.tensor([length] + [len(answer) for answer in answers]))
+        self.lengths = [length] + [len(answer) for answer in answers]
 
 
 def _per_token(prompt: TrainingPrompt, values_M: Sequence[float]) -> torch.Tensor:

@@ -116,10 +116,7 @@ class Rank:
     def _read_model(self) -> Any:
         from transformers import AutoModelForImageTextToText
 
-        from rlvid.learner.attention import per_part
-
-        kind = per_part(self.config.model.attention)
-        return AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype, attn_implementation=kind)
+        return AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype)
 
     def _frozen_copy(self, options: dict[str, Any]) -> Any:
         """The starting policy, kept whole on this rank for the KL term."""

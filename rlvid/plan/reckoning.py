@@ -2,7 +2,7 @@
 
 - Weights, gradients, optimizer state by ZeRO stage: Rajbhandari et al., arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed
   precision, each part divided by the ranks from its stage on). DeepSpeed keeps the float32 master copy in float32 training, too.
-- Activations: counted from the tensors that autograd keeps for Qwen's layers under SDPA with a 4-D mask, in the manner of Korthikanti et al.,
+- Activations: counted from the tensors that autograd keeps for Qwen's layers over a packed row (see learner/attention.py), in the manner of Korthikanti et al.,
   arXiv 2205.05198, section 4; tests compare the count with the tensors that a real forward keeps.
 - Key-value cache: 2 x layers x key-value heads x head size x bytes a token (Kwon et al., arXiv 2309.06180, section 3).
 - [D] what is left is this project's estimate, and named so where it stands.
@@ -129,7 +129,7 @@ def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, 
     step = STEP_BYTES["cuda" if config.on_gpu else "cpu"] * trained_parameters(config, size) // config.learner.ranks
     return state_bytes(config, size) | {
         "activations and logits, or the optimizer's step": max(work, 0 if config.learner.offload_optimizer else step),
-        "micro-batches of the step": tokens.micro_batches * (tokens.micro_batch**2 + _pixels(config, size, tokens)),
+        "micro-batches of the step": tokens.micro_batches * _pixels(config, size, tokens),
         "reference policy": _width(config) * size.parameters if config.loss.kl_coef else 0,
         "sync buckets": 2 * min(config.sync.bucket_bytes, _width(config) * size.parameters),
         "device": DEVICE_BYTES if config.on_gpu else 0,
@@ -153,7 +153,7 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """What autograd keeps of one micro-batch. With gradient checkpointing: each layer's input, and one layer in full."""
     width = _width(config)
     patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
-    text = tokens.micro_batch * (_kept(size.text, width) + width * tokens.micro_batch)
+    text = tokens.micro_batch * _kept(size.text, width) + side_by_side_bytes(config, size, tokens)
     vision = patches * _kept(size.vision, width)
     outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
     if not config.learner.gradient_checkpointing:
@@ -162,9 +162,18 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     return outside + inputs + max(text, vision)
 
 
+def side_by_side_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """What one text layer keeps in addition under SDPA: each answer's queries and output, and its keys and values behind a copy of the prompt's."""
+    if config.model.attention != "sdpa":
+        return 0
+    answers = tokens.micro_batch_prompts * config.rollout.answers * config.rollout.max_tokens
+    prompts = tokens.micro_batch - answers
+    return _width(config) * size.text.attention * (3 * answers + 2 * config.rollout.answers * prompts)
+
+
 def _kept(tower: Tower, width: int) -> int:
-    """Bytes per token that one layer keeps for its backward pass, without its mask: two norms (their input in float32 and what they scale, and the
-    result), queries, repeated keys and values, the attention's output twice, and the MLP's inner values."""
+    """Bytes per token that one layer keeps for its backward pass: two norms (their input in float32 and what they scale, and the result), queries,
+    repeated keys and values, the attention's output twice, and the MLP's inner values."""
     norms = tower.hidden * (8 + 4 * width)
     attention = 5 * width * tower.attention
     heads = (4 + width) * (tower.attention + tower.key_value) if tower.query_key_norm else 0

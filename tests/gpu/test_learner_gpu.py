@@ -7,7 +7,6 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
-from rlvid.learner.attention import per_part
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.sync.tokens import media_token_ids
@@ -26,7 +25,6 @@ def test_same_logprobs_and_gradients_as_on_cpu(tmp_path, family, dtype, toleranc
     forbidden = media_token_ids(processor.tokenizer)
     batch = pack([make_prompt(processor, FRAME_SIZE[family], seed=seed, answers=(3, 5)) for seed in range(3)], processor, model.config)
     moved = copy.deepcopy(model).to("cuda", dtype)
-    moved.set_attn_implementation(per_part(attention))
     on_gpu = AnswerLogProbs(moved, chunk=4, forbidden=forbidden, temperature=1.0, attention=attention)
     on_cpu = AnswerLogProbs(model, chunk=4, forbidden=forbidden, temperature=1.0)
     found, known = on_gpu(batch.to("cuda", dtype)).cpu(), on_cpu(batch)

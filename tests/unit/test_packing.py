@@ -10,7 +10,7 @@ from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
-from rlvid.learner.attention import attention_mask, per_part
+from rlvid.learner.attention import PACKED, Part, attention_arguments, packed_sdpa
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import media_token_ids, token_digest
@@ -55,6 +55,7 @@ def per_answer(model, processor, prompt):
     (ids, positions), pixels = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
     forbidden = list(media_token_ids(processor.tokenizer))
     after = int(positions.max()) + 1
+    model.set_attn_implementation("sdpa")
     out = []
     for tokens in prompt.tokens_MN:
         answer = torch.tensor(tokens)
@@ -140,24 +141,45 @@ def uncompiled():
 
 
 def test_flex_attention_gives_the_same(tiny, uncompiled):
-    """Log-probs of several prompts, one of them repaired, equal those under sdpa with a dense mask. Gradients: tests/gpu, CPUs have none for it."""
+    """Log-probs of several prompts, one of them repaired, equal those under sdpa. Gradients: tests/gpu, CPUs have none for it."""
     model, processor, size = tiny
     prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), patched(processor, size, seed=9), make_prompt(processor, size, seed=2, answers=(4, 2))]
     batch, found = pack(prompts, processor, model.config), {}
-    for kind, name in {"flex_attention": "packed_flex", "sdpa": "sdpa"}.items():
-        model.set_attn_implementation(per_part(kind))
+    for kind, name in PACKED.items():
+        wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)
         assert model.model.language_model.config._attn_implementation == name and model.model.visual.config._attn_implementation == "sdpa"
         with torch.no_grad():
-            found[kind] = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)(batch)
+            found[kind] = wrapped(batch)
     assert relative(found["flex_attention"], found["sdpa"]) < 1e-5
 
 
+SEEN = ["1......", "11.....", "111....", "1111...", "11..1..", ".....1.", ".....11"]
+"""Two prompts of two tokens and of one; the first has answers of two tokens and of one, the second an answer of one. Written out by hand."""
+LENGTHS = [[2, 2, 1], [1, 1]]
+
+
 def test_the_mask_hides_other_answers_and_prompts():
-    """Two prompts of two tokens, the first with answers of two tokens and one: written out by hand."""
-    mask = attention_mask(torch.tensor([0, 0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 0, 0]), "sdpa")
-    assert mask.shape == (1, 1, 7, 7)
-    seen = ["1......", "11.....", "111....", "1111...", "11..1..", ".....1.", ".....11"]
-    assert ["".join("1" if one else "." for one in row) for row in mask[0, 0]] == seen
+    mask = attention_arguments(LENGTHS, "flex_attention", torch.device("cpu"))["attention_mask"]
+    places = torch.arange(7)
+    assert ["".join("1" if mask.mask_mod(0, 0, query, key) else "." for key in places) for query in places] == SEEN
+
+
+def test_attention_over_a_packed_row_is_that_under_the_mask():
+    """Three query heads to one of keys; values and gradients, in double precision, against softmax with the mask above."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 7, 8, dtype=torch.double, requires_grad=True) for heads in (6, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
+    row = [Part(prompt, answers, torch.device("cpu")) for prompt, *answers in LENGTHS]
+    found, _ = packed_sdpa(module, query, key, value, None, row=row, scaling=0.3)
+    hidden = torch.tensor([[one != "1" for one in line] for line in SEEN])
+    scores = (query @ key.repeat_interleave(3, 1).transpose(2, 3) * 0.3).masked_fill(hidden, float("-inf"))
+    known = (scores.softmax(-1) @ value.repeat_interleave(3, 1)).transpose(1, 2)
+    assert torch.allclose(found, known, atol=1e-12)
+    weights = torch.randn_like(found)
+    gradients = [torch.autograd.grad((result * weights).sum(), (query, key, value)) for result in (found, known)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
 
 
 def test_chunks_do_not_matter(tiny):

@@ -27,6 +27,7 @@ from rlvid.plan.reckoning import (
     frames_bytes,
     learner_bytes,
     reckon,
+    side_by_side_bytes,
     state_bytes,
 )
 from rlvid.plan.report import run
@@ -131,18 +132,21 @@ def test_activations_are_those_that_a_forward_keeps(tmp_path: Path, family: str,
     import torch
 
     model, size = small_model(tmp_path, family, dtype)
-    patches, text = 4 * 6 * 6, 500
+    patches, text, answers, length = 4 * 6 * 6, 500, 5, 64
     tokens = Tokens(0, patches // 4, 0, 0, 0, 0, 0, micro_batch=patches // 4 + text, micro_batch_prompts=1, micro_batches=1)
     for checkpointing in (False, True):
         settings = {"gradient_checkpointing": checkpointing}
-        config = Config.model_validate({"run": {"name": "r"}, "model": {"path": "m", "dtype": dtype}, "data": {"train": "t"}, "learner": settings})
+        rollout = {"answers": answers, "max_tokens": length}
+        parts = {"run": {"name": "r"}, "model": {"path": "m", "dtype": dtype}, "data": {"train": "t"}}
+        config = Config.model_validate(parts | {"learner": settings, "rollout": rollout})
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        kept = kept_bytes(model, size, tokens, getattr(torch, dtype))
+        kept = kept_bytes(model, size, tokens, getattr(torch, dtype), [length] * answers)
         reckoned = activation_bytes(config, size, tokens)
         if checkpointing:  # the layer that is computed again is not there yet
             width = 2 if dtype == "bfloat16" else 4
-            reckoned -= max(tokens.micro_batch * (_kept(size.text, width) + width * tokens.micro_batch), patches * _kept(size.vision, width))
+            one_layer = tokens.micro_batch * _kept(size.text, width) + side_by_side_bytes(config, size, tokens)
+            reckoned -= max(one_layer, patches * _kept(size.vision, width))
         assert reckoned == pytest.approx(kept, rel=0.15), (checkpointing, reckoned / kept)
 
 
@@ -166,16 +170,18 @@ def small_model(folder: Path, family: str, dtype: str) -> tuple[object, ModelSiz
     return model.train(), model_size(save_config(folder, config))
 
 
-def kept_bytes(model: object, size: ModelSize, tokens: Tokens, dtype: object) -> int:
-    """Storage of all tensors that autograd keeps in one forward pass, parameters apart."""
+def kept_bytes(model: object, size: ModelSize, tokens: Tokens, dtype: object, answers: list[int]) -> int:
+    """Storage of all tensors that autograd keeps in one forward pass over a packed row, parameters apart."""
     import torch
+
+    from rlvid.learner.attention import attention_arguments, set_attention
 
     length, visual = tokens.micro_batch, tokens.visual
     ids = torch.cat([torch.full((visual,), 7), torch.randint(10, 400, (length - visual,))])[None]
     inputs = {
         "input_ids": ids,
         "position_ids": torch.arange(length).expand(3, 1, length).contiguous(),
-        "attention_mask": torch.ones(length, length, dtype=torch.bool).tril()[None, None],
+        **attention_arguments([[length - sum(answers), *answers]], "sdpa", torch.device("cpu")),
         "pixel_values_videos": torch.randn(visual * 4, 3 * size.frames_per_token * size.patch**2).to(dtype),  # type: ignore[call-overload]
         "video_grid_thw": torch.tensor([[4, 6, 6]]),
     }
@@ -187,6 +193,7 @@ def kept_bytes(model: object, size: ModelSize, tokens: Tokens, dtype: object) ->
             kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
         return tensor
 
+    set_attention(model, "sdpa")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.model(**inputs, use_cache=False)  # type: ignore[attr-defined]
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())  # type: ignore[attr-defined]
