@@ -40,6 +40,8 @@ class Hidden(torch.nn.Module):
 class Model(torch.nn.Module):
     """Backbone and head. It has no attention."""
 
+    dtype = torch.float32
+
     def __init__(self, backbone: torch.nn.Module, head: torch.nn.Module) -> None:
         super().__init__()
         self.model, self.lm_head = backbone, head

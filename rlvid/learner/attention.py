@@ -1,21 +1,23 @@
 """Who sees whom in a packed row: a token sees its own prompt and its own answer so far, no other answer and no other prompt.
 
-Two ways, both without the pairs that are hidden: SDPA over each prompt, then over its answers side by side, each behind the prompt's keys and values
-(as in Prefix Grouper, arXiv 2506.05433); or flex attention, which compiles the mask and needs a GPU.
+Two ways, both (nearly) without the pairs that are hidden: SDPA over each prompt, then over its answers side by side, a few short ones or a long one behind
+each copy of the prompt's keys and values (after Prefix Grouper, arXiv 2506.05433); or flex attention, which compiles the mask and needs a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
 PACKED = {"sdpa": "packed_sdpa", "flex_attention": "packed_flex"}
 """Names under which transformers finds these (flex attention under its own it refuses for Qwen2.5-VL, whose vision tower cannot use it)."""
 
+TOGETHER = 128
+"""Tokens of answers that attend as one group."""
 Lengths = Sequence[Sequence[int]]
 """Of a packed row: for each prompt its tokens, then those of each of its answers."""
 
@@ -30,11 +32,11 @@ def set_attention(model: Any, kind: str) -> None:
     model.set_attn_implementation({"": "sdpa", "text_config": PACKED[kind], "vision_config": "sdpa"})
 
 
-def attention_arguments(lengths: Lengths, kind: str, device: torch.device) -> dict[str, Any]:
+def attention_arguments(lengths: Lengths, kind: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What the model is called with, so that its attention knows the row. The same for all layers."""
     if kind == "flex_attention":
         return {"attention_mask": block_mask(lengths, device)}
-    return {"row": [Part(prompt, answers, device) for prompt, *answers in lengths]}
+    return {"row": [Part(prompt, answers, device, dtype) for prompt, *answers in lengths]}
 
 
 def block_mask(lengths: Lengths, device: torch.device) -> Any:
@@ -52,28 +54,35 @@ def block_mask(lengths: Lengths, device: torch.device) -> Any:
     return create_block_mask(sees, B=1, H=1, Q_LEN=len(prompt_N), KV_LEN=len(prompt_N), device=device)
 
 
-@dataclass
 class Part:
-    """One prompt of P tokens and its M answers of up to L tokens in a packed row.
+    """One prompt of P tokens and its answers in a packed row. Answers stand together in G groups of up to L tokens, each group behind the prompt.
 
-    side_by_side_ML: places of the answers' tokens, counted from the prompt's first (behind a shorter answer's end: any).
-    real_A: where the A tokens of the answers are in that table. visible_LK: which of K = P + L keys an answer's token sees.
+    places_GL: of the answers' tokens, counted from the prompt's first (behind a shorter group's end: any). real_A: where the A tokens of the
+    answers are in that table. mask_G1LK: what an answer's token sees of the K = P + L keys before it, 0 or -inf, added to the scores.
     """
 
-    prompt: int
-    length: int
-    side_by_side_ML: torch.Tensor
-    real_A: torch.Tensor
-    visible_LK: torch.Tensor
-
-    def __init__(self, prompt: int, answers: Sequence[int], device: torch.device) -> None:
-        longest, lengths_M = max(answers), torch.tensor(answers)
-        within_L = torch.arange(longest)
-        starts_M = prompt + lengths_M.cumsum(0) - lengths_M
+    def __init__(self, prompt: int, answers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+        groups = answers_together(answers)
+        numbers = [torch.repeat_interleave(torch.arange(len(group)), torch.tensor(group)) for group in groups]
+        answer_GL = pad_sequence(numbers, batch_first=True, padding_value=-1).to(device)
+        sizes_G = torch.tensor([len(number) for number in numbers])
+        starts_G = prompt + sizes_G.cumsum(0) - sizes_G
         self.prompt, self.length = prompt, prompt + sum(answers)
-        self.side_by_side_ML = (starts_M[:, None] + within_L).clamp(max=self.length - 1).to(device)
-        self.real_A = (within_L < lengths_M[:, None]).flatten().nonzero()[:, 0].to(device)
-        self.visible_LK = torch.ones(longest, prompt + longest, dtype=torch.bool, device=device).tril(prompt)
+        self.places_GL = (starts_G[:, None] + torch.arange(answer_GL.shape[1])).clamp(max=self.length - 1).to(device)
+        self.real_A = (answer_GL >= 0).flatten().nonzero()[:, 0]
+        hidden_GLL = (answer_GL[:, :, None] != answer_GL[:, None]) | torch.ones_like(answer_GL[0], dtype=torch.bool).expand(*answer_GL.shape, -1).triu(1)
+        own_GLL = torch.zeros(hidden_GLL.shape, dtype=dtype, device=device).masked_fill(hidden_GLL, float("-inf"))
+        self.mask_G1LK = pad(own_GLL, (prompt, 0))[:, None]
+
+
+def answers_together(answers: Sequence[int]) -> list[list[int]]:
+    """Their lengths in groups of up to TOGETHER tokens, or of one answer: the pairs hidden within a group cost less than a copy of the prompt's keys."""
+    groups: list[list[int]] = []
+    for length in answers:
+        if not groups or sum(groups[-1]) + length > TOGETHER:
+            groups.append([])
+        groups[-1].append(length)
+    return groups
 
 
 def packed_sdpa(
@@ -92,13 +101,12 @@ def _one_prompt(part: Part, query_HND: torch.Tensor, key_HND: torch.Tensor, valu
     """What the prompt's tokens see [P, H, D], and what those of its answers see [A, H, D]."""
     asked, keys, values = (tensor_HND[None, :, : part.prompt] for tensor_HND in (query_HND, key_HND, value_HND))
     seen_by_prompt = scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling)[0].transpose(0, 1)
-    query, *own = (_side_by_side(part, tensor_HND) for tensor_HND in (query_HND, key_HND, value_HND))
+    query, *own = (_grouped(part, tensor_HND) for tensor_HND in (query_HND, key_HND, value_HND))
     key, value = (torch.cat([before.expand(len(after), -1, -1, -1), after], dim=2) for before, after in zip((keys, values), own, strict=True))
-    seen_MLHD = scaled_dot_product_attention(query, key, value, attn_mask=part.visible_LK, scale=scaling).transpose(1, 2)
-    return [seen_by_prompt, seen_MLHD.flatten(0, 1).index_select(0, part.real_A)]
+    seen_GLHD = scaled_dot_product_attention(query, key, value, attn_mask=part.mask_G1LK, scale=scaling).transpose(1, 2)
+    return [seen_by_prompt, seen_GLHD.flatten(0, 1).index_select(0, part.real_A)]
 
 
-def _side_by_side(part: Part, tensor_HND: torch.Tensor) -> torch.Tensor:
-    """[M, H, L, D] of the answers."""
-    shape = part.side_by_side_ML.shape
-    return tensor_HND.transpose(0, 1).index_select(0, part.side_by_side_ML.flatten()).unflatten(0, shape).transpose(1, 2)
+def _grouped(part: Part, tensor_HND: torch.Tensor) -> torch.Tensor:
+    """[G, H, L, D] of the answers."""
+    return tensor_HND.transpose(0, 1).index_select(0, part.places_GL.flatten()).unflatten(0, part.places_GL.shape).transpose(1, 2)

@@ -30,7 +30,7 @@ class AnswerLogProbs(torch.nn.Module):
         self.attention = attention
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device)
+        attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, use_cache=False).last_hidden_state[0]
         hidden_AH = hidden_NH[batch.predictors_A]
         pieces = zip(hidden_AH.split(self.chunk), batch.targets_A.split(self.chunk), strict=True)

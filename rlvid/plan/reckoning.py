@@ -163,12 +163,15 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
 
 
 def side_by_side_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
-    """What one text layer keeps in addition under SDPA: each answer's queries and output, and its keys and values behind a copy of the prompt's."""
+    """What one text layer keeps in addition under SDPA: the answers' queries and output, and their keys and values behind copies of the prompt's."""
+    from rlvid.learner.attention import answers_together
+
     if config.model.attention != "sdpa":
         return 0
-    answers = tokens.micro_batch_prompts * config.rollout.answers * config.rollout.max_tokens
-    prompts = tokens.micro_batch - answers
-    return _width(config) * size.text.attention * (3 * answers + 2 * config.rollout.answers * prompts)
+    answers = [config.rollout.max_tokens] * config.rollout.answers
+    answered = tokens.micro_batch_prompts * sum(answers)
+    copied = len(answers_together(answers)) * (tokens.micro_batch - answered)
+    return _width(config) * size.text.attention * (3 * answered + 2 * copied)
 
 
 def _kept(tower: Tower, width: int) -> int:

@@ -159,18 +159,20 @@ LENGTHS = [[2, 2, 1], [1, 1]]
 
 
 def test_the_mask_hides_other_answers_and_prompts():
-    mask = attention_arguments(LENGTHS, "flex_attention", torch.device("cpu"))["attention_mask"]
+    mask = attention_arguments(LENGTHS, "flex_attention", torch.device("cpu"), torch.float32)["attention_mask"]
     places = torch.arange(7)
     assert ["".join("1" if mask.mask_mod(0, 0, query, key) else "." for key in places) for query in places] == SEEN
 
 
-def test_attention_over_a_packed_row_is_that_under_the_mask():
-    """Three query heads to one of keys; values and gradients, in double precision, against softmax with the mask above."""
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_attention_over_a_packed_row_is_that_under_the_mask(monkeypatch, together):
+    """Three query heads to one of keys; values and gradients, in double precision, against softmax with the mask above. Answers apart and together."""
+    monkeypatch.setattr("rlvid.learner.attention.TOGETHER", together)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 7, 8, dtype=torch.double, requires_grad=True) for heads in (6, 2, 2))
     module = torch.nn.Module()
     module.num_key_value_groups = 3
-    row = [Part(prompt, answers, torch.device("cpu")) for prompt, *answers in LENGTHS]
+    row = [Part(prompt, answers, torch.device("cpu"), torch.double) for prompt, *answers in LENGTHS]
     found, _ = packed_sdpa(module, query, key, value, None, row=row, scaling=0.3)
     hidden = torch.tensor([[one != "1" for one in line] for line in SEEN])
     scores = (query @ key.repeat_interleave(3, 1).transpose(2, 3) * 0.3).masked_fill(hidden, float("-inf"))

@@ -181,7 +181,7 @@ def kept_bytes(model: object, size: ModelSize, tokens: Tokens, dtype: object, an
     inputs = {
         "input_ids": ids,
         "position_ids": torch.arange(length).expand(3, 1, length).contiguous(),
-        **attention_arguments([[length - sum(answers), *answers]], "sdpa", torch.device("cpu")),
+        **attention_arguments([[length - sum(answers), *answers]], "sdpa", torch.device("cpu"), dtype),  # type: ignore[arg-type]
         "pixel_values_videos": torch.randn(visual * 4, 3 * size.frames_per_token * size.patch**2).to(dtype),  # type: ignore[call-overload]
         "video_grid_thw": torch.tensor([[4, 6, 6]]),
     }
