@@ -64,14 +64,14 @@ class Part:
     def __init__(self, prompt: int, answers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
         groups = answers_together(answers)
         numbers = [torch.repeat_interleave(torch.arange(len(group)), torch.tensor(group)) for group in groups]
-        answer_GL = pad_sequence(numbers, batch_first=True, padding_value=-1).to(device)
-        sizes_G = torch.tensor([len(number) for number in numbers])
+        answer_GL = pad_sequence(numbers, batch_first=True, padding_value=-1)
+        sizes_G, within_L = torch.tensor([len(number) for number in numbers]), torch.arange(answer_GL.shape[1])
         starts_G = prompt + sizes_G.cumsum(0) - sizes_G
+        hidden_GLL = (answer_GL[:, :, None] != answer_GL[:, None]) | (within_L[:, None] < within_L)
         self.prompt, self.length = prompt, prompt + sum(answers)
-        self.places_GL = (starts_G[:, None] + torch.arange(answer_GL.shape[1])).clamp(max=self.length - 1).to(device)
-        self.real_A = (answer_GL >= 0).flatten().nonzero()[:, 0]
-        hidden_GLL = (answer_GL[:, :, None] != answer_GL[:, None]) | torch.ones_like(answer_GL[0], dtype=torch.bool).expand(*answer_GL.shape, -1).triu(1)
-        own_GLL = torch.zeros(hidden_GLL.shape, dtype=dtype, device=device).masked_fill(hidden_GLL, float("-inf"))
+        self.places_GL = (starts_G[:, None] + within_L).clamp(max=self.length - 1).to(device)
+        self.real_A = (answer_GL >= 0).flatten().nonzero()[:, 0].to(device)
+        own_GLL = torch.zeros(hidden_GLL.shape, dtype=dtype, device=device).masked_fill(hidden_GLL.to(device), float("-inf"))
         self.mask_G1LK = pad(own_GLL, (prompt, 0))[:, None]
 
 
