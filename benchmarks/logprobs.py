@@ -16,37 +16,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 
 from benchmarks.environment import environment
-from rlvid.learner.logprobs import AnswerLogProbs
-from rlvid.learner.packing import MicroBatch
-
-
-class Hidden(torch.nn.Module):
-    """A backbone whose output is a parameter, under the model's own head."""
-
-    def __init__(self, tokens: int, hidden: int) -> None:
-        super().__init__()
-        self.states = torch.nn.Parameter(torch.randn(1, tokens, hidden))
-
-    def forward(self, **_: Any) -> Any:
-        return SimpleNamespace(last_hidden_state=self.states)
-
-
-class Model(torch.nn.Module):
-    """Backbone and head. It has no attention."""
-
-    dtype = torch.float32
-
-    def __init__(self, backbone: torch.nn.Module, head: torch.nn.Module) -> None:
-        super().__init__()
-        self.model, self.lm_head = backbone, head
-
-    def set_attn_implementation(self, _: Any) -> None: ...
+from rlvid.learner.logprobs import LogProbHead
 
 
 def main() -> None:
@@ -92,23 +66,19 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
 def once(options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     device = torch.device(options.device)
-    head = torch.nn.Linear(options.hidden, options.vocabulary, bias=False)
-    model = Model(Hidden(options.tokens, options.hidden), head)
-    module = AnswerLogProbs(model, chunk=options.chunk, forbidden=(1, 2), temperature=1.0)
-    module.to(device, getattr(torch, options.dtype))
+    linear = torch.nn.Linear(options.hidden, options.vocabulary, bias=False)
+    head = LogProbHead(linear.weight, chunk=options.chunk, forbidden=(1, 2), temperature=1.0).to(device, getattr(torch, options.dtype))
+    states = torch.nn.Parameter(torch.randn(options.tokens, options.hidden).to(head.weight))
     targets = torch.randint(3, options.vocabulary, (options.tokens,), device=device)
     weights = torch.randn(options.tokens, device=device)
-    everything = torch.arange(options.tokens, device=device)
-    batch = MicroBatch({}, [], everything, targets, *[torch.zeros(0)] * 4)
-    for parameter in module.parameters():  # gradients stand before and after; they are no part of the question
+    for parameter in (states, head.weight):  # gradients stand before and after; they are no part of the question
         parameter.grad = torch.zeros_like(parameter)
     before = peak_bytes(device, reset=True)
     started = time.perf_counter()
-    logprobs = module(batch) if options.way == "chunked" else plain(module, targets)
+    logprobs = head(states, targets) if options.way == "chunked" else plain(states, head, targets)
     (logprobs * weights).sum().backward()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    states = module.model.model.states
     return {
         "seconds": time.perf_counter() - started,
         "bytes": peak_bytes(device) - before,
@@ -118,10 +88,10 @@ def once(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def plain(module: Any, targets: torch.Tensor) -> torch.Tensor:
+def plain(states: torch.Tensor, head: LogProbHead, targets: torch.Tensor) -> torch.Tensor:
     """All logits at once, as most trainers do."""
-    logits = module.model.lm_head(module.model.model().last_hidden_state[0]).float()
-    logits[:, module.forbidden] = float("-inf")
+    logits = torch.nn.functional.linear(states, head.weight).float()
+    logits[:, head.forbidden] = float("-inf")
     return torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
 
 

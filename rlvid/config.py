@@ -203,6 +203,9 @@ class RolloutConfig(Section):
     """Longest prompt and answer together that the engine holds."""
     max_sequences: Positive = 64
     """Answers one engine samples at a time."""
+    batched_tokens: Positive = 16384
+    """Prompt tokens one engine computes at a time (max_model_len, if that is more). Its cache of vision embeddings holds as many: while those of a variant
+    are there, a repair of it puts only the evidence through the vision tower."""
     engines: Positive = 1
     """Rollout actors, each with its own vLLM engine. The run starts when all are there."""
     max_engines: Count = 0

@@ -192,7 +192,7 @@ def engine_arguments(config: Config) -> Any:
         dtype=config.dtype,  # type: ignore[arg-type]
         max_model_len=rollout.max_model_len,
         max_num_seqs=1 if rollout.repeatable else rollout.max_sequences,
-        max_num_batched_tokens=max(rollout.max_model_len, 4096),
+        max_num_batched_tokens=max(rollout.max_model_len, rollout.batched_tokens),
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager or not config.on_gpu,
         limit_mm_per_prompt={"image": 0, "video": 2 if config.repair.enabled else 1},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from rlvid.learner.attention import attention_arguments, set_attention
 from rlvid.learner.packing import MicroBatch
@@ -14,29 +13,71 @@ from rlvid.learner.packing import MicroBatch
 class AnswerLogProbs(torch.nn.Module):
     """Wraps a Qwen-VL model: micro-batch in, log-probability of every answer token [A] float32 out.
 
-    It is the module DeepSpeed drives, so that ZeRO-3's gathering hooks see one ordinary forward. Logits exist for
-    `chunk` answer tokens at a time and are computed again in the backward pass. `forbidden` token ids have probability 0,
-    as in the sampler; logits are divided by the sampling `temperature`, as in the sampler. `attention`: of the text model,
-    sdpa or flex_attention; it is set here.
+    It is the module DeepSpeed drives, so that ZeRO-3's gathering hooks see one ordinary forward. The model's head becomes a LogProbHead.
+    `forbidden` token ids have probability 0, as in the sampler; logits are divided by the sampling `temperature`, as in the sampler.
+    `attention`: of the text model, sdpa or flex_attention; it is set here.
     """
 
     def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa") -> None:
         super().__init__()
         set_attention(model, attention)
+        model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature)
         self.model = model
-        self.chunk = chunk
-        self.temperature = temperature
-        self.forbidden = list(forbidden)
         self.attention = attention
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, use_cache=False).last_hidden_state[0]
-        hidden_AH = hidden_NH[batch.predictors_A]
-        pieces = zip(hidden_AH.split(self.chunk), batch.targets_A.split(self.chunk), strict=True)
-        return torch.cat([checkpoint(self._chunk_logprobs, hidden, targets, use_reentrant=False) for hidden, targets in pieces])
+        return self.model.lm_head(hidden_NH[batch.predictors_A], batch.targets_A)
 
-    def _chunk_logprobs(self, hidden_CH: torch.Tensor, targets_C: torch.Tensor) -> torch.Tensor:
-        logits_CV = self.model.lm_head(hidden_CH).float() / self.temperature
+
+class LogProbHead(torch.nn.Module):
+    """A head that gives log-probabilities of known tokens in place of logits, which exist for `chunk` tokens at a time."""
+
+    def __init__(self, weight_VH: torch.nn.Parameter, *, chunk: int, forbidden: tuple[int, ...], temperature: float) -> None:
+        super().__init__()
+        self.weight = weight_VH
+        self.chunk = chunk
+        self.forbidden = list(forbidden)
+        self.temperature = temperature
+
+    def forward(self, hidden_AH: torch.Tensor, targets_A: torch.Tensor) -> torch.Tensor:
+        return _TokenLogProbs.apply(hidden_AH, self.weight, targets_A, self)
+
+    def logits(self, hidden_CH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tensor:
+        """[C, V] float32."""
+        logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH).float().div_(self.temperature)
         logits_CV[:, self.forbidden] = float("-inf")
-        return logits_CV.gather(-1, targets_C[:, None])[:, 0] - logits_CV.logsumexp(-1)
+        return logits_CV
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Logits are made anew in the backward pass and become their own gradient in place: one product more, but no second [C, V] tensor beside them."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_AH: torch.Tensor, weight_VH: torch.Tensor, targets_A: torch.Tensor, head: LogProbHead) -> torch.Tensor:
+        said, totals = [], []
+        for hidden_CH, targets_C in zip(hidden_AH.split(head.chunk), targets_A.split(head.chunk), strict=True):
+            logits_CV = head.logits(hidden_CH, weight_VH)
+            said.append(logits_CV.gather(-1, targets_C[:, None])[:, 0])
+            most_C1 = logits_CV.amax(-1, keepdim=True)
+            totals.append(logits_CV.sub_(most_C1).exp_().sum(-1).log_() + most_C1[:, 0])
+        total_A = torch.cat(totals)
+        ctx.head = head
+        ctx.save_for_backward(hidden_AH, weight_VH, targets_A, total_A)
+        return torch.cat(said) - total_A
+
+    @staticmethod
+    def backward(ctx: Any, gradient_A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:  # type: ignore[override]
+        hidden_AH, weight_VH, targets_A, total_A = ctx.saved_tensors
+        head, hidden_gradient_AH = ctx.head, torch.empty_like(hidden_AH)
+        weight_gradient_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(hidden_AH), head.chunk):
+            piece = slice(start, start + head.chunk)
+            change_CV = head.logits(hidden_AH[piece], weight_VH).sub_(total_A[piece, None]).exp_().neg_()
+            change_CV[torch.arange(len(change_CV), device=change_CV.device), targets_A[piece]] += 1
+            change_CV = change_CV.mul_(gradient_A[piece, None] / head.temperature).to(weight_VH.dtype)
+            hidden_gradient_AH[piece] = change_CV @ weight_VH
+            if weight_gradient_VH is not None:
+                weight_gradient_VH.addmm_(change_CV.T, hidden_AH[piece])
+        return hidden_gradient_AH, weight_gradient_VH, None, None

@@ -25,8 +25,9 @@ DEVICE_BYTES = int(1.5 * GIB)
 """[D] CUDA context, libraries' workspaces and collectives' buffers of one process on a GPU."""
 GRAPH_BYTES = GIB
 """[D] CUDA graphs of an engine without enforce_eager."""
-LOGIT_BYTES = 16
-"""Bytes that one logit costs at the peak of the backward pass: four float32 numbers (measured: 17)."""
+LOGIT_BYTES = 8
+"""Bytes that one logit of a chunk costs in the backward pass: itself in float32, which becomes its own gradient, and copies of that in bfloat16 before and
+after."""
 STEP_BYTES = {"cpu": 12, "cuda": 8}
 """Bytes a trained parameter (divided by the ranks) while AdamW steps: the gradient in float32, and what is computed beside it, twice on CPU."""
 BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
@@ -184,9 +185,9 @@ def _kept(tower: Tower, width: int) -> int:
 
 
 def logits_bytes(config: Config, size: ModelSize) -> int:
-    """One chunk of answer tokens x vocabulary: the others do not exist yet, or any more."""
+    """One chunk of answer tokens x vocabulary (the others do not exist yet, or any more), and the head's gradient before it joins the others."""
     answers = config.rollout.answers * config.rollout.max_tokens
-    return LOGIT_BYTES * min(config.learner.logprob_chunk, answers) * size.vocabulary
+    return size.vocabulary * (LOGIT_BYTES * min(config.learner.logprob_chunk, answers) + _width(config) * size.text.hidden)
 
 
 def checkpoint_bytes(config: Config, size: ModelSize) -> int:
@@ -216,7 +217,7 @@ def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str,
     """Of one GPU of an engine (without GPUs: of the engine), by part. The cache takes what gpu_memory_utilization leaves."""
     rollout, width = config.rollout, _width(config)
     weights = width * size.parameters // rollout.tensor_parallel
-    batched = max(rollout.max_model_len, 4096)
+    batched = max(rollout.max_model_len, rollout.batched_tokens)
     work = batched * width * (4 * size.text.hidden + 3 * size.text.inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
     if not config.on_gpu or assumed.gpu_memory_gib is None:
         return {"weights": weights, "key-value cache": int(rollout.kv_cache_gib * GIB), "work": work, "device": 0}

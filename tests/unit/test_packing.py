@@ -11,7 +11,7 @@ from transformers.video_utils import VideoMetadata
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
 from rlvid.learner.attention import PACKED, Part, attention_arguments, packed_sdpa
-from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import media_token_ids, token_digest
 from rlvid.teacher.student import evidence_metadata, patched_prompt
@@ -60,7 +60,8 @@ def per_answer(model, processor, prompt):
     for tokens in prompt.tokens_MN:
         answer = torch.tensor(tokens)
         all_positions = torch.cat([positions, (after + torch.arange(len(answer))).expand(3, -1)], 1)
-        logits = model(input_ids=torch.cat([ids, answer])[None], position_ids=all_positions[:, None], use_cache=False, **pixels).logits[0].float()
+        hidden = model.model(input_ids=torch.cat([ids, answer])[None], position_ids=all_positions[:, None], use_cache=False, **pixels).last_hidden_state[0]
+        logits = torch.nn.functional.linear(hidden, model.lm_head.weight)
         logits[:, forbidden] = float("-inf")
         out.append(torch.log_softmax(logits[len(ids) - 1 : -1], -1).gather(-1, answer[:, None])[:, 0])
     return torch.cat(out)
@@ -190,6 +191,24 @@ def test_chunks_do_not_matter(tiny):
     forbidden = media_token_ids(processor.tokenizer)
     one, many = (AnswerLogProbs(model, chunk=chunk, forbidden=forbidden, temperature=0.7)(batch) for chunk in (100, 3))
     assert torch.allclose(one, many, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [2, 5, 100])
+def test_the_head_is_log_softmax_with_its_gradients(chunk):
+    """Against autograd through all logits at once, with a temperature and forbidden tokens; a frozen head has no gradient."""
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(5, 8, requires_grad=True), torch.nn.Parameter(torch.randn(11, 8)), torch.tensor([3, 4, 10, 3, 0])
+    head = LogProbHead(weight, chunk=chunk, forbidden=(1, 2), temperature=0.7)
+    logits = (hidden @ weight.T / 0.7).index_fill(1, torch.tensor([1, 2]), float("-inf"))
+    known = logits.log_softmax(-1)[torch.arange(5), targets]
+    found = head(hidden, targets)
+    assert torch.allclose(found, known, atol=1e-6)
+    upstream = torch.randn(5)
+    for ours, theirs in zip(*(torch.autograd.grad(one, (hidden, weight), upstream) for one in (found, known)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    weight.requires_grad_(False)
+    head(hidden, targets).sum().backward()
+    assert weight.grad is None and hidden.grad is not None
 
 
 def test_forbidden_tokens_have_no_probability(tiny):
