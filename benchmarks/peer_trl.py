@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def configured(options: argparse.Namespace) -> Config:
     settings += options.overrides
     if options.pixels:  # after what the user set: the clips of that side replace the user's questions
         settings += [f"data.train={large_world(load(options.config, options.overrides), options)}", f"video.max_pixels={options.pixels**2}"]
+        settings += [f"model.path={large_model(load(options.config, options.overrides), options)}"]
         settings += ["video.max_tokens=2048", "rollout.max_model_len=4096", "learner.micro_batch_tokens=2048"]
     return load(options.config, settings)
 
@@ -77,6 +79,19 @@ def large_world(config: Config, options: argparse.Namespace) -> Path:
     rows = [json.loads(line) | {"video": clip} for line in Path(str(config.data.train)).read_text().splitlines()]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder / "train.jsonl"
+
+
+def large_model(config: Config, options: argparse.Namespace) -> Path:
+    """The config's model, with processors that show frames of that side whole."""
+    from transformers import AutoProcessor
+
+    folder = options.out / "model"
+    shutil.copytree(config.model.path, folder, dirs_exist_ok=True)
+    processor = AutoProcessor.from_pretrained(folder)
+    for part in (processor.image_processor, processor.video_processor):
+        part.size = {"shortest_edge": part.size["shortest_edge"], "longest_edge": options.pixels**2}
+    processor.save_pretrained(folder)
+    return folder.absolute()
 
 
 # --- ours
@@ -120,7 +135,6 @@ def run_theirs(config: Config, options: argparse.Namespace) -> tuple[dict[str, f
                 "lr": config.learner.lr,
                 "threads": max(config.rollout.threads, config.learner.threads),
                 "rows_at_a_time": 8 if options.pixels else 32,
-                "image_pixels": config.video.max_pixels,
                 "out": str(options.out / "trl"),
             }
         )

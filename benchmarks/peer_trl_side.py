@@ -70,7 +70,7 @@ arguments = GRPOConfig(
     logging_steps=1,
     dataloader_num_workers=0,
 )
-processor = AutoProcessor.from_pretrained(job["model"], padding_side="left", max_pixels=job["image_pixels"])  # its own limit would shrink what we show whole
+processor = AutoProcessor.from_pretrained(job["model"], padding_side="left")
 model = AutoModelForImageTextToText.from_pretrained(job["model"], dtype=torch.float32)
 trainer = Timed(model, reward, args=arguments, train_dataset=Dataset.from_list(rows, features=features), processing_class=processor, callbacks=[Clock()])
 trainer.train()

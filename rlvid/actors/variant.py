@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
 from rlvid.actors.confine import confine
-from rlvid.config import Config, needs_relevance
+from rlvid.config import Config, ConfigError, needs_relevance
 from rlvid.data.questions import WITH_SPANS
 from rlvid.observe.process_log import to_log_file
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
@@ -30,7 +31,7 @@ class VariantActor:
         self.cache: Any = None
 
     def start(self) -> int:
-        """Load processor and scorer. Returns the pixels along one side of a visual token."""
+        """Load processor and scorer. Returns the pixels along one side of a visual token. Raises ConfigError for frames that the processor would shrink."""
         from transformers import AutoProcessor
 
         to_log_file(f"variants-{self.number}")
@@ -42,6 +43,7 @@ class VariantActor:
         self.factor = video.patch_size * video.merge_size
         self.frames_per_token = video.temporal_patch_size
         self.told_true_times = "Qwen3" in type(self.processor).__name__
+        self._check_size()
         relevance = self.config.relevance
         if self.config.looks_at_relevance:
             self.scorer = make_scorer(relevance.scorer, relevance.model, batch=relevance.batch, on_gpu=relevance.num_gpus > 0)
@@ -163,6 +165,22 @@ class VariantActor:
 
         return shown_size(height, width, max_pixels=max(self.config.video.max_pixels, self.factor**2), factor=self.factor)
 
+    def _check_size(self) -> None:
+        """A checkpoint's processor has limits of its own and shrinks what is larger, for engine and learner alike, without a word."""
+        video = self.config.video
+        side = max(1, math.isqrt(video.max_pixels) // self.factor) * self.factor
+        wanted, shown = video.frames // self.frames_per_token * (side // self.factor) ** 2, self._visual_tokens(video.frames, (side, side))
+        if shown < wanted:
+            raise ConfigError(
+                f"the model's processor shrinks {video.frames} frames of {side} x {side} pixels from {wanted} to {shown} visual tokens: lower video.max_pixels "
+                f"({video.max_pixels}) or video.frames, or raise longest_edge in the processor's configuration"
+            )
+
+    def _visual_tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """What the processor makes of so many frames of a size."""
+        video = self.processor.video_processor
+        return int(video.get_num_of_video_patches(frames, *size, {})) // video.merge_size**2
+
     def _coarse(self, height: int, width: int) -> tuple[int, int]:
         """The size with a quarter of the shown pixels."""
         from rlvid.data.video import shown_size
@@ -172,7 +190,7 @@ class VariantActor:
 
     def _too_long(self, text: str, specs: list[Any]) -> str:
         """Why the engine could not hold the longest variant; empty when it can."""
-        visual = max(len(spec.times_s) // self.frames_per_token * spec.size[0] * spec.size[1] // self.factor**2 for spec in specs)
+        visual = max(self._visual_tokens(len(spec.times_s), spec.size) for spec in specs)
         words = len(self.processor.tokenizer(text)["input_ids"])
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:

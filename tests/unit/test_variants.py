@@ -6,6 +6,7 @@ import math
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -349,3 +350,23 @@ def test_even_views_of_an_uneven_frame_rate_are_even_in_time():
     times = np.concatenate([np.arange(60.0), 60 + np.arange(60) / 60])
     (made,) = specs(times, ("uniform",), frames=16)
     assert np.diff(made.times_s).max() < 5.1 and len(made.times_s) == 16
+
+
+@pytest.mark.parametrize(("family", "kept", "shrunk"), [("qwen2_5_vl", 224, 448), ("qwen3_vl", 704, 1024)])
+def test_frames_that_the_processor_would_shrink_are_refused(family, kept, shrunk):
+    """Its limits hold for engine and learner alike, so that nothing else would tell: here 224 x 224 a frame, and 4,194,304 pixels for eight frames."""
+    from rlvid.actors.variant import VariantActor
+    from rlvid.config import ConfigError, load
+    from rlvid.data.tiny_model import build_processor, build_tokenizer
+
+    def actor(side):
+        settings = [f"video.max_pixels={side**2}", "video.max_tokens=9999", "rollout.max_model_len=99999"]
+        made = VariantActor(load(Path(__file__).parents[2] / "configs/quickstart.yaml", settings), 0)
+        made.processor = build_processor(build_tokenizer(["red blue"]), family)
+        made.factor, made.frames_per_token = 28 if family == "qwen2_5_vl" else 32, 2
+        return made
+
+    actor(kept)._check_size()
+    with pytest.raises(ConfigError, match=rf"shrinks 8 frames of {shrunk} x {shrunk} pixels .* lower video.max_pixels"):
+        actor(shrunk)._check_size()
+    assert actor(kept)._visual_tokens(8, (84, 84) if family == "qwen2_5_vl" else (96, 96)) == 4 * 9
