@@ -65,8 +65,8 @@ def configured(options: argparse.Namespace) -> Config:
     settings += ["tracker.kind=none", "variants.kinds=[uniform]", f"rollout.answers={ANSWERS}", f"data.questions_per_step={QUESTIONS}"]
     settings += options.overrides
     if options.pixels:  # after what the user set: the clips of that side replace the user's questions
-        settings += [f"data.train={large_world(load(options.config, options.overrides), options)}", f"video.max_pixels={options.pixels**2}"]
-        settings += [f"model.path={large_model(load(options.config, options.overrides), options)}"]
+        given = load(options.config, options.overrides)
+        settings += [f"data.train={large_world(given, options)}", f"model.path={large_model(given, options)}", f"video.max_pixels={options.pixels**2}"]
         settings += ["video.max_tokens=2048", "rollout.max_model_len=4096", "learner.micro_batch_tokens=2048"]
     return load(options.config, settings)
 

@@ -81,7 +81,7 @@ class Model(Section):
     """auto: bfloat16 on GPU, float32 on CPU."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
     """Of the learner's text model. Neither computes what one answer cannot see of another. flex_attention (GPU only) is compiled at the first step and
-    keeps less: under sdpa each answer has a copy of its prompt's keys and values."""
+    keeps less: under sdpa every 128 tokens of answers, or each longer one, have a copy of their prompt's keys and values."""
     freeze_vision: bool = False
     """Train the language model only."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import Any
 
@@ -168,11 +167,11 @@ class VariantActor:
     def _check_size(self) -> None:
         """A checkpoint's processor has limits of its own and shrinks what is larger, for engine and learner alike, without a word."""
         video = self.config.video
-        side = max(1, math.isqrt(video.max_pixels) // self.factor) * self.factor
-        wanted, shown = video.frames // self.frames_per_token * (side // self.factor) ** 2, self._visual_tokens(video.frames, (side, side))
+        tall, wide = self._size(video.max_pixels, video.max_pixels)  # of a square that is too large
+        wanted, shown = video.frames // self.frames_per_token * tall * wide // self.factor**2, self._visual_tokens(video.frames, (tall, wide))
         if shown < wanted:
             raise ConfigError(
-                f"the model's processor shrinks {video.frames} frames of {side} x {side} pixels from {wanted} to {shown} visual tokens: lower video.max_pixels "
+                f"the model's processor shrinks {video.frames} frames of {tall} x {wide} pixels from {wanted} to {shown} visual tokens: lower video.max_pixels "
                 f"({video.max_pixels}) or video.frames, or raise longest_edge in the processor's configuration"
             )
 
