@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rlvid.actors.pool import ActorPool, what_it_says
@@ -30,6 +31,7 @@ class Weights:
         self.engines = engines
         self.learner = learner
         self.loop = loop
+        self.attempts = 1 + config.rollout.max_restarts
         self.version = 0
         self.costs: dict[str, float] = {}
         self._connected: list[Any] = []
@@ -41,13 +43,12 @@ class Weights:
 
         An engine that failed in it is replaced and the weights are pushed again. Raises SyncError when no engine takes them.
         """
-        attempts = 1 + self.config.rollout.max_restarts
-        for _ in range(attempts):
+        for _ in range(self.attempts):
             self._wait_for_an_engine()
             with self._one_at_a_time:
                 if self._try_push():
                     return
-        raise SyncError(f"the engines did not take the new weights in {attempts} attempts; logs/ of the run folder holds what they said")
+        raise SyncError(f"the engines did not take the new weights in {self.attempts} attempts; logs/ of the run folder holds what they said")
 
     async def bring_up_to_date(self, engine: Any) -> None:
         """A new engine gets the weights that the others have. From here on it takes part in every push, though it serves only afterwards."""
@@ -55,8 +56,15 @@ class Weights:
         def join() -> None:
             with self._one_at_a_time:
                 self._joining.append(engine)
-                if self.version > 0 and not self._try_push():
-                    raise SyncError("it did not take the weights")
+                if self.version == 0:
+                    return
+            for _ in range(self.attempts):  # another engine's silence is no fault of this one
+                with self._one_at_a_time:
+                    if self._try_push():
+                        return
+                    if engine not in self._joining:
+                        break
+            raise SyncError("it did not take the weights")
 
         await asyncio.to_thread(join)
 
@@ -73,7 +81,7 @@ class Weights:
             time.sleep(0.2)
 
     def _try_push(self) -> bool:
-        """One attempt. Engines that fail in it are handed to the pool to be replaced."""
+        """One attempt. Engines that are silent before it or fail in it are handed to the pool to be replaced."""
         from ray.exceptions import RayTaskError
 
         serving = self.engines.handles
@@ -81,6 +89,9 @@ class Weights:
         engines = serving + self._joining
         self.engines.resting = True
         try:
+            if silent := self._silent(engines):
+                self._replace(silent, SyncError(f"no sign of life within {self.config.rollout.heartbeat_s:.0f} s, before new weights"))
+                return False
             if self._connected != engines:
                 self._connected = []
                 self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
@@ -97,19 +108,30 @@ class Weights:
         finally:
             self.engines.resting = False
 
+    def _silent(self, engines: list[Any]) -> list[Any]:
+        """Those that give no sign of life. The transfer itself waits far longer for each, and no heartbeat is asked for meanwhile."""
+        return self._without(engines, [engine.check.remote() for engine in engines], lambda version: None)
+
     def _replace_stale(self, engines: list[Any], why: SyncError) -> None:
         """Engines that do not hold the learner's weights whole, or do not say so in time, must not serve."""
-        import ray
-
         checksum, version = self.learner.checksum(), self.learner.version()
         asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        self._replace(self._without(engines, asked, lambda state: _compare(state, version, checksum)), why)
+
+    def _without(self, engines: list[Any], asked: list[Any], check: Callable[[Any], None]) -> list[Any]:
+        """The engines without an answer in time that passes `check`."""
+        import ray
+
         answered, _ = ray.wait(asked, num_returns=len(asked), timeout=self.config.rollout.heartbeat_s)
-        stale = [engine for engine, ref in zip(engines, asked, strict=True) if ref not in answered or not _holds(ref, version, checksum)]
-        self._joining = [engine for engine in self._joining if engine not in stale]
+        return [engine for engine, ref in zip(engines, asked, strict=True) if ref not in answered or not _passes(ref, check)]
+
+    def _replace(self, engines: list[Any], why: SyncError) -> None:
+        """Hand engines to the pool, which replaces those that serve; one that is still joining is replaced by who waits for it."""
+        self._joining = [engine for engine in self._joining if engine not in engines]
         told = threading.Event()
 
         def tell() -> None:
-            for engine in stale:
+            for engine in engines:
                 self.engines.failed(engine, why)
             told.set()
 
@@ -129,11 +151,11 @@ class Weights:
         log.debug("weights version %d on %d engines, %s", version, len(states), f"checksum {checksum}" if self.config.sync.verify else "not compared")
 
 
-def _holds(state: Any, version: int, checksum: str) -> bool:
+def _passes(ref: Any, check: Callable[[Any], None]) -> bool:
     import ray
 
     try:
-        _compare(ray.get(state), version, checksum)
+        check(ray.get(ref))
     except (SyncError, ray.exceptions.RayError):
         return False
     return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
@@ -13,11 +15,24 @@ from rlvid.weights import SyncError, Weights
 
 
 class Engine:
-    """Holds a version; `broken`: it fails when weights come, `deaf`: it takes none."""
+    """Holds a version; `broken`: it fails when weights come, `deaf`: it takes none, `frozen`: it never answers."""
 
-    def __init__(self, broken=False, deaf=False):
-        self.broken, self.deaf, self.version, self.dead = broken, deaf, 0, False
-        self.weights_state = SimpleNamespace(remote=lambda verify: self)
+    def __init__(self, broken=False, deaf=False, frozen=False):
+        self.broken, self.deaf, self.frozen, self.version, self.dead = broken, deaf, frozen, 0, False
+        self.weights_state = SimpleNamespace(remote=lambda verify: Asked(self, self.state))
+        self.check = SimpleNamespace(remote=lambda: Asked(self, lambda: self.version))
+
+    def state(self):
+        if self.broken:
+            raise RayActorError()
+        return self.version, "c0ffee"
+
+
+class Asked(NamedTuple):
+    """Stands for Ray's reference to an answer."""
+
+    engine: Engine
+    answer: Callable[[], object]
 
 
 class Learner:
@@ -27,6 +42,7 @@ class Learner:
         self.at, self.connected, self.pushes = 1, [], 0
 
     def connect(self, engines, widths):
+        assert not any(engine.frozen for engine in engines), "the transfer would wait for it until its own deadline"
         self.connected = list(engines)
 
     def send_weights(self):
@@ -60,6 +76,8 @@ class Pool:
         return [SimpleNamespace(lost=engine.dead) for engine in self.engines]
 
     def failed(self, engine, why):
+        if engine not in self.engines:
+            return
         self.out.append((engine, str(why)))
         new = self.replace()
         if new is None:
@@ -72,13 +90,11 @@ class Pool:
 def made(monkeypatch):
     """make(engines, **pool) -> (weights, pool, learner), on a loop that runs."""
 
-    def state(engine):
-        if engine.broken:
-            raise RayActorError()
-        return engine.version, "c0ffee"
+    def wait(refs, num_returns, timeout):
+        return [ref for ref in refs if not ref.engine.frozen], [ref for ref in refs if ref.engine.frozen]
 
-    monkeypatch.setattr("ray.get", lambda refs, timeout=None: [state(ref) for ref in refs] if isinstance(refs, list) else state(refs))
-    monkeypatch.setattr("ray.wait", lambda refs, num_returns, timeout: (refs, []))
+    monkeypatch.setattr("ray.get", lambda refs, timeout=None: [ref.answer() for ref in refs] if isinstance(refs, list) else refs.answer())
+    monkeypatch.setattr("ray.wait", wait)
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     rollout = SimpleNamespace(max_restarts=2, start_deadline_s=0.5, heartbeat_s=5, tensor_parallel=1)
@@ -140,3 +156,28 @@ def test_a_new_engine_gets_the_weights_before_it_serves(made):
     assert new.version == 2, "it takes part in every push from then on"
     with pytest.raises(SyncError):
         asyncio.run(weights.bring_up_to_date(Engine(broken=True)))
+
+
+def test_a_silent_engine_is_replaced_before_anything_waits_for_it(made):
+    alive, frozen = Engine(), Engine(frozen=True)
+    weights, pool, learner = made(alive, frozen)
+    weights.push()
+    assert [engine for engine, _ in pool.out] == [frozen] and "no sign of life within 5 s" in pool.out[0][1]
+    assert learner.pushes == 1 and alive in pool.handles and {engine.version for engine in pool.handles} == {1} and not pool.resting
+
+
+def test_a_new_engine_does_not_fail_because_another_one_is_silent(made):
+    serving, new = Engine(), Engine()
+    weights, pool, _ = made(serving)
+    weights.push()
+    serving.frozen = True
+    asyncio.run(weights.bring_up_to_date(new))
+    assert new.version == 1 and [engine for engine, _ in pool.out] == [serving]
+
+
+def test_a_new_engine_that_is_silent_itself_does_not_serve(made):
+    weights, pool, _ = made(Engine())
+    weights.push()
+    with pytest.raises(SyncError, match="did not take the weights"):
+        asyncio.run(weights.bring_up_to_date(Engine(frozen=True)))
+    assert not pool.out, "it never served: who waits for it replaces it"
