@@ -90,7 +90,7 @@ class Weights:
         self.engines.resting = True
         try:
             if silent := self._silent(engines):
-                self._replace(silent, SyncError(f"no sign of life within {self.config.rollout.heartbeat_s:.0f} s, before new weights"))
+                self._replace(silent, SyncError(f"no sign of life before new weights (rollout.heartbeat_s is {self.config.rollout.heartbeat_s:.0f})"))
                 return False
             if self._connected != engines:
                 self._connected = []
