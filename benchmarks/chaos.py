@@ -145,11 +145,11 @@ def strike(find: Callable[[int], list[psutil.Process]], how: signal.Signals) -> 
 
 def fill_object_store(run: int, chance: random.Random) -> bool:
     """Another program on the same Ray takes a gigabyte of the object store for a while."""
-    gcs = below(run, lambda process: process.name() == "gcs_server")
-    port = next((argument.split("=")[1] for process in gcs for argument in process.cmdline() if argument.startswith("--gcs_server_port=")), "")
-    if not port or port == "0":
+    raylets = below(run, lambda process: process.name() == "raylet")
+    address = next((argument.split("=")[1] for process in raylets for argument in process.cmdline() if argument.startswith("--gcs-address=")), "")
+    if not address:
         return False
-    filler = subprocess.run([sys.executable, "-c", FILLER, f"127.0.0.1:{port}", "64"], capture_output=True, timeout=120, check=False)
+    filler = subprocess.run([sys.executable, "-c", FILLER, address, "64"], capture_output=True, timeout=120, check=False)
     return filler.returncode == 0
 
 

@@ -433,7 +433,7 @@ class Advantage(Section):
     eps: Annotated[float, Field(gt=0)] = 1e-6
     """Added to the standard deviation."""
     drop_zero_signal: bool = False
-    """Leave groups whose accuracy rewards are all equal out of the update and take the next questions instead."""
+    """Leave groups whose accuracy rewards (for spans: and temporal IoUs) are all equal out of the update and take the next questions instead."""
     max_refills: Count = 2
     """Rounds of replacement per step when `drop_zero_signal` is on."""
 

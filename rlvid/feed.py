@@ -23,7 +23,7 @@ log = logging.getLogger("rlvid")
 
 
 class TooManyBadVideos(RuntimeError):
-    """So many unusable questions in a row that something general is wrong."""
+    """So many unusable questions, in a row or in all, that something general is wrong."""
 
 
 class Feed:
@@ -40,14 +40,14 @@ class Feed:
         self._metrics: dict[str, float] = {}
 
     def sample(self, step: int) -> list[Group]:
-        """Q groups for this step (fewer only when zero-signal groups were dropped and refills ran out, never none)."""
+        """Q groups for this step, never none: fewer when zero-signal groups were dropped and refills ran out, or the file has no more usable questions."""
         started = time.perf_counter()
         wanted, refills, asked = self.config.data.questions_per_step, 0, set[str]()
         kept: list[Group] = []
         dropped: list[Group] = []
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
-        while len(kept) < wanted:
-            groups = self._collect(wanted - len(kept), step, asked)
+        while len(kept) < wanted and (questions := self._take(wanted - len(kept), asked)):
+            groups = self._collect(questions, step)
             silent = [group for group in groups if self.config.advantage.drop_zero_signal and _teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
             dropped += silent
@@ -57,9 +57,12 @@ class Feed:
                 break
         sampled = kept + dropped
         kept = kept or dropped[:wanted]
+        if not kept:
+            raise TooManyBadVideos(f"none of the {len(self.stream)} questions of {self.config.data.train} can be used; log.txt names each with its reason")
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
-            **(signal_shares(sampled) if sampled else {}),
+            **signal_shares(sampled),
+            "throughput/rollout_tokens_per_s": _answer_tokens(sampled) / max(self._metrics["time/rollout_s"], 1e-9),
             "group/dropped": float(len(dropped)),
             "group/kept": float(len(kept)),
             "time/sample_s": time.perf_counter() - started,
@@ -89,9 +92,8 @@ class Feed:
         if self.filter:
             self.filter.restore(state.get("filter", {}))
 
-    def _collect(self, count: int, step: int, asked: set[str]) -> list[Group]:
-        """`count` usable groups' worth of one round; unusable questions are counted and left for the next round."""
-        questions = self._take(count, asked)
+    def _collect(self, questions: list[Question], step: int) -> list[Group]:
+        """The groups of one round; unusable questions are counted, the next round replaces them."""
         self._metrics["data/filtered"] += self.stream.left_out
         kinds, answers = self.config.variants.kinds, self.config.rollout.answers
         collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, repair=True))
@@ -107,7 +109,8 @@ class Feed:
         if isinstance(result, Group):
             self.bad_in_a_row = 0
             if self.filter:
-                self.filter.seen(result.question.id, self.stream.epoch, signal=not drop_reason(answers_of(result), self.rules))
+                signal = _repaired(result) or not drop_reason(answers_of(result), self.rules)
+                self.filter.seen(result.question.id, self.stream.epoch, signal=signal)
             return
         self.quarantined += 1
         self.bad_in_a_row += 1
@@ -119,7 +122,8 @@ class Feed:
             )
 
     def _take(self, count: int, asked: set[str]) -> list[Question]:
-        """The next questions that do not rest, and none that this step has `asked` already: it would be sampled with the same seeds."""
+        """Up to `count` next questions that do not rest, and none that this step has `asked` already: it would be sampled with the same seeds."""
+        before = frozenset(asked)
 
         def rests(question: str, epoch: int) -> bool:
             if question in asked or (self.filter is not None and self.filter.rests(question, epoch)):
@@ -127,9 +131,21 @@ class Feed:
             asked.add(question)
             return False
 
-        return self.stream.take(count, rests=rests)
+        # Where a whole epoch rests, the stream goes on with what there is.
+        taken = {question.id: question for question in self.stream.take(count, rests=rests) if question.id not in before}
+        asked |= taken.keys()
+        return list(taken.values())
 
 
 def _teaches_nothing(group: Group) -> bool:
-    """All answers equally right, and none repaired: a repaired answer is worth less than an unaided one."""
-    return zero_signal(group.correct_KM) and not any(repair.chosen for repair in group.repairs)
+    """All answers equally right, none nearer to the asked span than another, and none repaired: a repaired answer is worth less than an unaided one."""
+    ious = answers_of(group).ious
+    return zero_signal(group.correct_KM) and len(set(ious)) <= 1 and not _repaired(group)
+
+
+def _repaired(group: Group) -> bool:
+    return any(repair.chosen for repair in group.repairs)
+
+
+def _answer_tokens(groups: list[Group]) -> int:
+    return sum(len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row)

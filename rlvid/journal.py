@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from rlvid.config import Config
+from rlvid.lock import take
 from rlvid.observe.dumps import drop_after, write_step
 from rlvid.observe.metrics import MetricsFile
 from rlvid.observe.one_line import OneLine
@@ -40,13 +41,21 @@ class Journal:
         self.report = BackgroundReport(self.folder, config.report.deadline_s) if config.report.enabled else None
         self.recent: deque[float] = deque(maxlen=20)
         self.clock = time.perf_counter()
+        if not (self.folder / "config.yaml").exists():
+            self._note_config()
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step`: the run goes on from there."""
+        """Forget everything after `step`: the run goes on from there, with the settings that are now noted down."""
+        self._note_config()
         self.metrics.truncate_after(step if step else -1)
         drop_after(self.folder / "rollouts", step)
         self.progress.update(self.task, completed=step)
         self.clock = time.perf_counter()
+
+    def _note_config(self) -> None:
+        aside = self.folder / ".config.yaml.writing"
+        aside.write_text(self.config.dump())
+        aside.rename(self.folder / "config.yaml")
 
     def row(self, step: int, metrics: Mapping[str, float]) -> None:
         """One row of metrics, on disk and to the tracker."""
@@ -63,7 +72,6 @@ class Journal:
         if self.config.run.dump_rollouts:
             write_step(self.folder / "rollouts", step, groups, rewards, advantages)
         row = group_metrics(groups, rewards, version=step - 1) | dict(metrics)
-        row["throughput/rollout_tokens_per_s"] = row["rollout/answer_tokens"] / max(row["time/rollout_s"], 1e-9)
         row["memory/host_rss_bytes"] = _rss_bytes()
         row["time/step_s"] = time.perf_counter() - self.clock
         self.recent.append(row["time/step_s"])
@@ -83,21 +91,22 @@ class Journal:
 
 @contextlib.contextmanager
 def open_journal(config: Config) -> Iterator[Journal]:
-    """Make the run folder, note the resolved config, show progress; close the tracker however the run ends."""
+    """Make the run folder and take it for this process, show progress; close the tracker however the run ends. ConfigError where another run writes there."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    (config.folder / "config.yaml").write_text(config.dump())
-    log_to(config.folder / "log.txt")
-    tracker = open_tracker(config, config.folder)
     failed = True
-    try:
-        with open_progress() as progress:
-            journal = Journal(config, tracker, progress)
-            yield journal
-        if journal.report:
-            journal.report.finish()
-        failed = False
-    finally:
-        tracker.close(failed=failed)
+    with (config.folder / ".lock").open("a") as lock:
+        take(lock, f"run.name: {config.folder} is being written by another rlvid command: wait for it, or choose another name")
+        log_to(config.folder / "log.txt")
+        tracker = open_tracker(config, config.folder)
+        try:
+            with open_progress() as progress:
+                journal = Journal(config, tracker, progress)
+                yield journal
+            if journal.report:
+                journal.report.finish()
+            failed = False
+        finally:
+            tracker.close(failed=failed)
 
 
 def log_to(path: Path) -> None:

@@ -86,13 +86,15 @@ class Session:
     async def let_engines_join(self) -> None:
         """Engines beyond rollout.engines, up to rollout.max_engines, one after the other as the cluster has room for them."""
         while len(self.places.rollout) < self.config.rollout.max_engines:
-            self.places.rollout.append(await room_for_an_engine(self.config))
+            place = await room_for_an_engine(self.config)
+            self.places.rollout.append(place)
             number = len(self.places.rollout) - 1
             # One that cannot start leaves the run as it was; whatever the reason, the run must not end for it.
             try:
                 await self.rollouts.add(number)
             except Exception as error:
                 log.warning("rollout engine %d could not join: %s", number, what_it_says(error))
+                place.give_back()
             else:
                 log.info("rollout engine %d joined", number)
 
@@ -218,6 +220,8 @@ def _start(session: Session) -> None:
 
 
 def _stop(session: Session) -> None:
+    for pool in session.pools:
+        pool.close()
     session.cancel_waits()
     if session.joins is not None:
         session.joins.cancel()

@@ -7,6 +7,7 @@ job finds the run's folder and its last whole checkpoint.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import re
 import shlex
@@ -28,6 +29,10 @@ RUN = "rlvid_run"
 """Metadata key under which a job keeps its run's name."""
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
+ANSWER_S = 20.0
+"""A dashboard that says nothing for so long is none."""
+LOST_S = 300.0
+"""A dashboard that cannot be reached for so long will not come back."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray").setLevel(logging.WARNING)
+        _probe(self.address)
         try:
             client = JobSubmissionClient(self.address)
             client.get_version()
@@ -69,10 +75,8 @@ class Jobs:
             raise ConfigError(
                 f"--address: {self.address} wants the cluster's token, or another one: put it into RAY_AUTH_TOKEN, or a file named by RAY_AUTH_TOKEN_PATH"
             ) from None
-        except (ConnectionError, OSError) as error:
-            raise ConfigError(
-                f"--address: no dashboard answers at {self.address} ({str(error).splitlines()[0]}): is the cluster up? From outside, forward its port first"
-            ) from None
+        except (RuntimeError, OSError, LookupError, ValueError) as error:  # the last two: what answers there is something else
+            raise _no_dashboard(self.address, error) from None
 
     def submit(self, config_file: Path, overrides: Sequence[str], parcel: Parcel, arguments: Sequence[str] = ()) -> str:
         """Start the run on the cluster. Returns the job's id, at once."""
@@ -122,8 +126,10 @@ class Jobs:
         return 0
 
     async def _tail(self, job: str) -> None:
-        """The log as it grows. A lost connection is taken up again, without repeating what was shown, until the job is over."""
-        shown = 0
+        """The log as it grows. A lost connection is taken up again, without repeating what was shown, until the job is over or the dashboard is lost."""
+        from aiohttp import ClientError
+
+        shown, heard = 0, time.monotonic()
         while True:
             position = 0
             try:
@@ -131,12 +137,22 @@ class Jobs:
                     new = text[max(0, shown - position) :]
                     position += len(text)
                     shown = max(shown, position)
+                    heard = time.monotonic()
                     print(new, end="", flush=True)
                 return
-            except (RuntimeError, OSError):
-                if str(self._details(job).status.value) in OVER:
+            except (RuntimeError, OSError, ClientError) as error:
+                if self._is_over(job):
                     return
+                if time.monotonic() - heard > LOST_S:
+                    raise _no_dashboard(self.address, error) from None
                 await asyncio.sleep(POLL_S)
+
+    def _is_over(self, job: str) -> bool:
+        """Not, as far as one knows, while the dashboard cannot be asked."""
+        try:
+            return str(self._details(job).status.value) in OVER
+        except (RuntimeError, OSError):
+            return False
 
     def stop(self, job: str, wait_s: float = 120) -> str:
         """Ask the job to end and wait until it has. Returns its last status, in lower case."""
@@ -157,6 +173,24 @@ class Jobs:
 
     def _known(self) -> list[str]:
         return sorted(job.submission_id for job in self.client.list_jobs() if job.submission_id)
+
+
+def _probe(address: str) -> None:
+    """Ray's client would wait for an answer for ever."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:
+        pass  # an answer: the client will say what is wrong with it
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _no_dashboard(address, error) from None
+
+
+def _no_dashboard(address: str, error: Exception) -> ConfigError:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ConfigError(f"--address: no dashboard answers at {address} ({said}): is the cluster up? From outside, forward its port first")
 
 
 def follow_or_stop(jobs: Jobs, job: str) -> int:

@@ -103,7 +103,7 @@ class Weights:
         except (RayTaskError, SyncError) as error:
             log.warning("sync failed: %s", what_it_says(error))
             self._connected = []
-            self._replace_stale(engines, SyncError(what_it_says(error)))
+            self._sort_out(engines, SyncError(what_it_says(error)))
             return False
         finally:
             self.engines.resting = False
@@ -112,11 +112,16 @@ class Weights:
         """Those that give no sign of life. The transfer itself waits far longer for each, and no heartbeat is asked for meanwhile."""
         return self._without(engines, [engine.check.remote() for engine in engines], lambda version: None)
 
-    def _replace_stale(self, engines: list[Any], why: SyncError) -> None:
-        """Engines that do not hold the learner's weights whole, or do not say so in time, must not serve."""
+    def _sort_out(self, engines: list[Any], why: SyncError) -> None:
+        """After a push that failed: engines that do not hold the learner's weights whole, or do not say so in time, must not serve; the others go on."""
+        import ray
+
         checksum, version = self.learner.checksum(), self.learner.version()
         asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
-        self._replace(self._without(engines, asked, lambda state: _compare(state, version, checksum)), why)
+        stale = self._without(engines, asked, lambda state: _compare(state, version, checksum))
+        self._replace(stale, why)
+        go_on = [engine.go_on.remote(version) for engine in engines if engine not in stale]
+        ray.wait(go_on, num_returns=len(go_on), timeout=self.config.rollout.heartbeat_s) if go_on else None
 
     def _without(self, engines: list[Any], asked: list[Any], check: Callable[[Any], None]) -> list[Any]:
         """The engines without an answer in time that passes `check`."""

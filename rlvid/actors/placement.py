@@ -38,6 +38,13 @@ class Place:
         }
 
 
+    def give_back(self) -> None:
+        """Let others have the room of an engine that could not join: its placement group is its own."""
+        import ray
+
+        ray.util.remove_placement_group(self.group)
+
+
 @dataclass
 class Places:
     """Where the actors of each role stand. Engines that join later get theirs from `room_for_an_engine`."""

@@ -76,6 +76,7 @@ class ActorPool:
         self.heartbeat_s = heartbeat_s
         self.slots = [Slot(number, create(number)) for number in range(size)]
         self.restarts = 0
+        self.closed = False
         self.resting = False
         """While True, no heartbeat is asked for: the actors are busy with something that has a deadline of its own."""
         self._waiting: deque[asyncio.Future[Slot]] = deque()
@@ -107,12 +108,18 @@ class ActorPool:
         except BaseException:
             self.slots.remove(slot)
             ray.kill(slot.handle)
+            self._tell_the_waiting()
             raise
+
+    def close(self) -> None:
+        """From now on nobody is replaced."""
+        self.closed = True
 
     def stop(self, deadline_s: float = 20) -> None:
         """End all actors: ask first, so that their child processes end too, then kill."""
         import ray
 
+        self.close()
         for task in list(self._tasks):
             task.get_loop().call_soon_threadsafe(task.cancel)
         left = [slot.handle for slot in self.slots if slot.handle is not None and not slot.lost]
@@ -122,14 +129,12 @@ class ActorPool:
             ray.kill(handle)
 
     async def _first_start(self, slot: Slot) -> Any:
-        from ray.exceptions import RayActorError
-
         try:
             said = await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
-        except RayActorError as error:
-            raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {what_it_says(error)}") from None
         except TimeoutError as error:
             raise PoolError(f"{error}: what it said until then is in logs/ of the run folder") from None
+        except lost() as error:
+            raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {what_it_says(error)}") from None
         slot.serving = True
         return said
 
@@ -145,9 +150,9 @@ class ActorPool:
     async def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
         """Run `method` on the least loaded actor. With num_returns > 1 the first result is fetched, the rest stay references.
 
-        Raises what the actor raised for its input, CallFailed, or PoolError.
+        Raises what the actor raised for its input, CallFailed, or PoolError. Cancelled, it leaves the actor's place taken until the actor is done.
         """
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayTaskError
 
         failure: Exception | None = None
         for _ in range(self.attempts):
@@ -164,13 +169,31 @@ class ActorPool:
                 if type(cause).__name__ != "EngineDeadError":
                     raise cause from None
                 failure = cause
-            except (RayActorError, TimeoutError) as error:
+            except lost() as error:
                 failure = error
+            except asyncio.CancelledError:
+                if not self.closed:
+                    slot.busy += 1
+                    self._begin(self._see_through(slot, handle, first))
+                raise
             finally:
                 self._release(slot)
             self.failed(handle, failure)
         assert failure is not None
         raise CallFailed(f"{what_it_says(failure)} ({self.attempts} attempts)")
+
+    async def _see_through(self, slot: Slot, handle: Any, ref: Any) -> None:
+        """A call that nobody waits for any more: its actor works on all the same, or hangs."""
+        from ray.exceptions import RayError
+
+        try:
+            await self._bounded(ref, self.deadline_s, f"{self.name} {slot.number} to end what was given up")
+        except lost() as error:
+            self.failed(handle, error)
+        except RayError:
+            pass  # its input's matter
+        finally:
+            self._release(slot)
 
     async def _acquire(self) -> Slot:
         slot = self._least_loaded()
@@ -208,7 +231,7 @@ class ActorPool:
     def failed(self, handle: Any, why: Exception) -> None:
         """Take an actor out of service and begin to replace it; once, however many of its calls failed together. On the loop's thread."""
         slot = next((slot for slot in self.slots if slot.handle is handle and slot.serving), None)
-        if slot is not None:
+        if slot is not None and not self.closed:
             slot.serving = False
             self._begin(self._replace(slot, why))
 
@@ -278,6 +301,13 @@ class ActorPool:
             return await asyncio.wait_for(_as_future(ref), deadline_s)
         except TimeoutError:
             raise TimeoutError(f"waited {deadline_s:.0f} s for {what}") from None
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """What says that an actor is gone (killed by Ray's memory monitor, among others) or hangs."""
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    return RayActorError, OutOfMemoryError, TimeoutError
 
 
 def what_it_says(error: Exception) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlvid.actors.pool import ActorPool, CallFailed
+from rlvid.actors.pool import ActorPool, CallFailed, PoolError, what_it_says
 from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
@@ -63,8 +63,10 @@ class Repairer:
             reply, references = await asyncio.wait_for(call, deadline_s)
         except TimeoutError:
             return TeacherReply(None, "failed", f"no patch within {deadline_s:g} s", seconds=deadline_s), None
-        except CallFailed as error:
-            return TeacherReply(None, "failed", str(error), seconds=time.perf_counter() - started), None
+        except PoolError:
+            raise
+        except Exception as error:  # decoders and models have errors of their own; the slot keeps its first answer
+            return TeacherReply(None, "failed", what_it_says(error), seconds=time.perf_counter() - started), None
         return reply, references[0]
 
     async def _answer(self, group: Group, same: list[tuple[Slot, TeacherReply, Any]], step: int) -> list[Repair]:

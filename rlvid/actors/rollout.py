@@ -36,6 +36,7 @@ class RolloutActor:
         self.config = config
         self.number = number
         self.pushes = 0
+        self.receiving = False
         self.paused_at = 0.0
         self.engine: Any = None
 
@@ -128,11 +129,16 @@ class RolloutActor:
         await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
         self.pushes += 1
         await self.engine.start_weight_update()
+        self.receiving = True
 
     async def receive_update(self, update_info: Any) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+        try:
+            await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+        except BaseException:
+            self.receiving = False  # vLLM ends the update itself
+            raise
 
     async def finish_update(self, version: int) -> float:
         """Load, take the version, and use nothing more that was computed with the old weights: keys and values, and vision embeddings.
@@ -141,12 +147,20 @@ class RolloutActor:
         Frozen answers still need theirs (vLLM has dropped their pixels), so with sync.mode keep the caches go on, under other names.
         """
         await self.engine.finish_weight_update(weight_version=str(version))
+        self.receiving = False
         if self.config.sync.mode == "wait":
             await self.engine.reset_prefix_cache()
             await self.engine.reset_encoder_cache()
             await self.engine.reset_mm_cache()
         await self.engine.resume_generation()
         return time.perf_counter() - self.paused_at
+
+    async def go_on(self, version: int) -> None:
+        """Serve again after a push that failed elsewhere: the weights are those of `version`, as they were before it."""
+        if self.receiving:
+            await self.finish_update(version)
+        else:
+            await self.engine.resume_generation()
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
         """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism)."""

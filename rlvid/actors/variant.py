@@ -201,13 +201,19 @@ class VariantActor:
         return ""
 
     def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
-        """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them."""
+        """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them. Raises VideoError."""
+        from rlvid.data.frames import VideoError
         from rlvid.teacher.evidence import evidence_pixels
         from rlvid.variants.build import rebuild
 
         threads, size = self.config.variants.threads, specs[0].size
-        frames = [rebuild(video, spec, threads=threads) for spec in specs]
-        return [None, *frames, *(evidence_pixels(video, one, size, threads=threads) for one in evidence)]
+        try:
+            frames = [rebuild(video, spec, threads=threads) for spec in specs]
+            return [None, *frames, *(evidence_pixels(video, one, size, threads=threads) for one in evidence)]
+        except VideoError:
+            raise
+        except Exception as error:  # as in `build`
+            raise VideoError(f"{video}: {type(error).__name__}: {error}") from None
 
     def stop(self) -> None:
         """Close the cache; nothing else to end beside the process."""

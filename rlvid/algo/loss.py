@@ -47,7 +47,7 @@ def policy_loss(
     options: LossOptions,
     reference_logprobs_A: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Scalar loss (to minimize) and weighted sums for the metrics, over the A answer tokens of a micro-batch.
+    """Scalar loss (to minimize), and sums for the metrics, over the A answer tokens of a micro-batch: weighted ones, and a count of tokens outside the clip.
 
     old_logprobs: the learner's own before the first update on this batch (detached). On that first update they equal
     logprobs, the ratio is 1 and the gradient is the plain policy gradient.
@@ -60,10 +60,8 @@ def policy_loss(
     surrogate_A = torch.minimum(ratio_A * advantages_A, clipped_A * advantages_A)
     importance_A = (old_logprobs_A - sampler_logprobs_A).exp().clamp(max=options.importance_cap)
     loss = -(weights_A * importance_A * surrogate_A).sum()
-    sums = {
-        "loss/policy": loss.detach(),
-        "loss/clip_share": (weights_A * ((ratio_A < 1 - options.clip_low) | (ratio_A > 1 + options.clip_high))).sum().detach(),
-    }
+    outside_A = (ratio_A < 1 - options.clip_low) | (ratio_A > 1 + options.clip_high)
+    sums = {"loss/policy": loss.detach(), "loss/sum_clipped": (outside_A & (weights_A > 0)).sum()}
     if options.kl_coef and reference_logprobs_A is not None:
         kl = (weights_A * k3_kl(logprobs_A, reference_logprobs_A)).sum()
         loss = loss + options.kl_coef * kl
@@ -72,9 +70,9 @@ def policy_loss(
 
 
 def k3_kl(logprobs_A: torch.Tensor, reference_logprobs_A: torch.Tensor) -> torch.Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) per token: exp(d) - d - 1 with d = reference - policy."""
+    """Schulman's k3 estimate of KL(policy || reference) per token: exp(d) - d - 1 with d = reference - policy, exact for small d."""
     difference = reference_logprobs_A - logprobs_A
-    return difference.exp() - difference - 1
+    return difference.expm1() - difference
 
 
 def _sequence_mean(values_A: torch.Tensor, sequence_A: torch.Tensor) -> torch.Tensor:

@@ -58,8 +58,9 @@ class Answers:
 
 
 def answers_of(group: Group) -> Answers:
-    """All K x M answers to a question, variant by variant."""
-    parts = [score.parts for row in group.scores_KM for score in row]
+    """All K x M unaided answers to a question, variant by variant: what a repair replaced counts as it was."""
+    first = {(repair.variant, repair.sample): repair.first_score for repair in group.repairs if repair.chosen}
+    parts = [first.get((variant, sample), score).parts for variant, row in enumerate(group.scores_KM) for sample, score in enumerate(row)]
     accuracies, ious = (tuple(part[name] for part in parts if name in part) for name in ("accuracy", "temporal_iou"))
     return Answers(group.question.task, accuracies, ious)
 

@@ -7,7 +7,6 @@ so that nothing is ever glued to it. Of each line only a key and its place stay 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import ConfigError
+from rlvid.lock import take
 
 SYNC_EVERY_S = 1.0
 
@@ -27,10 +27,10 @@ class AnswerJournal:
         self.path = path
         self._file = path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take(self._file, f"--out: {path} is being written by another rlvid command (wait for it, or choose another file)")
+        except ConfigError:
             self._file.close()
-            raise ConfigError(f"--out: {path} is being written by another rlvid command (wait for it, or choose another file)") from None
+            raise
         self._places = self._read()
         self._synced_s = time.monotonic()
 

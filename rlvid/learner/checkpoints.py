@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -48,6 +49,8 @@ class Saver:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = config.folder / "checkpoints"
+        for left in self.folder.glob(f".{PREFIX}*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._thread = ThreadPoolExecutor(1, "rlvid-checkpoints")
         self._publishing: Future[Path] | None = None
 
@@ -93,7 +96,9 @@ def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
     _write_json(aside / MANIFEST, {"files": manifest(aside)})
     if final.exists():
         shutil.rmtree(final)
+    _flush(aside)
     aside.rename(final)
+    _flush_one(folder)
     for old in complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     if storage is not None:
@@ -103,7 +108,12 @@ def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
 
 def complete(folder: Path) -> list[Path]:
     """Checkpoints that were written to their end, oldest first. Damage since then is `damage`'s matter."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir() and is_name(path.name))
+
+
+def is_name(name: str) -> bool:
+    """Of a checkpoint of ours: a copy that somebody keeps beside them under a name of its own is not."""
+    return re.fullmatch(rf"{PREFIX}\d{{6,}}", name) is not None
 
 
 def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, Any]] | None:
@@ -112,14 +122,16 @@ def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, An
     Raises CheckpointError when all that exist are damaged: a run must not start anew over its own remains.
     """
     store = Store(storage) if storage else None
-    here, there = {path.name for path in complete(folder)}, set(store.names(MANIFEST)) if store else set()
+    here = {path.name for path in complete(folder)}
+    there = _stored(store, needed=not here) if store else set()
     for name in sorted(here | there, reverse=True):
         if name in here and _is_whole(folder / name, "on disk"):
             return folder / name, read_state(folder / name)
         if store and name in there and _fetch(store, name, folder):
             return folder / name, read_state(folder / name)
     if here | there:
-        raise CheckpointError(f"no checkpoint in {folder} is whole: put a good copy there, or delete the folder to start the run anew")
+        places = f"{folder} or {storage}" if storage else str(folder)
+        raise CheckpointError(f"no checkpoint in {places} is whole: put a good copy there, or delete all of them to start the run anew")
     return None
 
 
@@ -214,6 +226,18 @@ def _is_whole(folder: Path, where: str) -> bool:
     return not problem
 
 
+def _stored(store: Store, *, needed: bool) -> set[str]:
+    """Names of the checkpoints in a storage. Where it cannot be reached, those on disk do; without any, CheckpointError: there may be a run to go on with."""
+    try:
+        return set(store.names(MANIFEST))
+    except Exception as error:  # every storage has errors of its own
+        what = f"{store.url} cannot be read ({type(error).__name__}: {error})"
+        if needed:
+            raise CheckpointError(f"run.storage: {what}: whether the run has checkpoints there is not known") from None
+        log.warning("%s: the checkpoints on disk are used", what)
+        return set()
+
+
 def _fetch(store: Store, name: str, folder: Path) -> bool:
     """Bring a checkpoint from the storage; it takes its name here only when it is whole."""
     aside = folder / f".{name}.fetching"
@@ -223,8 +247,8 @@ def _fetch(store: Store, name: str, folder: Path) -> bool:
         files = listing(text := store.read(f"{name}/{MANIFEST}"))
         store.download(name, list(files), aside)
         (aside / MANIFEST).write_text(text)
-    except (OSError, ValueError) as error:
-        log.warning("checkpoint %s in %s is passed over: %s", name, store.url, error)
+    except Exception as error:  # every storage has errors of its own
+        log.warning("checkpoint %s in %s is passed over: %s: %s", name, store.url, type(error).__name__, error)
         return False
     if not _is_whole(aside, f"in {store.url}"):
         return False
@@ -263,11 +287,23 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "state.json").read_text())
 
 
+def _flush(folder: Path) -> None:
+    """Bring a folder and all in it to the disk: a power cut after the rename must not leave a name without its content."""
+    for path in (*folder.rglob("*"), folder):
+        _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     with path.open("w") as file:
         json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

@@ -130,5 +130,6 @@ def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
         "mismatch/mean_abs_dlogp": total.pop("mismatch/sum_abs_dlogp") / tokens,
         "mismatch/kl": total.pop("mismatch/sum_kl") / tokens,
         "policy/entropy": total.pop("policy/sum_neg_logprob") / tokens,
+        "loss/clip_share": total.pop("loss/sum_clipped") / tokens,
         **total,
     }

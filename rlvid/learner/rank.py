@@ -158,19 +158,24 @@ class Rank:
         self.packed = [pack(batch, self.processor, self.model_config, _fetch_frames) for batch in batches]
 
     def update(self) -> dict[str, float]:
-        """One optimizer step per pass over the packed micro-batches. Returns this rank's metric sums (see learner/group.py)."""
+        """One optimizer step per pass over the packed micro-batches. Returns this rank's metric sums (see learner/group.py).
+
+        They are those of the first pass, whose policy is the one that was sent; what is clipped is the last pass's, the first clips nothing.
+        """
         packed = [batch.to(self.engine.device, self.dtype) for batch in self.packed]
         self.packed = []
         old: list[Any] = [None] * len(packed)
         sums: dict[str, float] = {}
         for number in range(self.config.loss.passes):
             terms = [self._micro_step(batch, old, index, last=index == len(packed) - 1) for index, batch in enumerate(packed)]
+            rate = self.engine.get_lr()[0]
             self.engine.step()
             if number == 0:
                 sums = {key: math.fsum(term[key] for term in terms) for key in terms[0]}
                 sums["mismatch/max_abs_dlogp"] = max(term["mismatch/max_abs_dlogp"] for term in terms)
                 sums["optimizer/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
-        sums["optimizer/lr"] = self.engine.get_lr()[0]
+                sums["optimizer/lr"] = rate
+            sums["loss/sum_clipped"] = math.fsum(term["loss/sum_clipped"] for term in terms)
         self.version += 1
         return sums
 
@@ -219,7 +224,16 @@ class Rank:
         path, _ = self.engine.load_checkpoint(folder, tag=tag)
         if path is None:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
+        self._set_rates()
         self.version = version
+
+    def _set_rates(self) -> None:
+        """What the config says now, not what it said when the checkpoint was written: torch restores rates together with the moments."""
+        settings, scheduler = self.config.learner, self.engine.lr_scheduler
+        rate = settings.lr * self._lr_share(scheduler.last_epoch)
+        scheduler.base_lrs = [settings.lr] * len(scheduler.base_lrs)
+        for group in scheduler.optimizer.param_groups:
+            group |= {"initial_lr": settings.lr, "lr": rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
 
     def export(self, folder: str) -> None:
         """Write a Hugging Face checkpoint that from_pretrained and vLLM load. Rank 0 writes, all ranks gather."""
@@ -302,11 +316,11 @@ def _loss_options(config: Config) -> Any:
 def _mismatch_sums(logprobs_A: Any, batch: Any) -> dict[str, float]:
     """How far the sampler's log-probabilities are from the learner's, over tokens that count."""
     counted = batch.weights_A > 0
-    difference = (logprobs_A - batch.sampler_logprobs_A)[counted]
+    difference = (logprobs_A - batch.sampler_logprobs_A)[counted].double()  # its square is below what float32 tells from 0
     return {
         "tokens": float(counted.sum()),
         "mismatch/sum_abs_dlogp": float(difference.abs().sum()),
-        "mismatch/sum_kl": float((difference.exp() - difference - 1).sum()),
+        "mismatch/sum_kl": float((difference.expm1() - difference).sum()),
         "mismatch/max_abs_dlogp": float(difference.abs().max()) if len(difference) else 0.0,
         "policy/sum_neg_logprob": float(-logprobs_A[counted].sum()),
     }

@@ -6,6 +6,7 @@ Credentials come from the environment, as each storage's own package reads them;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Store:
         if not self.files.exists(self.root):
             return []
         folders = sorted(str(path).rstrip("/").rpartition("/")[2] for path in self.files.ls(self.root, detail=False))
-        return [name for name in folders if name.startswith("step_") and self.files.exists(f"{self.root}/{name}/{manifest}")]
+        return [name for name in folders if re.fullmatch(r"step_\d{6,}", name) and self.files.exists(f"{self.root}/{name}/{manifest}")]
 
     def read(self, path: str) -> str:
         return str(self.files.cat_file(f"{self.root}/{path}").decode())

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from rlvid.teacher.patch import to_json
 from rlvid.types import Group, Repair
 
+_LINE_ENDS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"}
+"""JSON lets them stand; str.splitlines ends a line at them."""
+
 
 def write_step(folder: Path, step: int, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]]) -> None:
     """Write rollouts/step_NNNNNN.jsonl and step_NNNNNN.groups.jsonl, each whole or not at all. `rewards` and `advantages`: [K, M] per group."""
@@ -31,7 +34,7 @@ def drop_after(folder: Path, step: int) -> None:
 def _write(final: Path, rows: Iterable[dict[str, Any]]) -> None:
     aside = final.parent / f".{final.name}.writing"
     with aside.open("w", encoding="utf-8", errors="replace") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n" for row in rows)
     aside.rename(final)
 
 
@@ -42,6 +45,7 @@ def group_row(group: Group) -> dict[str, Any]:
         "question_id": question.id,
         "question": question.question,
         "task": question.task,
+        "source": question.source,
         "options": list(question.options),
         "answer": question.answer,
         "spans": [list(span) for span in question.spans],
@@ -60,7 +64,7 @@ def group_row(group: Group) -> dict[str, Any]:
 
 def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any]) -> list[dict[str, Any]]:
     """The K x M rows of one question, variant by variant."""
-    repaired = {(repair.variant, repair.sample): repair for repair in group.repairs if repair.chosen}
+    tried = {(repair.variant, repair.sample): repair for repair in group.repairs}
     rows = []
     for variant, spec in enumerate(group.prepared.specs):
         for sample, (rollout, score) in enumerate(zip(group.rollouts_KM[variant], group.scores_KM[variant], strict=True)):
@@ -79,22 +83,25 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "policy_version": rollout.policy_version,
                 "versions": [list(stretch) for stretch in rollout.versions],
                 "seed": rollout.seed,
-                "repaired": (variant, sample) in repaired,
+                "repaired": False,
                 "tokens": list(rollout.tokens),
                 "logprobs": list(rollout.logprobs),
             }
-            rows.append(row | (_repair_row(repaired[variant, sample]) if row["repaired"] else {}))
+            repair = tried.get((variant, sample))
+            rows.append(row | (_repair_row(repair) if repair else {}))
     return rows
 
 
 def _repair_row(repair: Repair) -> dict[str, Any]:
-    """What a repaired slot has more: what failed, the evidence, and the patched prompt that the chosen answer was sampled from."""
+    """What a slot has more that was answered twice: what failed, the evidence and the patched prompt; or the second answer where the first one stays."""
+    seen = {"patch": to_json(repair.patch), "alignment": repair.alignment, "blind": repair.blind}
+    if not repair.chosen:
+        return {"second_try": {"text": repair.rollout.text, "parts": repair.score.parts, "reward": repair.reward, **seen}}
     return {
+        "repaired": True,
         "first_text": repair.first.text,
         "first_parts": repair.first_score.parts,
-        "patch": to_json(repair.patch),
-        "alignment": repair.alignment,
-        "blind": repair.blind,
+        **seen,
         "evidence_frames": [{"time_s": time_s, "box": list(box) if box else None} for time_s, box in repair.evidence],
         "prompt": repair.prompt,
         "prompt_digest": repair.prompt_digest,

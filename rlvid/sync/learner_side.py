@@ -8,9 +8,10 @@ vLLM's own nccl trainer engine on GPUs, its gloo twin below on CPU.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -58,13 +59,16 @@ class SummedSource(WeightSource):
 class EngineClient:
     """vLLM's VLLMWeightSyncClient over rollout actors: one call fans out to all, waits for all, has a deadline.
 
-    `widths`: workers per engine; each engine gets its own place in the transfer group behind rank 0, the sender.
+    `widths`: workers per engine; each engine gets its own place in the transfer group behind rank 0, the sender. `pause_s`: how long
+    engines may take for the answers that they end first. `abort`: ends a broadcast whose other side is gone, where it would not end by itself.
     """
 
-    def __init__(self, engines: list[Any], widths: list[int], deadline_s: float) -> None:
+    def __init__(self, engines: list[Any], widths: list[int], *, deadline_s: float, pause_deadline_s: float) -> None:
         self.engines = engines
         self.widths = widths
         self.deadline_s = deadline_s
+        self.pause_deadline_s = pause_deadline_s
+        self.abort: Callable[[], None] = lambda: None
         self.version = 0
         self.pause_s = 0.0
 
@@ -73,21 +77,26 @@ class EngineClient:
         self._wait("join the weight transfer", [e.join_transfer.remote(init_info | {"rank_offset": o}) for e, o in zip(self.engines, offsets, strict=True)])
 
     def start_weight_update(self) -> None:
-        self._wait("pause for new weights", [engine.start_update.remote() for engine in self.engines])
+        self._wait("pause for new weights", [engine.start_update.remote() for engine in self.engines], self.pause_deadline_s)
 
     def update_weights(self, update_info: Any) -> None:
-        self._wait("receive weights", [engine.receive_update.remote(update_info) for engine in self.engines])
+        try:
+            self._wait("receive weights", [engine.receive_update.remote(update_info) for engine in self.engines])
+        except BaseException:
+            self.abort()
+            raise
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.pause_s = max(self._wait("finish the weight update", [engine.finish_update.remote(self.version) for engine in self.engines]))
 
-    def _wait(self, what: str, calls: list[Any]) -> list[Any]:
+    def _wait(self, what: str, calls: list[Any], deadline_s: float = 0.0) -> list[Any]:
         import ray
 
+        deadline_s = deadline_s or self.deadline_s
         try:
-            return ray.get(calls, timeout=self.deadline_s)
+            return ray.get(calls, timeout=deadline_s)
         except ray.exceptions.GetTimeoutError:
-            raise TimeoutError(f"sync: the engines did not {what} within {self.deadline_s:.0f} s (sync.deadline_s)") from None
+            raise TimeoutError(f"sync: the engines did not {what} within {deadline_s:.0f} s (sync.deadline_s)") from None
 
 
 @dataclass
@@ -183,7 +192,7 @@ class Transfer:
 
 def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer:
     """Connect this rank to the engines; all ranks call it, rank 0 sends."""
-    client = EngineClient(engines, widths, config.sync.deadline_s)
+    client = EngineClient(engines, widths, deadline_s=config.sync.deadline_s, pause_deadline_s=pause_deadline_s(config))
     source = SummedSource(model, summed=config.sync.verify)
     where: dict[str, Any] = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
     trainer: TrainerWeightTransferEngine[Any]
@@ -196,7 +205,20 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
 
         nccl = NCCLTrainerInitInfo(**where, packed_buffer_size_bytes=config.sync.bucket_bytes)
         trainer = WeightTransferTrainerFactory.trainer_init(nccl, client=client, source=source)
+        client.abort = partial(_abort_nccl, trainer)
     return Transfer(trainer, source, client)
+
+
+def pause_deadline_s(config: Config) -> float:
+    """Engines that end their answers before they take new weights may take as long as answers may."""
+    waits = config.sync.mode == "wait" and config.rollout.max_staleness > 0
+    return config.sync.deadline_s + (config.rollout.deadline_s if waits else 0)
+
+
+def _abort_nccl(trainer: Any) -> None:
+    """NCCL waits for a lost engine for ever, and this process with it. Called beside the broadcast, which then ends at once."""
+    if trainer.model_update_group is not None:
+        trainer.model_update_group.destroy()
 
 
 def _own_address() -> str:

@@ -81,6 +81,13 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(ray_here, world, prompts, tmp_p
     assert resumed.checksum() == one_rank[1]
     assert [row["loss/policy"] for row in rows] == [row["loss/policy"] for row in one_rank[0][1:]]
     resumed.stop()
+    rates = ["learner.lr=0.001", "learner.warmup_steps=1", "learner.min_lr_share=1", "loss.passes=3", "loss.clip_low=0.01", "loss.clip_high=0.01"]
+    other = group(ray_here, world, tmp_path, *rates)
+    other.load(str(tmp_path / "saved"), 1)
+    row = other.update(prompts)
+    other.stop()
+    assert row["optimizer/lr"] == 0.001, "the config's rate, not the checkpoint's"
+    assert 0 < row["loss/clip_share"] <= 1, "the last pass is clipped"
 
 
 @pytest.mark.parametrize(("before", "after"), [((1, 1), (2, 2)), ((3, 2), (3, 1))])

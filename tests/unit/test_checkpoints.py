@@ -115,7 +115,7 @@ def test_a_damaged_one_is_passed_over_with_one_line(here: Path, file: str, harm:
 def test_a_run_does_not_start_anew_over_damaged_ones(here: Path) -> None:
     write(here, 2)
     flip(here / "step_000002" / "state.json")
-    with pytest.raises(CheckpointError, match="whole: put a good copy there, or delete the folder"):
+    with pytest.raises(CheckpointError, match="whole: put a good copy there, or delete all of them"):
         latest(here)
 
 
@@ -250,3 +250,37 @@ def test_a_saver_publishes_behind_the_loops_back_and_says_what_went_wrong(tmp_pa
             saver.save(6, Shards(), {"feed": 60})  # type: ignore[arg-type]
             raise KeyError("what ended the run comes first")
     assert newest(folder) == 4
+
+
+def test_other_names_beside_the_checkpoints_are_nobodys(here: Path, url: str) -> None:
+    write(here, 2)
+    shutil.copytree(here / "step_000002", here / "step_000002-good")
+    write(here, 4, 6, keep=1, storage=url)
+    assert newest(here) == 6 and (here / "step_000002-good").is_dir() and not (here / "step_000004").exists()
+    shutil.copytree(here / "step_000006", here / "step_000009-mine")
+    assert newest(here, url) == 6
+
+
+def test_a_storage_that_cannot_be_reached(here: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """With checkpoints on disk the run goes on; without any it must not start anew, there may be some in the storage."""
+
+    def unreachable(self: Store, manifest: str) -> list[str]:
+        raise TimeoutError("connect timeout on endpoint")
+
+    monkeypatch.setattr(Store, "names", unreachable)
+    with pytest.raises(CheckpointError, match=r"cannot be read .*connect timeout.* is not known"):
+        latest(here, url)
+    write(here, 2)
+    with caplog.at_level(logging.WARNING, logger="rlvid"):
+        assert newest(here, url) == 2
+    assert "the checkpoints on disk are used" in caplog.text
+
+
+def test_a_saver_clears_what_a_killed_run_left(tmp_path: Path) -> None:
+    config = load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", [f"run.dir={tmp_path}"])
+    folder = config.folder / "checkpoints"
+    write(folder, 2)
+    for left in (".step_000004.writing", ".step_000002.universal", ".step_000002.fetching"):
+        (folder / left).mkdir()
+    with checkpoints.Saver(config):
+        assert [path.name for path in folder.iterdir()] == ["step_000002"]

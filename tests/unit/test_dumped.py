@@ -110,3 +110,21 @@ def test_going_back_forgets_both_files(group: Group, tmp_path: Path) -> None:
         write_step(tmp_path, step, [group], [REWARDS], [ADVANTAGES])
     drop_after(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_000001.groups.jsonl", "step_000001.jsonl"]
+
+
+def test_a_line_is_a_line_for_every_reader(group: Group, tmp_path: Path) -> None:
+    said = "one\u2028two\u2029three\x85four\nfive"
+    first = replace(group.rollouts_KM[0][0], text=said)
+    write_step(tmp_path / "rollouts", 7, [replace(group, rollouts_KM=((first, group.rollouts_KM[0][1]), group.rollouts_KM[1]))], [REWARDS], [ADVANTAGES])
+    assert len((tmp_path / "rollouts" / "step_000007.jsonl").read_text().splitlines()) == 4
+    assert DumpedStep(tmp_path, 7).slots[0][0][0]["text"] == said
+
+
+def test_a_second_answer_that_was_not_taken_is_kept_beside_the_first(group: Group, tmp_path: Path) -> None:
+    (repair,) = group.repairs
+    kept = replace(group, repairs=(replace(repair, chosen=False),))
+    write_step(tmp_path / "rollouts", 7, [kept], [REWARDS], [ADVANTAGES])
+    dumped = DumpedStep(tmp_path, 7)
+    row = dumped.slots[0][0][1]
+    assert not row["repaired"] and row["second_try"]["parts"] == {"accuracy": 1.0} and row["second_try"]["reward"] == 1.7
+    assert not dumped.groups()[0].repairs and dumped.questions[0]["source"] == group.question.source

@@ -71,3 +71,8 @@ def test_token_weights():
     assert token_weights([2, 6], "token", 10) == [1 / 8, 1 / 8]
     assert token_weights([2, 6], "sequence", 10) == [1 / 4, 1 / 12]
     assert token_weights([2, 6], "constant", 10) == [1 / 20, 1 / 20]
+
+
+def test_kl_of_almost_equal_policies_is_not_negative():
+    near = torch.linspace(-1e-3, 1e-3, 999)
+    assert (k3_kl(torch.zeros(999), near) >= 0).all() and k3_kl(torch.zeros(1), torch.tensor([1e-4])).item() == pytest.approx(5e-9, rel=1e-3)

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from rlvid.actors import pool as pools
 from rlvid.actors.pool import ActorPool, CallFailed, PoolError
@@ -15,7 +15,8 @@ from rlvid.actors.pool import ActorPool, CallFailed, PoolError
 class FakeActor:
     """Answers `work(x)` with (own name, x). `dies_on`: arguments that take it down; `hangs`: it never answers."""
 
-    def __init__(self, name, dies_on=(), hangs=False, dead_at_start=False):
+    def __init__(self, name, dies_on=(), hangs=False, dead_at_start=False, dies_of=RayActorError):
+        self.dies_of = dies_of
         self.name, self.dies_on, self.hangs, self.dead, self.dead_at_start = name, set(dies_on), hangs, False, dead_at_start
         self.calls, self.now, self.most_at_once = 0, 0, 0
         self.start = Method(self._start)
@@ -25,6 +26,7 @@ class FakeActor:
 
     async def _start(self):
         if self.dead_at_start:
+            await asyncio.sleep(0.05)
             raise RayActorError()
         return self.name
 
@@ -44,15 +46,25 @@ class FakeActor:
             await asyncio.sleep(0.001 * (x % 3) if isinstance(x, int) else 0)
             self.dead = self.dead or x in self.dies_on
             if self.dead:
-                raise RayActorError()
+                raise self.dies_of()
             return self.name, x
         finally:
             self.now -= 1
 
 
+class Ref:
+    """Like Ray's: who stops waiting for the answer does not stop the work, and may wait for it again."""
+
+    def __init__(self, work):
+        self.work = asyncio.ensure_future(work)
+
+    def __await__(self):
+        return asyncio.shield(self.work).__await__()
+
+
 class Method:
     def __init__(self, function):
-        self.remote = function
+        self.remote = lambda *arguments: Ref(function(*arguments))
 
     def options(self, num_returns):
         return self
@@ -211,3 +223,53 @@ def test_an_actor_may_join():
         return await asyncio.gather(*calls)
 
     assert {name for name, _ in run(pool, work)} == {0, 1}
+
+
+def test_an_actor_that_the_memory_monitor_killed_is_replaced():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, dies_on=() if made else {7}, dies_of=lambda: OutOfMemoryError("too much"))) or made[-1])
+    answers = run(pool, lambda: asyncio.gather(*[pool.call("work", x) for x in [7, *range(20)]]))
+    assert [x for _, x in answers] == [7, *range(20)] and pool.restarts == 1
+
+
+def test_an_actor_that_hangs_in_a_cancelled_call_is_replaced():
+    """Its place stays taken until then: nothing waits behind a call that hangs."""
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, hangs=not made)) or made[-1], size=1, capacity=1, deadline_s=0.3)
+
+    async def work():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.call("work", 3), 0.05)
+        assert pool.slots[0].busy == 1
+        answer = await pool.call("work", 4)
+        return answer, pool.restarts, made[0].calls
+
+    assert run(pool, work) == ((0, 4), 1, 1)
+
+
+def test_nobody_is_replaced_at_the_end():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, dies_on={7})) or made[-1], attempts=1)
+
+    async def work():
+        pool.close()
+        with pytest.raises(CallFailed):
+            await pool.call("work", 7)
+
+    run(pool, work)
+    assert pool.restarts == 0 and len(made) == 2
+
+
+def test_those_who_wait_are_told_when_the_last_hope_could_not_join():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, dies_on={1}, dead_at_start=bool(made))) or made[-1], size=1, max_restarts=0, attempts=3)
+
+    async def work():
+        joining = asyncio.ensure_future(pool.add(1))
+        waiting = asyncio.ensure_future(pool.call("work", 1))
+        with pytest.raises(RayActorError):
+            await joining
+        with pytest.raises(PoolError):
+            await asyncio.wait_for(waiting, 5)
+
+    run(pool, work)

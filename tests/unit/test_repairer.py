@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rlvid.actors.pool import PoolError
 from rlvid.actors.repairer import Repairer, blind_retry, counted, failed_slots
 from rlvid.algo.rewards import score as scored
 from rlvid.config import Config
@@ -186,3 +187,21 @@ def test_counts():
     replies = [FOUND, TeacherReply(None, "refused", refused=2), TeacherReply(None, "failed"), replace(FOUND, leaked=1)]
     counts = counted(replies)
     assert (counts["asked"], counts["leaked"], counts["refused"], counts["failed"]) == (4, 1, 1, 1)
+
+
+def test_whatever_the_teacher_raises_the_slot_keeps_its_answer():
+    class Broken(Teachers):
+        async def call(self, *_, **__):
+            raise MemoryError("a decoder's")
+
+    rollouts = Rollouts()
+    repairer = Repairer(config(), Broken(FOUND), rollouts, lambda question, one: scored(question, one.text))
+    left = asyncio.run(repairer.repair(group([[WRONG, RIGHT], [RIGHT, RIGHT]]), step=3))
+    assert not left.repairs and left.teacher["failed"] == 1 and not rollouts.requests
+
+    class Lost(Teachers):
+        async def call(self, *_, **__):
+            raise PoolError("no teacher actor is left")
+
+    with pytest.raises(PoolError):
+        asyncio.run(Repairer(config(), Lost(FOUND), rollouts, repairer.score).repair(group([[WRONG, RIGHT], [RIGHT, RIGHT]]), step=3))

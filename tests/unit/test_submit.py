@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import zipfile
 from pathlib import Path
 
@@ -114,3 +116,32 @@ def test_an_address_that_is_none(address: str | None, monkeypatch: pytest.Monkey
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match="write the address of the cluster's dashboard"):
         Jobs(address)
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("reply", [b"", NOT_FOUND, EMPTY, b"nonsense\r\n\r\n"])
+def test_what_listens_there_is_no_dashboard(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence, another server, nonsense: one line, and never a wait without end."""
+    monkeypatch.setattr("rlvid.submit.ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                connections.append(connection)
+                if reply:
+                    connection.recv(4096)
+                    connection.sendall(reply)
+                    connection.close()
+
+        connections: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(ConfigError, match="no dashboard answers at"):
+            Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
+        server.shutdown(socket.SHUT_RDWR)

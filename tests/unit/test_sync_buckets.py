@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +11,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("vllm")
 
+from ray.exceptions import RayActorError
+
+from rlvid.config import load
 from rlvid.sync.checksum import checksum
 from rlvid.sync.engine_side import GlooUpdateInfo, Room
+from rlvid.sync.learner_side import EngineClient, pause_deadline_s
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 SHAPES = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), max_size=20)
 
@@ -47,3 +55,35 @@ def test_long_tensors_are_summed_in_pieces():
     """More than one piece: the sum is that of the parts."""
     long = torch.arange(2**18 + 77, dtype=torch.float32)
     assert checksum([long]) == checksum([long[:1000], long[1000:]])
+
+
+class LostEngine:
+    """Takes the update's start, and dies while it receives."""
+
+    class receive_update:
+        @staticmethod
+        def remote(info):
+            return "lost"
+
+
+def test_a_broadcast_to_a_lost_engine_is_ended_from_beside_it(monkeypatch):
+    """NCCL would wait for ever."""
+
+    def get(refs, timeout):
+        raise RayActorError()
+
+    monkeypatch.setattr("ray.get", get)
+    client = EngineClient([LostEngine()], [1], deadline_s=1, pause_deadline_s=1)
+    aborted = []
+    client.abort = lambda: aborted.append(True)
+    with pytest.raises(RayActorError):
+        client.update_weights({})
+    assert aborted == [True]
+
+
+def test_engines_that_end_their_answers_first_may_take_as_long_as_answers_may():
+    def seconds(*overrides):
+        return pause_deadline_s(load(CONFIG, ["sync.deadline_s=30", "rollout.deadline_s=70", *overrides]))
+
+    assert seconds("rollout.max_staleness=1", "sync.mode=wait") == 100
+    assert seconds("rollout.max_staleness=1", "sync.mode=keep") == 30 and seconds() == 30, "nothing is in flight then"

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from rlvid.actors.sampler import Collected
+from rlvid.algo.selection import answers_of
 from rlvid.config import load
 from rlvid.data.stream import QuestionStream
 from rlvid.data.variance_filter import VarianceFilter
-from rlvid.feed import Feed
-from rlvid.types import Group, Prepared, Score
+from rlvid.feed import Feed, TooManyBadVideos, _teaches_nothing
+from rlvid.types import Group, Prepared, Quarantined, Question, Repair, Score
 
 COUNT = 8
 
@@ -74,18 +75,19 @@ def test_a_stream_in_which_everything_rests_does_not_stand_still(path):
 
 
 class FakeSession:
-    """Questions with an even number are answered half right, the others never."""
+    """Questions with an even number are answered half right, the others never; those that are `bad` have no usable video."""
 
     def __init__(self):
         self.sampler = self
         self.asked = []
+        self.bad = set()
 
     def wait(self, work):
         return asyncio.run(work)
 
     async def collect(self, questions, step, *, kinds, answers, repair):
         self.asked += [question.id for question in questions]
-        return Collected([self._group(question) for question in questions])
+        return Collected([Quarantined(question.id, "bad") if question.id in self.bad else self._group(question) for question in questions])
 
     def _group(self, question):
         rights = (1.0, 0.0) if int(question.id[1:]) % 2 == 0 else (0.0, 0.0)
@@ -184,3 +186,43 @@ def test_no_question_comes_twice_in_a_step_even_where_epochs_meet(feed):
         plain.sample(step)
         assert len(set(session.asked)) == 5 and session.asked == ahead
         plain.prefetch(step + 1)
+
+
+def test_no_question_is_asked_twice_in_a_step(feed):
+    """Also where the file has fewer than a step wants, or fewer usable ones: the step is smaller then."""
+    short, session = feed(questions_per_step=12)
+    for step in (1, 2):
+        assert len(short.sample(step)) == COUNT
+        assert asked(session, COUNT) == sorted(f"q{n}" for n in range(COUNT)) and not session.asked
+    session.bad = {"q1", "q2", "q3"}
+    assert len(short.sample(3)) == COUNT - 3 and asked(session, COUNT) == sorted(f"q{n}" for n in range(COUNT))
+    session.bad = {f"q{n}" for n in range(COUNT)}
+    with pytest.raises(TooManyBadVideos, match=r"none of the 8 questions of .*train.jsonl can be used"):
+        short.sample(4)
+
+
+def group(task, correct, ious, *repairs):
+    parts = [{"accuracy": right} if task != "temporal_grounding" else {} for right in correct]
+    scores = (tuple(Score(part | ({"temporal_iou": iou} if iou is not None else {})) for part, iou in zip(parts, ious, strict=True)),)
+    question = Question("q", "v.mp4", "?", task, ("a", "b"), "a")
+    return Group(Prepared(question, "", (), (), 1.0), (), (), scores, (correct,), (correct,), (), repairs)
+
+
+def test_what_teaches_nothing():
+    no = (None, None)
+    assert _teaches_nothing(group("open", (1.0, 1.0), no)) and _teaches_nothing(group("open", (0.0, 0.0), no))
+    assert not _teaches_nothing(group("open", (1.0, 0.0), no))
+    assert _teaches_nothing(group("temporal_grounding", (0.0, 0.0), (0.25, 0.25)))
+    assert not _teaches_nothing(group("temporal_grounding", (0.0, 0.0), (0.25, 0.5))), "the reward is continuous, and differs"
+    assert not _teaches_nothing(group("grounded_qa", (1.0, 1.0), (0.0, 0.5)))
+
+
+def repair(sample, first):
+    empty = dict.fromkeys(("patch", "first", "rollout", "prompt", "prompt_digest"))
+    return Repair(variant=0, sample=sample, first_score=Score(first), score=Score({}), correct=1.0, blind=0.0, alignment=0.0, reward=1.7, chosen=True, **empty)
+
+
+def test_selection_looks_at_unaided_answers():
+    repaired = group("open", (1.0, 1.0), (None, None), repair(1, {"accuracy": 0.0}))
+    assert answers_of(repaired).accuracies == (1.0, 0.0)
+    assert not _teaches_nothing(repaired)

@@ -21,6 +21,13 @@ class Engine:
         self.broken, self.deaf, self.frozen, self.version, self.dead = broken, deaf, frozen, 0, False
         self.weights_state = SimpleNamespace(remote=lambda verify: Asked(self, self.state))
         self.check = SimpleNamespace(remote=lambda: Asked(self, lambda: self.version))
+        self.paused = False
+        self.go_on = SimpleNamespace(remote=self._go_on)
+
+    def _go_on(self, version):
+        assert version == self.version
+        self.paused = False
+        return Asked(self, lambda: None)
 
     def state(self):
         if self.broken:
@@ -47,11 +54,13 @@ class Learner:
 
     def send_weights(self):
         self.pushes += 1
+        for engine in self.connected:
+            engine.paused = True
         if any(engine.broken for engine in self.connected):
             raise RayTaskError("send_weights", "a traceback\nConnectionError: peer closed", ConnectionError("peer closed"))
         for engine in self.connected:
             if not engine.deaf:
-                engine.version = self.at
+                engine.version, engine.paused = self.at, False
         return SimpleNamespace(version=self.at, checksum="c0ffee", bytes=8, pause_s=0.5)
 
     def checksum(self):
@@ -154,8 +163,15 @@ def test_a_new_engine_gets_the_weights_before_it_serves(made):
     learner.at = 2
     weights.push()
     assert new.version == 2, "it takes part in every push from then on"
+
+
+def test_a_new_engine_that_fails_leaves_the_others_at_work(made):
+    weights, pool, _ = made(Engine())
+    weights.push()
     with pytest.raises(SyncError):
         asyncio.run(weights.bring_up_to_date(Engine(broken=True)))
+    (serving,) = pool.handles
+    assert serving.version == 1 and not serving.paused and not pool.out
 
 
 def test_a_silent_engine_is_replaced_before_anything_waits_for_it(made):
