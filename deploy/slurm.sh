@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One training run as a Slurm job: a Ray cluster over the job's nodes, the run, and everything ended with it.
 #
-#   sbatch --nodes=2 --gpus-per-node=8 deploy/slurm.sh configs/strive_qwen2_5_vl_7b.yaml run.dir=/shared/runs data.train=/shared/train.jsonl data.eval=null
+#   sbatch --nodes=2 --gpus-per-node=8 deploy/slurm.sh configs/strive_qwen2_5_vl_7b.yaml run.dir=/shared/runs data.train=/shared/train.jsonl \
+#     data.eval=null rollout.engines=8 learner.ranks=8
 #
 # Submit it from the repository root, on a file system that every node shares, with .venv made from deploy/requirements-gpu.txt. Keys come from the
 # environment of sbatch (--export=ALL, the default). A job that Slurm requeues goes on from the run's last whole checkpoint.

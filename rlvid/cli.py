@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
 from rlvid.observe.one_line import printable
@@ -60,7 +61,7 @@ def train(
         bool, typer.Option("--rollout-only", help="Sample, score and dump into the run NAME-rollout-only; nothing is learned. Default: train.")
     ] = False,
     verify_sync: Annotated[
-        bool, typer.Option("--verify-sync", help="Compare checksums of engines and learner after every sync; log.txt notes them. Default: as configured.")
+        bool, typer.Option("--verify-sync", help="Compare checksums of engines and learner after every sync, noted in log.txt. Default: sync.verify (on).")
     ] = False,
 ) -> None:
     """Train a policy. A run of the same name goes on from its last whole checkpoint.
@@ -92,7 +93,8 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Hugging Face checkpoint folder, such as runs/NAME/export.")] = ...,  # type: ignore[assignment]
     data: Annotated[Path | None, typer.Option("--data", help="Question file. Default: the config's data.eval.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for metrics.json, metrics.csv and predictions.jsonl. Default: eval/CHECKPOINT in the run folder.")
+        Path | None,
+        typer.Option("--out", help="Folder for metrics and predictions. Default: eval/CHECKPOINT in the checkpoint's run folder, or the config's."),
     ] = None,
 ) -> None:
     """Greedy answers to held-out questions, scored by task and source, and as their benchmark does.
@@ -103,6 +105,7 @@ def evaluate(
     """
     settings = load(config, overrides or [])
     _check_eval_inputs(settings, checkpoint, data, out)
+    _stay_offline_without_hub(str(checkpoint))
     from rlvid import evaluate as evaluation
 
     metrics = evaluation.run(settings, checkpoint, data, out)
@@ -187,7 +190,7 @@ def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpo
     from rlvid.doctor import run_checks
 
     checks = run_checks(model)
-    table = Table("check", "", "detail", "cure")
+    table = Table("check", "", Column("detail", overflow="fold"), Column("cure", overflow="fold"))
     for check in checks:
         table.add_row(check.name, {"ok": "[green]ok", "warn": "[yellow]warn", "fail": "[red]fail"}[check.status], check.detail, check.cure)
     Console().print(table)
@@ -306,7 +309,7 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
 @data_app.command("convert")
 def data_convert(
     source: Annotated[str, typer.Argument(help="Name of the published format; rlvid data sources lists them.", show_default=False)],
-    given: Annotated[str, typer.Argument(metavar="IN", help="File or folder as downloaded, or a hub id OWNER/NAME[:CONFIG][@SPLIT].", show_default=False)],
+    given: Annotated[str, typer.Argument(metavar="IN", help="File or folder as downloaded, or a hub id OWNER/NAME\\[:CONFIG]\\[@SPLIT].", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Question file to write (JSON lines).", show_default=False)],
     videos: Annotated[Path | None, typer.Option("--videos", help="Folder under which the videos lie. Default: the folder of IN.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many usable questions; 0: never.")] = 0,
@@ -356,8 +359,10 @@ def _check_inputs(config: Config) -> None:
     for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
         if path is not None:
             _must_exist(path, key)
-            QuestionStream(path, seed=config.run.seed)
+            _warn_without_videos(QuestionStream(path, seed=config.run.seed), key)
     check_model_path(config.model.path, "model.path")
+    if config.repair.enabled and config.teacher.kind == "engine":
+        check_model_path(str(config.teacher.model), "teacher.model")
     _check_asking(config)
     _must_be_writable(config.folder, "run.dir")
     if config.storage:
@@ -376,10 +381,11 @@ def _check_asking(config: Config) -> None:
 
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
     check_model_path(str(checkpoint), "--checkpoint")
-    _must_be_writable(out or config.folder, "--out" if out else "run.dir")
     from rlvid.asking import for_engines
     from rlvid.data.stream import QuestionStream
-    from rlvid.evaluate import inquiry_of
+    from rlvid.evaluate import inquiry_of, output_folder
+
+    _must_be_writable(out or output_folder(config, checkpoint), "--out" if out else "run.dir")
 
     inquiry = inquiry_of(config, data)
     _check_asking(for_engines(config, inquiry))
@@ -402,10 +408,26 @@ def _check_select_inputs(config: Config, out: Path) -> None:
     _must_be_writable(out.parent, "--out")
 
 
+def _warn_without_videos(stream: Any, key: str) -> None:
+    """A word only: the nodes may have what this machine has not. `stream`: a QuestionStream."""
+    first = stream.take(min(100, len(stream)))
+    if not any(os.path.exists(question.video) for question in first):
+        log.warning("%s: none of %d videos that %s names is on this machine, such as %s", key, len(first), stream.path, first[0].video)
+
+
 def _must_exist(path: Path, key: str) -> None:
     if not path.exists():
-        cure = "make the quickstart's world with `rlvid data quickstart`" if ".quickstart" in path.parts else f"relative paths start at {Path.cwd()}"
-        raise ConfigError(f"{key}: {path} does not exist ({cure})")
+        raise ConfigError(f"{key}: {path} does not exist ({_world_command(path) or f'relative paths start at {Path.cwd()}'})")
+
+
+def _world_command(path: Path) -> str:
+    """What makes a world of the quickstart, where a path lies in one."""
+    if ".quickstart" not in path.parts[:-1]:
+        return ""
+    world = path.parts[path.parts.index(".quickstart") + 1]
+    options = {"qwen2_5_vl": "", "qwen3_vl": " --model qwen3_vl", "evidence": " --evidence"}.get(world, "")
+    out = f" --out .quickstart/{world}" if options else ""
+    return f"make the quickstart's world with `rlvid data quickstart{options}{out}`"
 
 
 def _must_be_writable(folder: Path, key: str) -> None:
@@ -452,7 +474,7 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
     table = Table(title, *(["before", "after"] if before else ["value"]))
     for name, value in after.items():
         cells = [f"{before[name]:.3f}"] if before and name in before else ([""] if before else [])
-        table.add_row(name.removeprefix("eval/"), *cells, f"{value:.3f}")
+        table.add_row(escape(name.removeprefix("eval/")), *cells, f"{value:.3f}")
     Console().print(table)
 
 
@@ -460,7 +482,7 @@ def _print_selection(report: dict[str, Any], out: Path) -> None:
     table = Table("source", "questions", "kept", "dropped")
     for source, count in report["sources"].items():
         dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(count["dropped"].items(), key=lambda item: -item[1]))
-        table.add_row(source, str(count["questions"]), str(count["kept"]), dropped)
+        table.add_row(escape(source), str(count["questions"]), str(count["kept"]), dropped)
     Console().print(table)
     print(f"{report['kept']} of {report['questions']} questions kept\nquestions  {out}\nstatistics {out.with_name(out.stem + '.statistics.jsonl')}")
 

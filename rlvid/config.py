@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Resources = dict[str, Annotated[float, Field(gt=0)]]
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -39,7 +40,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -220,7 +221,7 @@ class RolloutConfig(Section):
     """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     threads: Positive = 1
     """CPU threads of an engine without GPU."""
-    kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1
     """Key-value cache of an engine without GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Share of the GPU's memory an engine takes."""
@@ -363,7 +364,7 @@ class Teacher(Section):
     """engine: longest conversation in tokens, images included."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """engine: share of the GPU's memory it takes."""
-    kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1
     """engine: key-value cache without GPU."""
     start_deadline_s: Seconds = 900
     """Longest wait for a teacher actor to start."""
@@ -400,9 +401,9 @@ class Repair(Section):
     """For temporal grounding an answer has failed when its temporal IoU is below this."""
     max_per_group: Annotated[int, Field(gt=0)] | None = None
     """Repairs per question at most; null: rollout.answers."""
-    kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    kappa: Annotated[float, Field(ge=0)] = 0.3
     """What a repaired answer is worth less than an unaided one."""
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.2
+    alpha: Annotated[float, Field(ge=0)] = 0.2
     """Bonus for a rationale that refers to all of the patch's evidence; never above kappa."""
     choice: Literal["always", "if_better"] = "always"
     """Which rollout a repaired slot keeps: always the second, or the better of both."""
@@ -410,7 +411,7 @@ class Repair(Section):
     """Show the evidence as frames too; false: the hint alone (ablation)."""
     max_evidence_frames: Positive = 4
     """Evidence frames and crops added to the prompt at most."""
-    alignment_tolerance_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    alignment_tolerance_s: Annotated[float, Field(ge=0)] = 0.5
     """A time in the rationale refers to a span or frame when it is no further off than this."""
     blind_test: bool = False
     """Ask the student from the hint without the video too: teacher/blind_right above teacher/blind_chance (of teacher/blind_tested) means leaks."""
@@ -468,7 +469,7 @@ class Learner(Section):
     """Linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW weight decay."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     """AdamW betas."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradient clipping."""
@@ -658,8 +659,8 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Confi
         raise ConfigError(f"{path}: {_explain(error.errors()[0])}") from None
 
 
-def check_model_path(path: str, key: str) -> None:
-    """Refuse what cannot be a checkpoint, by a glance at its files: no network, nothing heavy. A hub id passes."""
+def check_model_path(path: str, key: str, *, weights: bool = True) -> None:
+    """Refuse what cannot be a checkpoint, by a glance at its files: no network, nothing heavy. A hub id passes. `weights`: they must be there."""
     folder = Path(path)
     if is_hub_id(path):
         return
@@ -672,7 +673,7 @@ def check_model_path(path: str, key: str) -> None:
         raise ConfigError(f"{key}: {path} holds no readable config.json (name the folder of a Hugging Face checkpoint, such as runs/NAME/export)") from None
     if not str(family).startswith(FAMILIES):
         raise ConfigError(f"{key}: {path} is a {family} model (rlvid trains {' and '.join(FAMILIES)})")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+    if weights and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise ConfigError(f"{key}: {path} holds no weights (*.safetensors are missing: copy the checkpoint anew)")
 
 
@@ -689,6 +690,8 @@ def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return tree
     if not isinstance(base, str) or path.resolve() in seen:
         raise ConfigError(f"{path}: extends: {'names itself in a circle' if isinstance(base, str) else 'must name one YAML file'}")
+    if not (path.parent / base).is_file():
+        raise ConfigError(f"{path}: extends: {path.parent / base} is no file (paths start at the folder of the file that extends)")
     return _over(_read_extended(path.parent / base, (*seen, path.resolve())), tree)
 
 
@@ -701,9 +704,26 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML would silently take the last one, a whole section with it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        if twice := [key for at, key in enumerate(keys) if key in keys[:at]]:
+            raise yaml.constructor.ConstructorError(problem=f"the key {twice[0]} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("too deep") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = _parsed(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (configs/ holds ready ones)") from None
     except OSError as error:
@@ -733,7 +753,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {parent} is not a section")
     try:
-        node[leaf] = yaml.safe_load(value)
+        node[leaf] = _parsed(value)
     except (yaml.YAMLError, ValueError):
         raise ConfigError(f"override {override!r}: the value is not YAML") from None
 

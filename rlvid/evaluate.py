@@ -32,7 +32,7 @@ def run(config: Config, checkpoint: Path, data: Path | None = None, out: Path | 
 
     Writes predictions.jsonl (a row a question, in the file's order), metrics.json and metrics.csv into `out`, and beside them the journal it goes on from.
     """
-    out = out or config.folder / "eval" / checkpoint.name
+    out = out or output_folder(config, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     log_to(out / "log.txt")
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
@@ -43,6 +43,12 @@ def run(config: Config, checkpoint: Path, data: Path | None = None, out: Path | 
         return _report(config, out, journal, keys, problems)
     finally:
         journal.close()
+
+
+def output_folder(config: Config, checkpoint: Path) -> Path:
+    """Beside an exported policy, in its own run folder; for any other checkpoint in the config's."""
+    run = checkpoint.absolute().parent
+    return (run if (run / "metrics.jsonl").is_file() else config.folder) / "eval" / checkpoint.name
 
 
 def evaluate(session: Session, questions: Sequence[Question]) -> dict[str, float]:

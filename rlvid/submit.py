@@ -210,6 +210,8 @@ def check_paths(config: Config) -> None:
     paths = {"run.dir": config.run.dir, "data.train": config.data.train, "data.eval": config.data.eval}
     if not is_hub_id(config.model.path):
         paths["model.path"] = Path(config.model.path)
+    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
+        paths["relevance.model"] = Path(str(config.relevance.model))
     for key, path in paths.items():
         if path is not None and not path.is_absolute():
             raise ConfigError(f"{key}: {path} is relative, and a job runs in a passing folder of the cluster: give the path under which every node has it")

@@ -93,7 +93,7 @@ def _sequences(config: Config, found: Plan) -> Iterator[str]:
         yield f"the K x M = {group} answers of one question do not fit the {slots} places of all engines: they are sampled in {math.ceil(group / slots)} waves"
     if found.tokens.rollouts * 2 <= slots:
         yield (
-            f"a step has {found.tokens.rollouts} rollouts and the engines have {slots} places: half of them stay empty; "
+            f"a step has {found.tokens.rollouts} rollouts and the engines have {slots} places: at least half of them stay empty; "
             f"lower rollout.engines or rollout.max_sequences, or raise data.questions_per_step"
         )
     prompts = config.data.questions_per_step * config.variants_per_question

@@ -48,6 +48,13 @@ def model_size(path: str) -> ModelSize:
     """Read config.json of a folder, or of a hub id in the local cache (the network is not asked), and build the model without memory on torch's
     meta device. Raises ConfigError where there is none."""
     config = _read(path)
+    try:
+        return _size(config)
+    except Exception as error:  # whatever transformers and torch make of numbers that do not go together
+        raise ConfigError(f"model.path: no model can be built from config.json of {path} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+
+
+def _size(config: Any) -> ModelSize:
     text, vision = config.get_text_config(), config.vision_config
     parameters, vision_parameters = _count(config)
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -80,12 +87,12 @@ def model_size(path: str) -> ModelSize:
 
 
 def _read(path: str) -> Any:
-    check_model_path(path, "model.path")
+    check_model_path(path, "model.path", weights=False)
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError):
+    except Exception:  # a file that is missing, no JSON, or numbers that fit no model
         if is_hub_id(path):
             raise ConfigError(
                 f"model.path: config.json of {path} is not in the local Hugging Face cache (fetch it with `hf download {path} config.json`, or name a folder)"

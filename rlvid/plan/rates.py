@@ -65,6 +65,9 @@ def measured(folder: Path, text_tokens: int) -> tuple[Rates, int]:
     steps = [row for row in rows if "time/learn_s" in row][WARM_UP_STEPS:]
     if not steps:
         raise ConfigError(f"--measured: {folder} has no more than {WARM_UP_STEPS} steps, too few to measure")
+    needed = ("rollout/answer_tokens_mean", "rollout/answer_tokens", "time/rollout_s", "time/learn_s", "time/sync_s")
+    if missing := [name for name in needed if not all(row.get(name) for row in steps)]:
+        raise ConfigError(f"--measured: metrics.jsonl of {folder} has steps without {missing[0]}")
     answer = statistics.median(row["rollout/answer_tokens_mean"] for row in steps)
     tokens = count_tokens(config, model_size(config.model.path), Assumed(text_tokens=text_tokens))
     prompts = config.data.questions_per_step * config.variants_per_question * tokens.prompt

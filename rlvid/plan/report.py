@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from rlvid.plan.reckoning import GIB, Assumed, reckon
 
 def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
     """Work everything out. `stated`: answer tokens per second of an engine, tokens per second of a learner rank. Prints nothing."""
+    if not math.isfinite(assumed.gpu_memory_gib or 0):
+        raise ConfigError(f"--gpu-memory-gib: must be a number of GiB, not {assumed.gpu_memory_gib:g}")
     size = model_size(config.model.path)
     rates = None
     if measured_run is not None:
         rates, answer_tokens = measured(measured_run, assumed.text_tokens)
         assumed = replace(assumed, answer_tokens=assumed.answer_tokens or answer_tokens)
-    elif any(stated):
+    elif stated != (None, None):
         rates = _stated(*stated)
     found = reckon(config, size, assumed)
     time = step_time(config, found.tokens, rates) if rates else None
@@ -87,8 +90,11 @@ def _memory(config: Config, plan: dict[str, Any], limit_gib: float | None) -> Ta
 
 
 def _stated(engine: float | None, learner: float | None) -> Rates:
-    if not engine or not learner:
+    if engine is None or learner is None:
         raise ConfigError("--engine-tokens-per-s and --learner-tokens-per-s go together: give both, or --measured")
+    for option, rate in (("--engine-tokens-per-s", engine), ("--learner-tokens-per-s", learner)):
+        if not (rate > 0 and math.isfinite(rate)):
+            raise ConfigError(f"{option}: must be above 0, not {rate:g}")
     return Rates(engine, learner)
 
 

@@ -414,3 +414,28 @@ def test_ctrl_c_exits_130(command, world, monkeypatch):
     training(monkeypatch, fails_with(KeyboardInterrupt()))
     said = command("train", world)
     assert said.code == 130 and said.err == "interrupted; a training run started again under its name goes on from its last checkpoint\n"
+
+
+def test_names_from_the_data_are_shown_as_they_are(capsys):
+    """Sources are anybody's words; rich would read them as markup."""
+    cli._print_table("held-out", {"eval/accuracy/[/x]": 0.5, "eval/accuracy/[red]y": 0.25})
+    cli._print_selection({"sources": {"[/z]": {"questions": 1, "kept": 1, "dropped": {}}}, "kept": 1, "questions": 1}, Path("kept.jsonl"))
+    said = capsys.readouterr().out
+    assert "accuracy/[/x]" in said and "accuracy/[red]y" in said and "[/z]" in said
+
+
+def test_a_world_that_is_not_made_yet_is_named_with_its_command():
+    assert cli._world_command(Path(".quickstart/evidence/train.jsonl")).endswith("`rlvid data quickstart --evidence --out .quickstart/evidence`")
+    assert cli._world_command(Path(".quickstart/qwen2_5_vl/train.jsonl")).endswith("`rlvid data quickstart`") and not cli._world_command(Path("train.jsonl"))
+
+
+def test_help_keeps_brackets(command):
+    said = command("data", "convert", "--help")
+    assert "OWNER/NAME[:CONFIG][@SPLIT]" in re.sub(r"\s+", "", said.out.replace("│", ""))
+
+
+def test_a_dry_run_says_when_no_video_is_here(command, world, tmp_path, question, caplog):
+    (tmp_path / "gone.jsonl").write_text(json.dumps(question | {"video": "gone.mp4"}) + "\n")
+    with caplog.at_level("WARNING", logger="rlvid"):
+        assert command("train", world, f"data.train={tmp_path / 'gone.jsonl'}", "--dry-run").code == 0
+    assert "none of 1 videos that" in caplog.text and "gone.mp4" in caplog.text

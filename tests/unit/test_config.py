@@ -99,6 +99,12 @@ def test_the_last_override_wins(tmp_path: Path) -> None:
         ("learner.lr=-1", ["learner.lr", "-1"]),
         ("learner.lr=[", ["learner.lr=[", "not YAML"]),
         ("learner.zero_stage=4", ["learner.zero_stage", "4"]),
+        ("learner.lr=.inf", ["learner.lr", "finite"]),
+        ("advantage.eps=.nan", ["advantage.eps", "finite"]),
+        ("cluster.object_store_gib=.inf", ["cluster.object_store_gib", "finite"]),
+        ("learner.betas=[0.9, 1.5]", ["learner.betas.1", "less than 1"]),
+        ("learner.lr=" + "[" * 3000, ["not YAML"]),
+        ("video={frames: 16, frames: 32}", ["not YAML"]),
         ("run.name=../up", ["run.name", "../up"]),
         ("run.steps=0", ["run.steps"]),
         ("run.steps=many", ["run.steps", "many"]),
@@ -153,6 +159,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00a")
     assert "c.yaml" in refusal(tmp_path / "c.yaml")
     assert "not YAML" in refusal(write(tmp_path, "a: \x00"))
+    assert "too deep" in refusal(write(tmp_path, "a: " + "[" * 3000))
+
+
+def test_a_section_that_is_there_twice(tmp_path: Path) -> None:
+    """YAML would take the last one and drop what the first one says."""
+    text = yaml.safe_dump(LEAST) + "video:\n  frames: 32\nloss: {}\nvideo:\n  deadline_s: 300\n"
+    assert "the key video is there twice" in refusal(write(tmp_path, text))
+    shared = "base: &base {frames: 16}\nvideo: {<<: *base, frames: 32}\n"
+    assert "unknown key base" in refusal(write(tmp_path, yaml.safe_dump(LEAST) + shared)), "a merge is no second key"
+
+
+def test_a_base_that_is_not_there(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, {**LEAST, "extends": "gone.yaml"}))
+    assert message.startswith(f"{tmp_path / 'c.yaml'}: extends: ") and "gone.yaml is no file" in message
 
 
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:

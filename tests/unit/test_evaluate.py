@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from rlvid.feed import TooManyBadVideos
 from rlvid.types import Question
 from tests.unit.asked import FakeSampler, Killed, in_place_of_engines
 
+ROOT = Path(__file__).parents[2]
 FILES = ("predictions.jsonl", "metrics.json", "metrics.csv")
 
 
@@ -113,3 +115,12 @@ def test_both_right():
     assert evaluate.summarize(answered, iou_threshold=0.3)["eval/both_right"] == 0.5
     plain = Answered(Question(id="q", video="v", question="?", task="multiple_choice", options=("a", "b"), answer="a"), "", {"accuracy": 1.0})
     assert "eval/both_right" not in evaluate.summarize([plain])
+
+
+def test_where_an_evaluation_goes(tmp_path):
+    config = load(ROOT / "configs" / "quickstart.yaml", [f"run.dir={tmp_path}", "run.name=other"])
+    run = tmp_path / "first"
+    run.mkdir()
+    assert evaluate.output_folder(config, run / "export") == tmp_path / "other" / "eval" / "export"
+    (run / "metrics.jsonl").touch()
+    assert evaluate.output_folder(config, run / "export") == run / "eval" / "export", "beside the policy that the run made"

@@ -257,6 +257,9 @@ def test_rates_of_a_run_give_its_own_time_back(tmp_path: Path) -> None:
     time = step_time(config, count_tokens(config, size, Assumed(text_tokens=15, answer_tokens=10)), rates)
     assert time.step_s == pytest.approx(3.25)
     assert run(config, Assumed(text_tokens=15), measured_run=tmp_path)["time"]["step_s"] == pytest.approx(3.25)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"step": step, "time/learn_s": 2.0}) + "\n" for step in range(5)))
+    with pytest.raises(ConfigError, match="steps without rollout/answer_tokens_mean"):
+        measured(tmp_path, 15)
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match="too few to measure"):
         measured(tmp_path, 15)
@@ -315,3 +318,27 @@ def test_half_a_rate_is_wrong_input(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give both"):
         run(strive(f"model.path={path}"), Assumed(), stated=(100.0, None))
     assert run(strive(f"model.path={path}"), Assumed())["time"] is None
+
+
+@pytest.mark.parametrize("rates", [(-5.0, 10.0), (5.0, float("nan")), (0.0, 1.0), (float("inf"), 1.0)])
+def test_rates_that_are_none(tmp_path: Path, rates: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="must be above 0"):
+        run(strive(f"model.path={save_config(tmp_path, qwen_7b_config())}"), Assumed(), stated=rates)
+
+
+def test_a_config_without_weights_is_enough(tmp_path: Path) -> None:
+    path = save_config(tmp_path, qwen_7b_config())
+    (tmp_path / "model.safetensors").unlink()
+    assert model_size(path).parameters == QWEN_7B.parameters
+    with pytest.raises(ConfigError, match="must be a number of GiB"):
+        run(strive(f"model.path={path}"), Assumed(gpu_memory_gib=float("inf")))
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"hidden_size": "big"}, {"num_hidden_layers": -1}, {"vocab_size": None}])
+def test_numbers_that_make_no_model(tmp_path: Path, change: dict[str, object]) -> None:
+    path = save_config(tmp_path, qwen_7b_config())
+    tree = json.loads((tmp_path / "config.json").read_text())
+    tree["text_config"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"model\.path: "):
+        model_size(path)

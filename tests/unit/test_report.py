@@ -192,9 +192,21 @@ def test_wrong_folders_and_steps_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {3: ([question("q")], group("q"))})
     with pytest.raises(ConfigError, match="step 4 was not dumped"):
         write_report(run, steps=[4])
+    with pytest.raises(ConfigError, match="--question: nope was not asked"):
+        write_report(run, questions=["nope"])
     (tmp_path / "run" / "config.yaml").write_text("just words")
     with pytest.raises(ConfigError, match="not the config of a run"):
         write_report(run)
+
+
+def test_damaged_lines_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path / "run", {3: ([question("q"), question("p")], [*group("q"), *group("p")])})
+    dump = run / "rollouts" / "step_000003.jsonl"
+    lines = dump.read_text().splitlines()
+    dump.write_text("\n".join([lines[0][:40], "[]", '{"question_id": "p"}', *lines[1:]]) + "\n")
+    with caplog.at_level("WARNING", logger="rlvid"):
+        stories = data_of(write_report(run, settings=NO_PICTURES))["stories"]
+    assert len(stories) == 2 and "step_000003.jsonl line 1 is damaged" in caplog.text
 
 
 def test_a_run_without_dumps_still_has_curves(tmp_path: Path) -> None:

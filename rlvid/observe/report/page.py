@@ -56,6 +56,8 @@ def build_page(folder: Path, tree: dict[str, Any], settings: ReportConfig, steps
     shown = _shown_steps(there, steps, tree, settings)
     threshold = (tree.get("reward") or {}).get("iou_threshold", 0.5)
     stories = list(read_stories(folder, shown, _known_questions(folder, tree), threshold))
+    if missing := [question for question in questions if all(story.question["question_id"] != question for story in stories)]:
+        raise ConfigError(f"--question: {missing[0]} was not asked in a step that is shown (--step names other steps)")
     head = _json({"run": _run(tree, rows, there, shown), "charts": charts(rows), "kinds": KIND_NOTES, "stories_read": len(stories)})
     room = settings.max_bytes - len(_assembled(folder.name, head, []))
     return _assembled(folder.name, head, _told(stories, settings, room, questions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.types import Question
+
+log = logging.getLogger("rlvid")
 
 KIND_NOTES = {
     "uniform": "frames at even distances: what a test would show",
@@ -80,9 +83,9 @@ def read_stories(folder: Path, steps: Iterable[int], known: Mapping[str, Questio
     """The stories of these steps. `known`: questions by id, for runs whose dumps hold no question rows."""
     files = dumped_steps(folder)
     for step in steps:
-        questions = {row["question_id"]: row for row in _rows(files[step].with_suffix(".groups.jsonl"))}
+        questions = {row["question_id"]: row for row in _rows(files[step].with_suffix(".groups.jsonl"), "question_id")}
         slots: dict[str, list[Row]] = {}
-        for slot in _rows(files[step]):
+        for slot in _rows(files[step], "question_id", "variant", "sample", "spec", "parts"):
             slots.setdefault(slot["question_id"], []).append(slot)
         for name, rows in slots.items():
             question = questions.get(name) or question_row(name, known.get(name))
@@ -188,8 +191,16 @@ def _slot(slot: Row, right: bool, max_text: int) -> Row:
     return row
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, *keys: str) -> Iterator[Row]:
+    """The rows that are whole and have these keys."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError:
+                log.warning("%s line %d is damaged, it is left out", path, number)
+                continue
+            if isinstance(row, dict) and all(key in row for key in keys):
+                yield row
