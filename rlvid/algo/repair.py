@@ -27,7 +27,7 @@ def robust_improvement_reward(
 
     FFR [R]: R~ = z (R + Rf) + (1 - z) (R* + Rf* - kappa), z = the first answer was right, R + Rf its whole reward, * the
     repaired one. This project's decisions [D]: a repaired slot adds alpha x alignment, `alignment` in 0..1 being the share of the patch's
-    evidence that the new rationale refers to, and alpha <= kappa so that a repaired answer never outranks an unaided one;
+    evidence that the new rationale refers to, and alpha <= kappa so that a repaired answer never outranks an unaided one as good;
     without a valid patch (`repaired_reward` None) the slot keeps `first_reward`.
     """
     _check(first_reward, repaired_reward, kappa, alignment, alpha)
