@@ -77,20 +77,24 @@ def storm(config: str, overrides: list[str], faults: int, every_s: float, seed: 
     settings = load(config, overrides)
     chance, done = random.Random(seed), Faults()
     run = subprocess.Popen([sys.executable, "-m", "rlvid.cli", "train", config, *overrides], stdout=subprocess.DEVNULL)
-    wait_for(lambda: steps_done(settings.folder) >= 1 or run.poll() is not None, 900, "the first step")
-    pending = [kind for kind in KINDS if not kinds or kind in kinds]
-    while run.poll() is None and sum(done.injected.values()) < faults:
-        # Each kind once, in random order, then any.
-        kind = pending.pop(chance.randrange(len(pending))) if pending else chance.choice(list(kinds or KINDS))
-        if KINDS[kind](run.pid, chance):
-            done.injected[kind] += 1
-            print(f"chaos: {kind} after step {steps_done(settings.folder)}", flush=True)
-        elif kind not in done.injected:
-            pending.append(kind)  # its victim is being replaced: later
-        deadline = time.monotonic() + chance.expovariate(1 / every_s)
-        while run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-    run.wait()
+    try:
+        wait_for(lambda: steps_done(settings.folder) >= 1 or run.poll() is not None, 900, "the first step")
+        pending = [kind for kind in KINDS if not kinds or kind in kinds]
+        while run.poll() is None and sum(done.injected.values()) < faults:
+            # Each kind once, in random order, then any.
+            kind = pending.pop(chance.randrange(len(pending))) if pending else chance.choice(list(kinds or KINDS))
+            if KINDS[kind](run.pid, chance):
+                done.injected[kind] += 1
+                print(f"chaos: {kind} after step {steps_done(settings.folder)}", flush=True)
+            elif kind not in done.injected:
+                pending.append(kind)  # its victim is being replaced: later
+            deadline = time.monotonic() + chance.expovariate(1 / every_s)
+            while run.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+        run.wait()
+    finally:
+        if run.poll() is None:  # this benchmark failed, not the run
+            run.terminate()
     said = (settings.folder / "log.txt").read_text()
     done.restarts.update(re.findall(r"WARNING (.+?) \d+ failed \(.*\): restart", said))
     if run.returncode:
@@ -144,13 +148,18 @@ def strike(find: Callable[[int], list[psutil.Process]], how: signal.Signals) -> 
 
 
 def fill_object_store(run: int, chance: random.Random) -> bool:
-    """Another program on the same Ray takes a gigabyte of the object store for a while."""
+    """Another program on the same Ray takes a gigabyte, which is all of the run's object store, for a while."""
     raylets = below(run, lambda process: process.name() == "raylet")
-    address = next((argument.split("=")[1] for process in raylets for argument in process.cmdline() if argument.startswith("--gcs-address=")), "")
-    if not address:
+    if not raylets:
         return False
-    filler = subprocess.run([sys.executable, "-c", FILLER, address, "64"], capture_output=True, timeout=120, check=False)
-    return filler.returncode == 0
+    address = next(argument.split("=")[1] for argument in raylets[0].cmdline() if argument.startswith("--gcs-address="))
+    ray = {name: value for name, value in raylets[0].environ().items() if name.startswith("RAY_")}  # its token, and to stay on loopback
+    try:
+        subprocess.run([sys.executable, "-c", FILLER, address, "64"], capture_output=True, timeout=60, check=True, env=os.environ | ray)
+    except subprocess.SubprocessError as error:
+        print(f"chaos: the object store could not be filled: {error}", flush=True)
+        return False
+    return True
 
 
 KINDS: dict[str, Callable[[int, random.Random], bool]] = {
