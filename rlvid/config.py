@@ -82,7 +82,7 @@ class Model(Section):
     """auto: bfloat16 on GPU, float32 on CPU."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
     """Of the learner's text model. Neither computes what one answer cannot see of another. flex_attention (GPU only) is compiled at the first step and
-    keeps less: under sdpa every 128 tokens of answers, or each longer one, have a copy of their prompt's keys and values."""
+    copies no prompt: under sdpa every 128 tokens of answers, or each longer one, have a copy of their prompt's keys and values."""
     freeze_vision: bool = False
     """Train the language model only."""
 
@@ -504,7 +504,7 @@ class Sync(Section):
     bucket_bytes: Positive = 32 * 2**20
     """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
     verify: bool = True
-    """Compare a checksum of the engines' loaded weights with the learner's after every sync."""
+    """Compare a checksum of the engines' loaded weights with the learner's after every sync (not with rollout.tensor_parallel above 1)."""
     deadline_s: Seconds = 300
     """Longest wait for each phase of a sync."""
 
@@ -588,6 +588,8 @@ class Config(Section):
             raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
         if self.sync.transport == "nccl" and not self.learner.num_gpus:
             raise ValueError("sync.transport nccl needs GPUs: set learner.num_gpus and rollout.num_gpus, or use auto")
+        if self.learner.num_gpus and self.repair.enabled and self.teacher.kind == "engine" and not self.teacher.num_gpus:
+            raise ValueError("teacher.kind engine with teacher.num_gpus 0 would take a GPU that is not its own: set teacher.num_gpus")
         if self.model.attention == "flex_attention" and not self.learner.num_gpus:
             raise ValueError("model.attention flex_attention needs GPUs for its backward pass: set learner.num_gpus and rollout.num_gpus, or use sdpa")
         if self.advantage.group == "per_variant" and self.rollout.answers == 1:

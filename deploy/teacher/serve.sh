@@ -13,6 +13,7 @@ model="${1:-Qwen/Qwen2.5-VL-72B-Instruct}"
 [ "$#" -gt 0 ] && shift
 
 export VLLM_NO_USAGE_STATS=1
+export VLLM_USE_FLASHINFER_SAMPLER="${VLLM_USE_FLASHINFER_SAMPLER:-0}" # it is compiled by an nvcc that the wheels do not bring
 if [ -n "${TEACHER_API_KEY:-}" ]; then
     export VLLM_API_KEY="$TEACHER_API_KEY" # not as an argument: those can be read in the process list
 fi

@@ -36,7 +36,8 @@ class RolloutActor:
         self.config = config
         self.number = number
         self.pushes = 0
-        self.receiving = False
+        self.update_opened = False
+        self.half_loaded = False
         self.paused_at = 0.0
         self.engine: Any = None
 
@@ -129,16 +130,14 @@ class RolloutActor:
         await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
         self.pushes += 1
         await self.engine.start_weight_update()
-        self.receiving = True
+        self.update_opened = True
 
     async def receive_update(self, update_info: Any) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        try:
-            await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
-        except BaseException:
-            self.receiving = False  # vLLM ends the update itself
-            raise
+        # Over nccl vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, and the checksum tells.
+        self.update_opened, self.half_loaded = False, self.config.transport == "nccl"
+        await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_update(self, version: int) -> float:
         """Load, take the version, and use nothing more that was computed with the old weights: keys and values, and vision embeddings.
@@ -147,7 +146,7 @@ class RolloutActor:
         Frozen answers still need theirs (vLLM has dropped their pixels), so with sync.mode keep the caches go on, under other names.
         """
         await self.engine.finish_weight_update(weight_version=str(version))
-        self.receiving = False
+        self.half_loaded = False
         if self.config.sync.mode == "wait":
             await self.engine.reset_prefix_cache()
             await self.engine.reset_encoder_cache()
@@ -155,15 +154,20 @@ class RolloutActor:
         await self.engine.resume_generation()
         return time.perf_counter() - self.paused_at
 
-    async def go_on(self, version: int) -> None:
-        """Serve again after a push that failed elsewhere: the weights are those of `version`, as they were before it."""
-        if self.receiving:
-            await self.finish_update(version)
-        else:
-            await self.engine.resume_generation()
+    async def go_on(self) -> None:
+        """Serve again after a push that failed elsewhere and left the weights as they were."""
+        await self.engine.resume_generation()
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
-        """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism)."""
+        """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism).
+
+        Raises RuntimeError where a push ended half-way. One that ended before any weight came is closed here.
+        """
+        if self.half_loaded:
+            raise RuntimeError(f"rollout engine {self.number} holds half of an update")
+        if self.update_opened:
+            await self.engine.finish_weight_update()
+            self.update_opened = False
         version = int(await self.engine.get_weight_version())
         if not with_checksum:
             return version, None

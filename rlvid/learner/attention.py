@@ -2,6 +2,7 @@
 
 Two ways, both (nearly) without the pairs that are hidden: SDPA over each prompt, then over its answers side by side, a few short ones or a long one behind
 each copy of the prompt's keys and values (after Prefix Grouper, arXiv 2506.05433); or flex attention, which compiles the mask and needs a GPU.
+The vision tower's windows attend by themselves, those of one length in one call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 PACKED = {"sdpa": "packed_sdpa", "flex_attention": "packed_flex"}
 """Names under which transformers finds these (flex attention under its own it refuses for Qwen2.5-VL, whose vision tower cannot use it)."""
 
+WINDOWS = "sdpa_in_windows_not_flash"
+"""Transformers hands the windows' borders to what bears "flash" in its name, and would call any other once a window: thousands of times a forward."""
+
 TOGETHER = 128
 """Tokens of answers that attend as one group."""
 Lengths = Sequence[Sequence[int]]
@@ -23,13 +27,14 @@ Lengths = Sequence[Sequence[int]]
 
 
 def set_attention(model: Any, kind: str) -> None:
-    """Make a Qwen-VL model take packed rows: the text model by `kind` (sdpa or flex_attention), the vision tower, whose windows are short, by sdpa."""
+    """Make a Qwen-VL model take packed rows: the text model by `kind` (sdpa or flex_attention), the vision tower, whose windows are short, by SDPA."""
     from transformers import AttentionInterface
     from transformers.integrations.flex_attention import flex_attention_forward
 
     AttentionInterface.register(PACKED["sdpa"], packed_sdpa)
     AttentionInterface.register(PACKED["flex_attention"], flex_attention_forward)
-    model.set_attn_implementation({"": "sdpa", "text_config": PACKED[kind], "vision_config": "sdpa"})
+    AttentionInterface.register(WINDOWS, sdpa_in_windows)
+    model.set_attn_implementation({"": "sdpa", "text_config": PACKED[kind], "vision_config": WINDOWS})
 
 
 def attention_arguments(lengths: Lengths, kind: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -110,3 +115,18 @@ def _one_prompt(part: Part, query_HND: torch.Tensor, key_HND: torch.Tensor, valu
 def _grouped(part: Part, tensor_HND: torch.Tensor) -> torch.Tensor:
     """[G, H, L, D] of the answers."""
     return tensor_HND.transpose(0, 1).index_select(0, part.places_GL.flatten()).unflatten(0, part.places_GL.shape).transpose(1, 2)
+
+
+def sdpa_in_windows(
+    _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, cu_seq_lens_q: torch.Tensor, scaling: float, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: [1, heads, N, D] -> [1, N, heads, D]. `cu_seq_lens_q`: where windows begin and the last one ends."""
+    lengths = cu_seq_lens_q.diff().tolist()
+    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    seen: list[Any] = [None] * len(lengths)
+    for length in set(lengths):
+        alike = [at for at, other in enumerate(lengths) if other == length]
+        asked, before, behind = (torch.cat([windows[at] for at in alike]) for windows in (queries, keys, values))
+        for at, seen_HLD in zip(alike, scaled_dot_product_attention(asked, before, behind, scale=scaling), strict=True):
+            seen[at] = seen_HLD.transpose(0, 1)
+    return torch.cat(seen)[None], None

@@ -83,8 +83,8 @@ class Rank:
             self.store = open_store(meeting, self.world)
         import deepspeed
 
-        # Its shared-memory collectives compile for half a minute on CPU and save nothing at these sizes.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if not self.config.on_gpu:  # its shared-memory collectives compile for half a minute and save nothing at these sizes
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]  # the weight transfer meets elsewhere
 
@@ -224,6 +224,8 @@ class Rank:
         path, _ = self.engine.load_checkpoint(folder, tag=tag)
         if path is None:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
+        for state in self.engine.optimizer.state.values():  # of a universal checkpoint all share one count of steps, and each would add to it
+            state["step"] = state["step"].clone()
         self._set_rates()
         self.version = version
 

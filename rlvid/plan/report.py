@@ -46,6 +46,7 @@ def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, s
 def gpus(config: Config) -> dict[str, float]:
     """GPUs by role."""
     found = {"engines": config.rollout.engines * config.rollout.num_gpus, "learner": config.learner.ranks * config.learner.num_gpus}
+    found |= {"relevance": config.variants.actors * config.relevance.num_gpus} if config.relevance.num_gpus else {}
     return found | ({"teacher": config.teacher.actors * config.teacher.num_gpus} if config.teacher.kind == "engine" else {})
 
 

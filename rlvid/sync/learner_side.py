@@ -8,6 +8,7 @@ vLLM's own nccl trainer engine on GPUs, its gloo twin below on CPU.
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ from rlvid.sync.checksum import element_sum, to_hex
 from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, Room, join_group
 from rlvid.sync.source import ZeroSource
 from rlvid.types import Sent
+
+ABORT_S = 5.0
+"""NCCL may take its time to end a communicator; nobody needs to see it."""
 
 
 class SummedSource(WeightSource):
@@ -179,6 +183,8 @@ class Transfer:
     def send(self, version: int) -> Sent:
         """Push the current weights as `version`."""
         self.client.version = version
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the push packs on streams of its own, which do not wait for the update's last gathering
         self.source.begin()
         try:
             self.engine.send_weights()
@@ -203,6 +209,8 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+        # vLLM moves a thread to a new stream unless it has named one: the memory that this one has cached could not be used there.
+        torch.cuda.set_stream(torch.cuda.current_stream())
         nccl = NCCLTrainerInitInfo(**where, packed_buffer_size_bytes=config.sync.bucket_bytes)
         trainer = WeightTransferTrainerFactory.trainer_init(nccl, client=client, source=source)
         client.abort = partial(_abort_nccl, trainer)
@@ -216,9 +224,16 @@ def pause_deadline_s(config: Config) -> float:
 
 
 def _abort_nccl(trainer: Any) -> None:
-    """NCCL waits for a lost engine for ever, and this process with it. Called beside the broadcast, which then ends at once."""
-    if trainer.model_update_group is not None:
-        trainer.model_update_group.destroy()
+    """NCCL waits for a lost engine for ever, and this process with it. Called beside the broadcast, which then ends at once.
+
+    Not vLLM's own `destroy`: it shuts the communicator for further broadcasts only after the abort, when the next one may have begun.
+    """
+    group = trainer.model_update_group
+    if group is not None and group.available:
+        group.available, group.disabled = False, True
+        aborting = threading.Thread(target=group.nccl.ncclCommAbort, args=(group.comm,), daemon=True)
+        aborting.start()
+        aborting.join(ABORT_S)
 
 
 def _own_address() -> str:

@@ -132,6 +132,10 @@ def test_a_wrong_value_names_the_key(tmp_path: Path, override: str, says: list[s
         (["rollout.num_gpus=1", "rollout.tensor_parallel=2"], ["rollout.num_gpus", "rollout.tensor_parallel"]),
         (["learner.num_gpus=1"], ["learner.num_gpus", "rollout.num_gpus"]),
         (["sync.transport=nccl"], ["sync.transport", "num_gpus"]),
+        (
+            ["learner.num_gpus=1", "rollout.num_gpus=1", "repair.enabled=true", "teacher.kind=engine", "teacher.model=m", "teacher.num_gpus=0"],
+            ["teacher.kind", "teacher.num_gpus"],
+        ),
         (["model.attention=flex_attention"], ["model.attention", "num_gpus"]),
         (["advantage.group=per_variant", "rollout.answers=1"], ["advantage.group", "rollout.answers"]),
         (["variants.kinds=[uniform]", "rollout.answers=1"], ["variants.kinds", "rollout.answers"]),

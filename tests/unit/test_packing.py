@@ -10,7 +10,7 @@ from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
 from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
-from rlvid.learner.attention import PACKED, Part, attention_arguments, packed_sdpa
+from rlvid.learner.attention import PACKED, WINDOWS, Part, attention_arguments, packed_sdpa, sdpa_in_windows
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import media_token_ids, token_digest
@@ -148,7 +148,7 @@ def test_flex_attention_gives_the_same(tiny, uncompiled):
     batch, found = pack(prompts, processor, model.config), {}
     for kind, name in PACKED.items():
         wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)
-        assert model.model.language_model.config._attn_implementation == name and model.model.visual.config._attn_implementation == "sdpa"
+        assert model.model.language_model.config._attn_implementation == name and model.model.visual.config._attn_implementation == WINDOWS
         with torch.no_grad():
             found[kind] = wrapped(batch)
     assert relative(found["flex_attention"], found["sdpa"]) < 1e-5
@@ -251,3 +251,15 @@ def test_budget_and_ranks(tiny):
     assert len({len(share) for share in shares}) == 1
     real = [prompt for share in shares for batch in share for prompt in batch if any(prompt.weights_M)]
     assert sorted(map(id, real)) == sorted(map(id, prompts))
+
+
+@pytest.mark.parametrize("lengths", [(4, 4, 4, 4), (6, 3, 6, 1, 3), (5,)])
+def test_windows_do_not_see_each_other(lengths):
+    """Those of one length attend in one call, each as if it were alone, and stand where they stood."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(1, 2, sum(lengths), 8, generator=generator) for _ in range(3)]
+    borders = torch.tensor((0, *lengths)).cumsum(0)
+    together, _ = sdpa_in_windows(None, *tensors, cu_seq_lens_q=borders, scaling=0.3, attention_mask=None)
+    windows = zip(*(tensor.split(lengths, dim=2) for tensor in tensors), strict=True)
+    alone = torch.cat([torch.nn.functional.scaled_dot_product_attention(*window, scale=0.3).transpose(1, 2) for window in windows], dim=1)
+    assert torch.allclose(together, alone, atol=1e-6)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +15,11 @@ pytest.importorskip("vllm")
 
 from ray.exceptions import RayActorError
 
+from rlvid.actors.rollout import RolloutActor
 from rlvid.config import load
 from rlvid.sync.checksum import checksum
 from rlvid.sync.engine_side import GlooUpdateInfo, Room
-from rlvid.sync.learner_side import EngineClient, pause_deadline_s
+from rlvid.sync.learner_side import EngineClient, _abort_nccl, pause_deadline_s
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -87,3 +90,63 @@ def test_engines_that_end_their_answers_first_may_take_as_long_as_answers_may():
 
     assert seconds("rollout.max_staleness=1", "sync.mode=wait") == 100
     assert seconds("rollout.max_staleness=1", "sync.mode=keep") == 30 and seconds() == 30, "nothing is in flight then"
+
+
+def test_an_abort_shuts_the_group_before_nccl_is_told():
+    """Else the sender, whom the abort frees first, could begin another broadcast on what is being taken apart."""
+    seen = []
+
+    class Group:
+        available, disabled, comm = True, False, "comm"
+
+        @property
+        def nccl(self):
+            return self
+
+        def ncclCommAbort(self, comm):
+            seen.append((comm, self.disabled))
+
+    group = Group()
+    for _ in range(2):
+        _abort_nccl(SimpleNamespace(model_update_group=group))
+    assert seen == [("comm", True)], "and once only"
+    _abort_nccl(SimpleNamespace(model_update_group=None))
+
+
+class EngineOfWeights:
+    """vLLM's engine as far as a push goes."""
+
+    def __init__(self):
+        self.done = []
+
+    def __getattr__(self, name):
+        async def call(*_, **__):
+            self.done.append(name)
+            return "3" if name == "get_weight_version" else ["c0ffee"]
+
+        return call
+
+
+@pytest.mark.parametrize("transport", ["gloo", "nccl"])
+def test_what_an_engine_says_of_its_weights_after_half_a_push(transport):
+    async def states():
+        actor = RolloutActor(load(CONFIG), 0)
+        actor.config, actor.engine = SimpleNamespace(transport=transport, sync=SimpleNamespace(mode="wait")), EngineOfWeights()
+        await actor.start_update()
+        yield await actor.weights_state(True), "finish_weight_update" in actor.engine.done
+        await actor.start_update()
+        await actor.receive_update({})
+        try:
+            yield await actor.weights_state(True), None
+        except RuntimeError as error:
+            yield str(error), None
+        await actor.finish_update(3)
+        yield await actor.weights_state(True), None
+
+    async def told():
+        return [state async for state in states()]
+
+    begun, half, whole = asyncio.run(told())
+    assert begun == ((3, "c0ffee"), True), "closed, as nothing came"
+    assert half[0] == ("rollout engine 0 holds half of an update" if transport == "nccl" else (3, "c0ffee"))
+    assert whole[0] == (3, "c0ffee")

@@ -24,8 +24,7 @@ class Engine:
         self.paused = False
         self.go_on = SimpleNamespace(remote=self._go_on)
 
-    def _go_on(self, version):
-        assert version == self.version
+    def _go_on(self):
         self.paused = False
         return Asked(self, lambda: None)
 
