@@ -361,8 +361,8 @@ def _check_inputs(config: Config) -> None:
             _must_exist(path, key)
             _warn_without_videos(QuestionStream(path, seed=config.run.seed), key)
     check_model_path(config.model.path, "model.path")
-    if config.repair.enabled and config.teacher.kind == "engine":
-        check_model_path(str(config.teacher.model), "teacher.model")
+    if config.repair.enabled and config.teacher.kind == "engine" and not is_hub_id(str(config.teacher.model)):
+        _must_exist(Path(str(config.teacher.model)), "teacher.model")
     _check_asking(config)
     _must_be_writable(config.folder, "run.dir")
     if config.storage:

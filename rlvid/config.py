@@ -506,7 +506,7 @@ class Sync(Section):
     verify: bool = True
     """Compare a checksum of the engines' loaded weights with the learner's after every sync (not with rollout.tensor_parallel above 1)."""
     deadline_s: Seconds = 300
-    """Longest wait for each phase of a sync."""
+    """Longest wait for each phase of a sync; with mode wait the engines' last answers have rollout.deadline_s beside."""
 
 
 class Select(Section):
@@ -709,11 +709,15 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice: YAML would silently take the last one, a whole section with it."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
-        if twice := [key for at, key in enumerate(keys) if key in keys[:at]]:
-            raise yaml.constructor.ConstructorError(problem=f"the key {twice[0]} is there twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                seen.add((key.tag, key.value))
+        return node
 
 
 def _parsed(text: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def run(config: Config, checkpoint: Path, data: Path | None = None, out: Path | 
 def output_folder(config: Config, checkpoint: Path) -> Path:
     """Beside an exported policy, in its own run folder; for any other checkpoint in the config's."""
     run = checkpoint.absolute().parent
-    return (run if (run / "metrics.jsonl").is_file() else config.folder) / "eval" / checkpoint.name
+    own = (run / "metrics.jsonl").is_file() and os.access(run, os.W_OK)
+    return (run if own else config.folder) / "eval" / checkpoint.name
 
 
 def evaluate(session: Session, questions: Sequence[Question]) -> dict[str, float]:

@@ -48,7 +48,7 @@ class Feed:
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
         while len(kept) < wanted and (questions := self._take(wanted - len(kept), asked)):
             groups = self._collect(questions, step)
-            silent = [group for group in groups if self.config.advantage.drop_zero_signal and _teaches_nothing(group)]
+            silent = [group for group in groups if self.config.advantage.drop_zero_signal and self._teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
             dropped += silent
             if silent:
@@ -121,6 +121,11 @@ class Feed:
                 f"see that the videos of {self.config.data.train} are there and play, or raise data.max_bad_in_a_row"
             )
 
+    def _teaches_nothing(self, group: Group) -> bool:
+        """All answers equally right, none better paid for its span than another, and none repaired: a repaired answer is worth less than an unaided one."""
+        ious = answers_of(group).ious if self.config.reward.weights[group.question.task].get("temporal_iou") else ()
+        return zero_signal(group.correct_KM) and len(set(ious)) <= 1 and not _repaired(group)
+
     def _take(self, count: int, asked: set[str]) -> list[Question]:
         """Up to `count` next questions that do not rest, and none that this step has `asked` already: it would be sampled with the same seeds."""
         before = frozenset(asked)
@@ -135,12 +140,6 @@ class Feed:
         taken = {question.id: question for question in self.stream.take(count, rests=rests) if question.id not in before}
         asked |= taken.keys()
         return list(taken.values())
-
-
-def _teaches_nothing(group: Group) -> bool:
-    """All answers equally right, none nearer to the asked span than another, and none repaired: a repaired answer is worth less than an unaided one."""
-    ious = answers_of(group).ious
-    return zero_signal(group.correct_KM) and len(set(ious)) <= 1 and not _repaired(group)
 
 
 def _repaired(group: Group) -> bool:

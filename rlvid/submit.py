@@ -141,18 +141,20 @@ class Jobs:
                     print(new, end="", flush=True)
                 return
             except (RuntimeError, OSError, ClientError) as error:
-                if self._is_over(job):
+                status = self._status(job)
+                if status in OVER:
                     return
+                heard = time.monotonic() if status else heard
                 if time.monotonic() - heard > LOST_S:
                     raise _no_dashboard(self.address, error) from None
                 await asyncio.sleep(POLL_S)
 
-    def _is_over(self, job: str) -> bool:
-        """Not, as far as one knows, while the dashboard cannot be asked."""
+    def _status(self, job: str) -> str:
+        """The job's status; empty while the dashboard cannot be asked."""
         try:
-            return str(self._details(job).status.value) in OVER
+            return str(self._details(job).status.value)
         except (RuntimeError, OSError):
-            return False
+            return ""
 
     def stop(self, job: str, wait_s: float = 120) -> str:
         """Ask the job to end and wait until it has. Returns its last status, in lower case."""

@@ -175,6 +175,7 @@ def resume(run: Run) -> int:
     folder, state = found
     checkpoints.check_same_run(config, state)
     checkpoints.load(folder, state, session.learner, config)
+    session.learner.set_rates()
     run.feed.restore(state["feed"])
     session.sync()
     run.journal.rewind(state["step"])

@@ -184,14 +184,16 @@ class ActorPool:
 
     async def _see_through(self, slot: Slot, handle: Any, ref: Any) -> None:
         """A call that nobody waits for any more: its actor works on all the same, or hangs."""
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         try:
             await self._bounded(ref, self.deadline_s, f"{self.name} {slot.number} to end what was given up")
+        except RayTaskError:
+            pass  # its input's matter
         except lost() as error:
             self.failed(handle, error)
         except RayError:
-            pass  # its input's matter
+            pass  # frames that were lost
         finally:
             self._release(slot)
 

@@ -38,6 +38,7 @@ class RolloutActor:
         self.pushes = 0
         self.update_opened = False
         self.half_loaded = False
+        self.given_up = 0
         self.paused_at = 0.0
         self.engine: Any = None
 
@@ -125,9 +126,11 @@ class RolloutActor:
         await self.engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_update(self) -> None:
-        """Let what is in flight end first, or freeze it (sync.mode)."""
-        self.paused_at = time.perf_counter()
+        """Let what is in flight end first, or freeze it (sync.mode). Does nothing more where the push was given up meanwhile."""
+        self.paused_at, given_up = time.perf_counter(), self.given_up
         await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
+        if self.given_up > given_up:
+            return
         self.pushes += 1
         await self.engine.start_weight_update()
         self.update_opened = True
@@ -156,6 +159,7 @@ class RolloutActor:
 
     async def go_on(self) -> None:
         """Serve again after a push that failed elsewhere and left the weights as they were."""
+        self.given_up += 1
         await self.engine.resume_generation()
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:

@@ -67,6 +67,10 @@ class LearnerGroup:
         """Go on with the weights and the optimizer of a checkpoint that was written after update `version`. `tag`: learner or universal."""
         self._all("load", *[(folder, version, tag)] * len(self.ranks))
 
+    def set_rates(self) -> None:
+        """Learning rate, betas and weight decay as the config says: a loaded checkpoint brings those it was written with."""
+        self._all("set_rates", *[()] * len(self.ranks))
+
     def export(self, folder: str) -> None:
         self._all("export", *[(folder,)] * len(self.ranks))
 

@@ -10,6 +10,7 @@ import math
 import os
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class Rank:
 
         if not self.config.on_gpu:  # its shared-memory collectives compile for half a minute and save nothing at these sizes
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+        options = {"timeout": timedelta(seconds=self.config.learner.deadline_s), "auto_mpi_discovery": False, "verbose": False}
+        deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", **options)
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]  # the weight transfer meets elsewhere
 
     def _load_model(self) -> None:
@@ -226,10 +228,9 @@ class Rank:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
         for state in self.engine.optimizer.state.values():  # of a universal checkpoint all share one count of steps, and each would add to it
             state["step"] = state["step"].clone()
-        self._set_rates()
         self.version = version
 
-    def _set_rates(self) -> None:
+    def set_rates(self) -> None:
         """What the config says now, not what it said when the checkpoint was written: torch restores rates together with the moments."""
         settings, scheduler = self.config.learner, self.engine.lr_scheduler
         rate = settings.lr * self._lr_share(scheduler.last_epoch)

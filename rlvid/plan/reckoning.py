@@ -137,6 +137,11 @@ def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, 
     }
 
 
+def start_bytes(config: Config, size: ModelSize) -> int:
+    """Host memory of a rank while it starts: it reads the whole model, and the reference beside it, before anything is divided."""
+    return _width(config) * size.parameters * (2 if config.loss.kl_coef else 1)
+
+
 def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
     """Weights, gradients, optimizer state and DeepSpeed's buffers of one rank, by ZeRO stage."""
     stage, ranks, width, trained = config.learner.zero_stage, config.learner.ranks, _width(config), trained_parameters(config, size)

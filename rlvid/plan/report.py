@@ -14,7 +14,7 @@ from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
-from rlvid.plan.reckoning import GIB, Assumed, reckon
+from rlvid.plan.reckoning import GIB, Assumed, reckon, start_bytes
 
 
 def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, s
         "plan": asdict(found),
         "learner_bytes": sum(found.learner.values()),
         "engine_bytes": sum(found.engine.values()),
+        "rank_start_bytes": start_bytes(config, size),
         "gpus": gpus(config),
         "time": _time_json(time),
         "advice": list(advice(config, size, assumed, found)),
@@ -66,6 +67,7 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
         "key-value cache of an engine": f"{plan['cache_tokens']:,} tokens, at full length {plan['cache_tokens_wanted']:,} are wanted",
         "frames of a step": f"{_gib(plan['frames_bytes'])} in the object store, {_gib(plan['object_store_bytes'])} with the step ahead",
+        "host memory of a starting rank": _gib(report["rank_start_bytes"]),
         "a checkpoint": f"{_gib(plan['checkpoint_bytes'])}, {config.run.keep_checkpoints} are kept",
         "time": _time_text(report["time"]),
     }

@@ -63,8 +63,8 @@ class SummedSource(WeightSource):
 class EngineClient:
     """vLLM's VLLMWeightSyncClient over rollout actors: one call fans out to all, waits for all, has a deadline.
 
-    `widths`: workers per engine; each engine gets its own place in the transfer group behind rank 0, the sender. `pause_s`: how long
-    engines may take for the answers that they end first. `abort`: ends a broadcast whose other side is gone, where it would not end by itself.
+    `widths`: workers per engine; each engine gets its own place in the transfer group behind rank 0, the sender. `pause_deadline_s`: how
+    long engines may take for the answers that they end first. `abort`: ends a broadcast whose other side is gone, where it would not end by itself.
     """
 
     def __init__(self, engines: list[Any], widths: list[int], *, deadline_s: float, pause_deadline_s: float) -> None:
@@ -100,7 +100,7 @@ class EngineClient:
         try:
             return ray.get(calls, timeout=deadline_s)
         except ray.exceptions.GetTimeoutError:
-            raise TimeoutError(f"sync: the engines did not {what} within {deadline_s:.0f} s (sync.deadline_s)") from None
+            raise TimeoutError(f"sync: the engines did not {what} within {deadline_s:.0f} s (sync.deadline_s, rollout.deadline_s)") from None
 
 
 @dataclass
@@ -218,9 +218,8 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
 
 
 def pause_deadline_s(config: Config) -> float:
-    """Engines that end their answers before they take new weights may take as long as answers may."""
-    waits = config.sync.mode == "wait" and config.rollout.max_staleness > 0
-    return config.sync.deadline_s + (config.rollout.deadline_s if waits else 0)
+    """Engines that end their answers before they take new weights may take as long as answers may. Some are under way at any time: an engine may join."""
+    return config.sync.deadline_s + (config.rollout.deadline_s if config.sync.mode == "wait" else 0)
 
 
 def _abort_nccl(trainer: Any) -> None:

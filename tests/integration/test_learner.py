@@ -85,6 +85,7 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(ray_here, world, prompts, tmp_p
     rates = ["learner.lr=0.001", "learner.warmup_steps=1", "learner.min_lr_share=1", "loss.passes=3", "loss.clip_low=0.01", "loss.clip_high=0.01"]
     other = group(ray_here, world, tmp_path, *rates)
     other.load(str(tmp_path / "saved"), 1)
+    other.set_rates()
     row = other.update(prompts)
     other.stop()
     assert row["optimizer/lr"] == 0.001, "the config's rate, not the checkpoint's"

@@ -28,6 +28,7 @@ from rlvid.plan.reckoning import (
     learner_bytes,
     reckon,
     side_by_side_bytes,
+    start_bytes,
     state_bytes,
 )
 from rlvid.plan.report import run
@@ -94,6 +95,11 @@ def test_states_by_stage() -> None:
     frozen = state_bytes(strive("model.freeze_vision=true"), QWEN_7B)
     assert frozen["optimizer"] == 12 * (parameters - QWEN_7B.vision_parameters) // 4
     assert state_bytes(strive("learner.offload_optimizer=true"), QWEN_7B)["optimizer"] == 0
+
+
+def test_a_rank_reads_the_whole_model_first() -> None:
+    assert start_bytes(strive(), QWEN_7B) == 2 * QWEN_7B.parameters
+    assert start_bytes(strive("loss.kl_coef=0.04"), QWEN_7B) == 4 * QWEN_7B.parameters
 
 
 def test_parts_that_a_setting_adds() -> None:

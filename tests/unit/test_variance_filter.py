@@ -13,7 +13,7 @@ from rlvid.algo.selection import answers_of
 from rlvid.config import load
 from rlvid.data.stream import QuestionStream
 from rlvid.data.variance_filter import VarianceFilter
-from rlvid.feed import Feed, TooManyBadVideos, _teaches_nothing
+from rlvid.feed import Feed, TooManyBadVideos
 from rlvid.types import Group, Prepared, Quarantined, Question, Repair, Score
 
 COUNT = 8
@@ -208,8 +208,8 @@ def group(task, correct, ious, *repairs):
     return Group(Prepared(question, "", (), (), 1.0), (), (), scores, (correct,), (correct,), (), repairs)
 
 
-def test_what_teaches_nothing():
-    no = (None, None)
+def test_what_teaches_nothing(feed):
+    _teaches_nothing, no = feed()[0]._teaches_nothing, (None, None)
     assert _teaches_nothing(group("open", (1.0, 1.0), no)) and _teaches_nothing(group("open", (0.0, 0.0), no))
     assert not _teaches_nothing(group("open", (1.0, 0.0), no))
     assert _teaches_nothing(group("temporal_grounding", (0.0, 0.0), (0.25, 0.25)))
@@ -222,7 +222,14 @@ def repair(sample, first):
     return Repair(variant=0, sample=sample, first_score=Score(first), score=Score({}), correct=1.0, blind=0.0, alignment=0.0, reward=1.7, chosen=True, **empty)
 
 
-def test_selection_looks_at_unaided_answers():
+def test_spans_that_earn_nothing_teach_nothing(feed):
+    plain, _ = feed()
+    weights = plain.config.reward.weights | {"grounded_qa": {"accuracy": 1.0}}
+    plain.config = plain.config.model_copy(update={"reward": plain.config.reward.model_copy(update={"weights": weights})})
+    assert plain._teaches_nothing(group("grounded_qa", (1.0, 1.0), (0.0, 0.5)))
+
+
+def test_selection_looks_at_unaided_answers(feed):
     repaired = group("open", (1.0, 1.0), (None, None), repair(1, {"accuracy": 0.0}))
     assert answers_of(repaired).accuracies == (1.0, 0.0)
-    assert not _teaches_nothing(repaired)
+    assert not feed()[0]._teaches_nothing(repaired)
