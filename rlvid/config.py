@@ -722,7 +722,7 @@ class _Loader(yaml.SafeLoader):
 
 def _parsed(text: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except RecursionError:
         raise yaml.YAMLError("too deep") from None
 
