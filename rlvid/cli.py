@@ -373,8 +373,8 @@ def _check_asking(config: Config) -> None:
     """What variant actors and rewards need."""
     from rlvid.actors.scoring import load_reward
 
-    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
-        _must_exist(Path(str(config.relevance.model)), "relevance.model")
+    if config.relevance_folder is not None:
+        _must_exist(config.relevance_folder, "relevance.model")
     if config.reward.custom:
         load_reward(config.reward.custom)
 

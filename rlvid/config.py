@@ -616,6 +616,12 @@ class Config(Section):
         return needs_relevance(self.variants.kinds)
 
     @property
+    def relevance_folder(self) -> Path | None:
+        """Where the image-text model lies, if a variant needs one and it is not on the hub."""
+        model = str(self.relevance.model)
+        return Path(model) if self.looks_at_relevance and self.relevance.scorer == "clip" and not is_hub_id(model) else None
+
+    @property
     def on_gpu(self) -> bool:
         return self.learner.num_gpus > 0
 

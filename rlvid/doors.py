@@ -17,6 +17,7 @@ from rlvid.feed import Feed
 from rlvid.journal import open_journal
 from rlvid.learner import checkpoints
 from rlvid.learner.group import LearnerGroup
+from rlvid.learner.storage import PREFIX
 from rlvid.session import learner_group, open_session
 from rlvid.train import normalize, shaped_rewards, training_prompts
 
@@ -118,4 +119,4 @@ def _row_of(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(checkpoints.PREFIX))
+    return int(checkpoint.name.removeprefix(PREFIX))

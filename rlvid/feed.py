@@ -15,7 +15,7 @@ from rlvid.algo.selection import Rules, answers_of, drop_reason
 from rlvid.config import Config
 from rlvid.data.stream import QuestionStream
 from rlvid.data.variance_filter import VarianceFilter
-from rlvid.observe.step_row import signal_shares
+from rlvid.observe.step_row import answer_tokens, signal_shares
 from rlvid.session import Session
 from rlvid.types import Group, Quarantined, Question
 
@@ -47,6 +47,7 @@ class Feed:
         dropped: list[Group] = []
         self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
         while len(kept) < wanted and (questions := self._take(wanted - len(kept), asked)):
+            self._metrics["data/filtered"] += self.stream.left_out
             groups = self._collect(questions, step)
             silent = [group for group in groups if self.config.advantage.drop_zero_signal and self._teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
@@ -62,7 +63,7 @@ class Feed:
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
             **signal_shares(sampled),
-            "throughput/rollout_tokens_per_s": _answer_tokens(sampled) / max(self._metrics["time/rollout_s"], 1e-9),
+            "throughput/rollout_tokens_per_s": answer_tokens(sampled) / max(self._metrics["time/rollout_s"], 1e-9),
             "group/dropped": float(len(dropped)),
             "group/kept": float(len(kept)),
             "time/sample_s": time.perf_counter() - started,
@@ -94,7 +95,6 @@ class Feed:
 
     def _collect(self, questions: list[Question], step: int) -> list[Group]:
         """The groups of one round; unusable questions are counted, the next round replaces them."""
-        self._metrics["data/filtered"] += self.stream.left_out
         kinds, answers = self.config.variants.kinds, self.config.rollout.answers
         collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, repair=True))
         for result in collected.results:
@@ -144,7 +144,3 @@ class Feed:
 
 def _repaired(group: Group) -> bool:
     return any(repair.chosen for repair in group.repairs)
-
-
-def _answer_tokens(groups: list[Group]) -> int:
-    return sum(len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row)

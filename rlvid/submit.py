@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import Config, ConfigError, is_hub_id, load
+from rlvid.observe.one_line import first_line
 from rlvid.package import megabytes, pack
 
 KEYS = ("WANDB_API_KEY", "HF_TOKEN")
@@ -191,8 +192,7 @@ def _probe(address: str) -> None:
 
 
 def _no_dashboard(address: str, error: Exception) -> ConfigError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ConfigError(f"--address: no dashboard answers at {address} ({said}): is the cluster up? From outside, forward its port first")
+    return ConfigError(f"--address: no dashboard answers at {address} ({first_line(error)}): is the cluster up? From outside, forward its port first")
 
 
 def follow_or_stop(jobs: Jobs, job: str) -> int:
@@ -209,11 +209,9 @@ def follow_or_stop(jobs: Jobs, job: str) -> int:
 
 def check_paths(config: Config) -> None:
     """Refuse paths that mean another place in the job's folder on the cluster, which ends with the job."""
-    paths = {"run.dir": config.run.dir, "data.train": config.data.train, "data.eval": config.data.eval}
+    paths = {"run.dir": config.run.dir, "data.train": config.data.train, "data.eval": config.data.eval, "relevance.model": config.relevance_folder}
     if not is_hub_id(config.model.path):
         paths["model.path"] = Path(config.model.path)
-    if config.looks_at_relevance and config.relevance.scorer == "clip" and not is_hub_id(str(config.relevance.model)):
-        paths["relevance.model"] = Path(str(config.relevance.model))
     for key, path in paths.items():
         if path is not None and not path.is_absolute():
             raise ConfigError(f"{key}: {path} is relative, and a job runs in a passing folder of the cluster: give the path under which every node has it")

@@ -120,8 +120,8 @@ class Weights:
         asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
         stale = self._without(engines, asked, lambda state: _compare(state, version, checksum))
         self._replace(stale, why)
-        go_on = [engine.go_on.remote() for engine in engines if engine not in stale]
-        ray.wait(go_on, num_returns=len(go_on), timeout=self.config.rollout.heartbeat_s) if go_on else None
+        if going_on := [engine.go_on.remote() for engine in engines if engine not in stale]:
+            ray.wait(going_on, num_returns=len(going_on), timeout=self.config.rollout.heartbeat_s)
 
     def _without(self, engines: list[Any], asked: list[Any], check: Callable[[Any], None]) -> list[Any]:
         """The engines without an answer in time that passes `check`."""

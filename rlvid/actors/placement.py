@@ -37,7 +37,6 @@ class Place:
             "runtime_env": {"env_vars": (env or {}) | {LOGS: self.logs}},
         }
 
-
     def give_back(self) -> None:
         """Let others have the room of an engine that could not join: its placement group is its own."""
         import ray

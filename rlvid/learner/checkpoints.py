@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -20,12 +19,11 @@ from typing import Any, Self
 
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup
-from rlvid.learner.storage import Store
+from rlvid.learner.storage import PREFIX, Store, is_checkpoint
 from rlvid.learner.universal import universal
 
 log = logging.getLogger("rlvid")
 
-PREFIX = "step_"
 WRITING = ".writing"
 MANIFEST = "manifest.json"
 TRUSTED = {
@@ -108,12 +106,7 @@ def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
 
 def complete(folder: Path) -> list[Path]:
     """Checkpoints that were written to their end, oldest first. Damage since then is `damage`'s matter."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir() and is_name(path.name))
-
-
-def is_name(name: str) -> bool:
-    """Of a checkpoint of ours: a copy that somebody keeps beside them under a name of its own is not."""
-    return re.fullmatch(rf"{PREFIX}\d{{6,}}", name) is not None
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir() and is_checkpoint(path.name))
 
 
 def latest(folder: Path, storage: str | None = None) -> tuple[Path, dict[str, Any]] | None:

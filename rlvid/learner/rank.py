@@ -318,12 +318,15 @@ def _loss_options(config: Config) -> Any:
 
 def _mismatch_sums(logprobs_A: Any, batch: Any) -> dict[str, float]:
     """How far the sampler's log-probabilities are from the learner's, over tokens that count."""
+    from rlvid.algo.loss import k3_kl
+
     counted = batch.weights_A > 0
-    difference = (logprobs_A - batch.sampler_logprobs_A)[counted].double()  # its square is below what float32 tells from 0
+    learner_A, sampler_A = logprobs_A[counted].double(), batch.sampler_logprobs_A[counted].double()  # the KL is below what float32 tells from 0
+    difference = learner_A - sampler_A
     return {
         "tokens": float(counted.sum()),
         "mismatch/sum_abs_dlogp": float(difference.abs().sum()),
-        "mismatch/sum_kl": float((difference.expm1() - difference).sum()),
+        "mismatch/sum_kl": float(k3_kl(sampler_A, learner_A).sum()),
         "mismatch/max_abs_dlogp": float(difference.abs().max()) if len(difference) else 0.0,
         "policy/sum_neg_logprob": float(-logprobs_A[counted].sum()),
     }

@@ -12,6 +12,13 @@ from pathlib import Path
 
 from rlvid.config import ConfigError
 
+PREFIX = "step_"
+
+
+def is_checkpoint(name: str) -> bool:
+    """Is it the name of a checkpoint of ours? A copy that somebody keeps beside them under a name of its own is not."""
+    return re.fullmatch(rf"{PREFIX}\d{{6,}}", name) is not None
+
 
 class Store:
     """One folder of checkpoints behind a URL. Raises ConfigError when no installed package knows the URL's scheme."""
@@ -31,7 +38,7 @@ class Store:
         if not self.files.exists(self.root):
             return []
         folders = sorted(str(path).rstrip("/").rpartition("/")[2] for path in self.files.ls(self.root, detail=False))
-        return [name for name in folders if re.fullmatch(r"step_\d{6,}", name) and self.files.exists(f"{self.root}/{name}/{manifest}")]
+        return [name for name in folders if is_checkpoint(name) and self.files.exists(f"{self.root}/{name}/{manifest}")]
 
     def read(self, path: str) -> str:
         return str(self.files.cat_file(f"{self.root}/{path}").decode())

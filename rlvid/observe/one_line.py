@@ -14,6 +14,11 @@ class OneLine(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: str) -> str:
     """One line that changes nothing in a terminal: what is not printable is spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -35,8 +35,13 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         **repair_metrics(groups),
         **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
-        "rollout/answer_tokens": float(sum(len(rollout.tokens) for rollout in rollouts)),
+        "rollout/answer_tokens": float(answer_tokens(groups)),
     }
+
+
+def answer_tokens(groups: Sequence[Group]) -> int:
+    """Of all answers together."""
+    return sum(len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row)
 
 
 def signal_shares(groups: Sequence[Group]) -> dict[str, float]:

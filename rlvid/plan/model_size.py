@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvid.config import ConfigError, check_model_path, is_hub_id
+from rlvid.observe.one_line import first_line
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def model_size(path: str) -> ModelSize:
     try:
         return _size(config)
     except Exception as error:  # whatever transformers and torch make of numbers that do not go together
-        raise ConfigError(f"model.path: no model can be built from config.json of {path} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise ConfigError(f"model.path: no model can be built from config.json of {path} ({type(error).__name__}: {first_line(error)})") from None
 
 
 def _size(config: Any) -> ModelSize:

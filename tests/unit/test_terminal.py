@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvid.observe.one_line import first_line
 from rlvid.observe.process_log import LOGS, last_error
 from rlvid.observe.report.background import BackgroundReport
 from rlvid.observe.terminal import duration, open_progress, screen_handler, step_parts, watched
@@ -82,3 +83,7 @@ def test_a_report_is_made_beside_the_run(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="rlvid"):
         report.finish()
     assert "logs/report.log says why" in caplog.text and "not the config of a run" in (run / "logs" / "report.log").read_text()
+
+
+def test_the_first_line_of_an_error():
+    assert first_line(ValueError("\n one\ntwo")) == "one" and first_line(AssertionError()) == "AssertionError"
