@@ -24,12 +24,12 @@ from benchmarks.environment import environment
 from benchmarks.logprobs import peak_bytes
 from benchmarks.shapes import QWEN2_5_VL
 from rlvid.data.prompts import chat_prompt
-from rlvid.data.tiny_model import build_processor, build_tokenizer
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch, pack
 from rlvid.sync.tokens import media_token_ids, token_digest
 from rlvid.types import TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
+from rlvid.world.tiny_model import build_processor, build_tokenizer
 
 SIDE = 112
 """Pixels of a frame's side: 16 visual tokens for each pair of frames."""

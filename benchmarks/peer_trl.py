@@ -154,7 +154,7 @@ def row_for(config: Config, question: Question, at: int, folder: Path) -> dict[s
     """Prompt text, answer, and half of our frames as lossless images."""
     from PIL import Image
 
-    from rlvid.data.video import read_candidates, shown_size
+    from rlvid.video.clip import read_candidates, shown_size
 
     def size_for(height: int, width: int) -> tuple[int, int]:
         return shown_size(height, width, max_pixels=config.video.max_pixels, factor=28)

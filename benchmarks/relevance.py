@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.environment import environment
 from rlvid.data.questions import iter_questions
-from rlvid.data.tiny_clip import build_tiny_clip
-from rlvid.data.video import Clip, read_candidates, shown_size
 from rlvid.types import Box, Question, Relevance, Span
 from rlvid.variants.explore import explore
 from rlvid.variants.relevance import relevance, relevance_text
 from rlvid.variants.scorers import Scorer, make_scorer
+from rlvid.video.clip import Clip, read_candidates, shown_size
+from rlvid.world.tiny_clip import build_tiny_clip
 
 TOP = 4
 

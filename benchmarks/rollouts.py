@@ -110,7 +110,7 @@ def requests(config: Config, questions: int, chunks: int) -> list[list[tuple[Any
 
 def pooled(config: Config, chunks: list[list[tuple[Any, ...]]], answers: list[int]) -> dict[str, dict[str, float]]:
     """Through the pool. The first list of requests only warms it up."""
-    from rlvid.session import open_session
+    from rlvid.loop.session import open_session
 
     with open_session(config, with_learner=False) as session:
         import ray

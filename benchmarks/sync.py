@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.environment import environment
 from benchmarks.learner import sizes
 from rlvid.config import load
-from rlvid.session import open_session
+from rlvid.loop.session import open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SHAPES = {10: (256, 6), 100: (1024, 6), 500: (2048, 8)}
@@ -125,7 +125,7 @@ def random_model(folder: Path, hidden: int, layers: int) -> Path:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    from rlvid.data.tiny_model import build_processor, build_tokenizer
+    from rlvid.world.tiny_model import build_processor, build_tokenizer
 
     tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it?"] * 20)
     shape = argparse.Namespace(hidden=hidden, layers=layers, vocabulary=8192)

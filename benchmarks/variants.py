@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.environment import environment
-from rlvid.data.cache import VideoCache
-from rlvid.data.video import Clip, read_candidates, shown_size
 from rlvid.variants.build import cut
 from rlvid.variants.explore import explore
 from rlvid.variants.relevance import relevance
 from rlvid.variants.scorers import MotionScorer
+from rlvid.video.cache import VideoCache
+from rlvid.video.clip import Clip, read_candidates, shown_size
 
 KINDS = ("uniform", "importance", "importance_jitter", "importance_crop")
 FRAMES, CANDIDATES, MAX_PIXELS = 32, 128, 128 * 28 * 28

@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
-from rlvid.observe.one_line import printable
 from rlvid.observe.terminal import duration, screen_handler
+from rlvid.process.one_line import printable
 
 log = logging.getLogger("rlvid")
 
@@ -106,7 +106,7 @@ def evaluate(
     settings = load(config, overrides or [])
     _check_eval_inputs(settings, checkpoint, data, out)
     _stay_offline_without_hub(str(checkpoint))
-    from rlvid import evaluate as evaluation
+    from rlvid.asking import evaluate as evaluation
 
     metrics = evaluation.run(settings, checkpoint, data, out)
     _print_table("held-out", metrics)
@@ -127,7 +127,7 @@ def select(
     settings = load(config, overrides or [])
     _check_select_inputs(settings, out)
     _stay_offline_without_hub(settings.model.path)
-    from rlvid import select as selection
+    from rlvid.asking import select as selection
 
     _print_selection(selection.run(settings, out).to_json(), out)
 
@@ -250,7 +250,7 @@ def submit(
 
     Example: rlvid submit configs/strive_qwen2_5_vl_7b.yaml --address http://head:8265 run.dir=/shared/runs data.train=/shared/train.jsonl data.eval=null
     """
-    from rlvid.submit import Jobs, Parcel, follow_or_stop
+    from rlvid.jobs.submit import Jobs, Parcel, follow_or_stop
 
     if (config is None) == (follow is None and stop is None):
         raise ConfigError("CONFIG: name the run's config, or one of --follow JOB_ID and --stop JOB_ID")
@@ -280,8 +280,8 @@ def data_quickstart(
     if model not in ("qwen2_5_vl", "qwen3_vl"):
         raise ConfigError(f"--model: {model!r} is not qwen2_5_vl or qwen3_vl")
     _must_be_writable(out, "--out")
-    from rlvid.data.quickstart import build_world
-    from rlvid.data.tiny_clip import build_tiny_clip
+    from rlvid.world.scenes import build_world
+    from rlvid.world.tiny_clip import build_tiny_clip
 
     world = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain")  # type: ignore[arg-type]
     relevance = build_tiny_clip(out, seed=seed)
@@ -381,9 +381,9 @@ def _check_asking(config: Config) -> None:
 
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
     check_model_path(str(checkpoint), "--checkpoint")
-    from rlvid.asking import for_engines
+    from rlvid.asking.ask import for_engines
+    from rlvid.asking.evaluate import inquiry_of, output_folder
     from rlvid.data.stream import QuestionStream
-    from rlvid.evaluate import inquiry_of, output_folder
 
     _must_be_writable(out or output_folder(config, checkpoint), "--out" if out else "run.dir")
 
@@ -395,9 +395,9 @@ def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out:
 
 
 def _check_select_inputs(config: Config, out: Path) -> None:
-    from rlvid.asking import for_engines
+    from rlvid.asking.ask import for_engines
+    from rlvid.asking.select import inquiry_of
     from rlvid.data.stream import QuestionStream
-    from rlvid.select import inquiry_of
 
     _must_exist(config.data.train, "data.train")
     QuestionStream(config.data.train, seed=config.run.seed)

@@ -12,13 +12,13 @@ from typing import Any
 
 from rlvid.actors.placement import connect, place
 from rlvid.config import Config, ConfigError, load
-from rlvid.dumped import DumpedStep, read_rows
-from rlvid.feed import Feed
-from rlvid.journal import open_journal
 from rlvid.learner import checkpoints
 from rlvid.learner.group import LearnerGroup
 from rlvid.learner.storage import PREFIX
-from rlvid.session import learner_group, open_session
+from rlvid.loop.dumped import DumpedStep, read_rows
+from rlvid.loop.feed import Feed
+from rlvid.loop.journal import open_journal
+from rlvid.loop.session import learner_group, open_session
 from rlvid.train import normalize, shaped_rewards, training_prompts
 
 log = logging.getLogger("rlvid")

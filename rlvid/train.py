@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.ahead import Ahead, saves
 from rlvid.algo.advantages import batch_advantages, joint_advantages, per_variant_advantages
 from rlvid.algo.loss import token_weights
+from rlvid.asking.evaluate import eval_questions, evaluate
 from rlvid.config import Config
-from rlvid.evaluate import eval_questions, evaluate
-from rlvid.feed import Feed
-from rlvid.journal import Journal, due, open_journal
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import Saver
 from rlvid.learner.group import FramesLost
-from rlvid.prompts import group_prompts
-from rlvid.session import Session, open_session
+from rlvid.learner.prompts import group_prompts
+from rlvid.loop.ahead import Ahead, saves
+from rlvid.loop.feed import Feed
+from rlvid.loop.journal import Journal, due, open_journal
+from rlvid.loop.session import Session, open_session
 from rlvid.types import Group, TrainingPrompt
 
 log = logging.getLogger("rlvid")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvid.config import Config
-from rlvid.observe.process_log import LOGS
+from rlvid.process.log import LOGS
 
 
 class PlacementError(RuntimeError):

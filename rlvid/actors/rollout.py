@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from rlvid.config import Config
-from rlvid.engines import engine_environment, shared_arguments
-from rlvid.observe.process_log import last_error, to_log_file
+from rlvid.process.log import last_error, to_log_file
+from rlvid.process.traces import own_traces
+from rlvid.process.vllm_options import engine_environment, shared_arguments
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
-from rlvid.sync.traces import own_traces
 from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
 

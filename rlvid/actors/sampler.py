@@ -24,9 +24,9 @@ from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
-from rlvid.data.frames import VideoError
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
+from rlvid.video.frames import VideoError
 
 log = logging.getLogger("rlvid")
 

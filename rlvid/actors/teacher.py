@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from rlvid.config import Config
-from rlvid.engines import engine_environment
-from rlvid.observe.process_log import to_log_file
-from rlvid.sync.traces import own_traces
+from rlvid.process.log import to_log_file
+from rlvid.process.traces import own_traces
+from rlvid.process.vllm_options import engine_environment
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
 from rlvid.types import Question
 

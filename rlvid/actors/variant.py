@@ -6,10 +6,10 @@ import logging
 import time
 from typing import Any
 
-from rlvid.actors.confine import confine
 from rlvid.config import Config, ConfigError, needs_relevance
 from rlvid.data.questions import WITH_SPANS
-from rlvid.observe.process_log import to_log_file
+from rlvid.process.confine import confine
+from rlvid.process.log import to_log_file
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 
 log = logging.getLogger("rlvid")
@@ -34,8 +34,8 @@ class VariantActor:
         from transformers import AutoProcessor
 
         to_log_file(f"variants-{self.number}")
-        from rlvid.data.cache import VideoCache
         from rlvid.variants.scorers import make_scorer
+        from rlvid.video.cache import VideoCache
 
         self.processor = AutoProcessor.from_pretrained(self.config.model.path)
         video = self.processor.video_processor
@@ -56,7 +56,7 @@ class VariantActor:
 
         Called with num_returns = K + 1, so that the frames [T, H, W, C] uint8 stay in the object store.
         """
-        from rlvid.data.video import VideoError
+        from rlvid.video.clip import VideoError
 
         try:
             return self._build(question, kinds, seed)
@@ -71,9 +71,9 @@ class VariantActor:
 
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
-        from rlvid.data.video import with_frames_at, work_size
         from rlvid.variants.build import cut, video_metadata
         from rlvid.variants.explore import explore, hides, redrawn
+        from rlvid.video.clip import with_frames_at, work_size
 
         prompt = self.config.prompt
         clock = _Laps()
@@ -118,7 +118,7 @@ class VariantActor:
 
     def _clip(self, question: Question) -> tuple[Any, bool]:
         """The candidates, and whether they came from the cache."""
-        from rlvid.data.video import read_candidates
+        from rlvid.video.clip import read_candidates
 
         video, threads = self.config.video, self.config.variants.threads
 
@@ -160,7 +160,7 @@ class VariantActor:
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         """The shown size; a patch is the least."""
-        from rlvid.data.video import shown_size
+        from rlvid.video.clip import shown_size
 
         return shown_size(height, width, max_pixels=max(self.config.video.max_pixels, self.factor**2), factor=self.factor)
 
@@ -182,7 +182,7 @@ class VariantActor:
 
     def _coarse(self, height: int, width: int) -> tuple[int, int]:
         """The size with a quarter of the shown pixels."""
-        from rlvid.data.video import shown_size
+        from rlvid.video.clip import shown_size
 
         tall, wide = self._size(height, width)
         return shown_size(height, width, max_pixels=max(tall * wide // 4, self.factor**2), factor=self.factor)
@@ -202,9 +202,9 @@ class VariantActor:
 
     def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
         """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them. Raises VideoError."""
-        from rlvid.data.frames import VideoError
         from rlvid.teacher.evidence import evidence_pixels
         from rlvid.variants.build import rebuild
+        from rlvid.video.frames import VideoError
 
         threads, size = self.config.variants.threads, specs[0].size
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from rlvid.algo.mentions import normalised, places, times
+from rlvid.reading.mentions import normalised, places, times
 from rlvid.types import Box, EvidencePatch, Region
 
 TIMES_PER_ITEM = 4

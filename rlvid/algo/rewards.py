@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlvid.algo import answers, choices, spans
+from rlvid.reading import answers, choices, spans
 from rlvid.types import Question, Score, Span, Task
 
 RELATIVE_ERRORS_PERCENT = tuple(range(50, 0, -5))

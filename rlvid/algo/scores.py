@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlvid.algo import answers, choices, spans
+from rlvid.reading import answers, choices, spans
 from rlvid.types import Question, Span
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from rlvid.algo import answers
 from rlvid.data.prompts import LETTERS
-from rlvid.observe.one_line import printable
+from rlvid.process.one_line import printable
+from rlvid.reading import answers
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
 
 TASKS: tuple[str, ...] = get_args(Task)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import Config
-from rlvid.observe.process_log import to_log_file
+from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
 
 

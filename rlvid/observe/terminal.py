@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rlvid.observe.one_line import OneLine
+from rlvid.process.one_line import OneLine
 
 WATCHED = {
     "reward": "reward/mean",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvid.config import ConfigError, check_model_path, is_hub_id
-from rlvid.observe.one_line import first_line
+from rlvid.process.one_line import first_line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from rlvid.sync.traces import use_names
+from rlvid.process.traces import use_names
 
 KEEP_WEIGHTS = "RLVID_KEEP_WEIGHTS_VISIBLE"
 """Environment variable that a rollout actor on CPU sets for its engine."""

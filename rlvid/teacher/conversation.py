@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from rlvid.data.prompts import LETTERS
-from rlvid.data.video import Frames, VideoError
 from rlvid.teacher.guard import patch_leak
 from rlvid.teacher.patch import MAX_HINT_CHARS, MAX_ITEMS, PatchError, parse, schema
 from rlvid.teacher.protocol import Outcome, TeacherReply, TeacherRequest
 from rlvid.teacher.tools import ToolLimits, ToolResult, VideoTools, functions
 from rlvid.types import EvidencePatch
+from rlvid.video.clip import Frames, VideoError
 
 MAX_FAILED_CHARS = 4000
 """So much of the student's reply is shown to the teacher."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlvid.config import Config
 from rlvid.config import Teacher as TeacherConfig
-from rlvid.engines import shared_arguments
+from rlvid.process.vllm_options import shared_arguments
 from rlvid.teacher.conversation import Conversation, Message, ModelError, Offer, Rules, ToolCall, Turn
 from rlvid.teacher.protocol import TeacherReply, TeacherRequest
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlvid.data.video import Frames, Size, VideoError, nearest, read_at
 from rlvid.types import Box, EvidencePatch, VariantSpec
 from rlvid.variants.build import cut
+from rlvid.video.clip import Frames, Size, VideoError, nearest, read_at
 
 MAX_WORK_PIXELS = 1920 * 1088
 """Frames of larger videos are brought down to this before anything is cut, so that a call's memory is bounded."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from rlvid.algo import choices
-from rlvid.algo.mentions import WEAK_ONES, Mention, normalised, times, value_of
 from rlvid.algo.rewards import temporal_iou
+from rlvid.reading import choices
+from rlvid.reading.mentions import WEAK_ONES, Mention, normalised, times, value_of
 from rlvid.teacher import lexicon, phrases
 from rlvid.types import EvidencePatch, Question, Span
 

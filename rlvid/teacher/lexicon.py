@@ -9,7 +9,7 @@ import re
 import unicodedata
 from difflib import SequenceMatcher
 
-from rlvid.algo.mentions import CHINESE_DIGITS, NUMBER_WORDS, WEAK_ONES, value_of
+from rlvid.reading.mentions import CHINESE_DIGITS, NUMBER_WORDS, WEAK_ONES, value_of
 
 
 def _set(*lines: str) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rlvid.algo.mentions import NUMBER_WORDS
+from rlvid.reading.mentions import NUMBER_WORDS
 from rlvid.teacher.lexicon import ORDINAL
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from rlvid.data.video import Size, nearest, read_times
 from rlvid.teacher.evidence import Cut, cut_frames, fit, jpeg
 from rlvid.teacher.patch import PatchError
 from rlvid.teacher.patch import box as checked_box
 from rlvid.types import Box
+from rlvid.video.clip import Size, nearest, read_times
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rlvid.data.video import Clip, Frames, nearest, read_at, resized, work_size
 from rlvid.types import Box, VariantSpec
+from rlvid.video.clip import Clip, Frames, nearest, read_at, resized, work_size
 
 TICKS_PER_S = 1 << 16
 """Time base of the metadata's frame indices. A power of two: dividing by it is exact, so the model's side sees the spec's times to 8 microseconds."""

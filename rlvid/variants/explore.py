@@ -28,9 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.data.video import even_positions
 from rlvid.types import Box, Relevance, Span, VariantSpec
 from rlvid.variants.relevance import attention_box
+from rlvid.video.clip import even_positions
 
 Indices = NDArray[np.int64]
 Times = NDArray[np.float64]

@@ -57,7 +57,7 @@ class MotionScorer:
 
 
 def _thumb(frame_HWC: Frames) -> Frames:
-    from rlvid.data.video import resized
+    from rlvid.video.clip import resized
 
     return resized(np.ascontiguousarray(frame_HWC), (THUMB, THUMB))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.sync.tokens import media_token_ids
+from rlvid.world.tiny_model import FRAME_SIZE, build_tiny_model
 from tests.unit.test_packing import CORPUS, make_prompt
 
 pytestmark = pytest.mark.gpu

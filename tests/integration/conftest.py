@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from rlvid.data import quickstart, warm_start
+from rlvid.world import scenes, warm_start
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory) -> quickstart.World:
+def world(tmp_path_factory) -> scenes.World:
     """48 train and 12 held-out questions, and a model that has just learned the form of an answer."""
-    built = quickstart.build_world(tmp_path_factory.mktemp("world") / "w", train_questions=48, eval_questions=12, warm_start=False, progress=False)
+    built = scenes.build_world(tmp_path_factory.mktemp("world") / "w", train_questions=48, eval_questions=12, warm_start=False, progress=False)
     folder = built.train.parent
-    questions = [quickstart._read(folder, split) for split in ("train", "eval")]
+    questions = [scenes._read(folder, split) for split in ("train", "eval")]
     warm_start.warm_start(built.model, *questions, course=warm_start.Course(50, 10, 8, 2), progress=False)
     return built
 
@@ -46,7 +46,7 @@ def small(world, tmp_path):
     return small_overrides(world, tmp_path / "runs")
 
 
-def small_overrides(world: quickstart.World, runs: Path) -> list[str]:
+def small_overrides(world: scenes.World, runs: Path) -> list[str]:
     return [
         f"run.dir={runs}",
         "run.steps=2",

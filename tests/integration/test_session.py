@@ -11,8 +11,8 @@ import pytest
 
 from rlvid.config import load
 from rlvid.data.questions import iter_questions
-from rlvid.session import open_session
-from rlvid.weights import SyncError
+from rlvid.loop.push import SyncError
+from rlvid.loop.session import open_session
 from tests.integration.conftest import CONFIG, small_overrides
 
 

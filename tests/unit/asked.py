@@ -1,4 +1,4 @@
-"""A sampler at the protocol of rlvid/asking.py, and a session that holds it: answers without engines."""
+"""A sampler at the protocol of rlvid/asking/ask.py, and a session that holds it: answers without engines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def in_place_of_engines(monkeypatch):
             use.configs.append(config)
             yield Session(fake)
 
-        monkeypatch.setattr("rlvid.asking.open_session", session)
+        monkeypatch.setattr("rlvid.asking.ask.open_session", session)
         return fake
 
     use.opened, use.configs = [], []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlvid.ahead import Ahead, last_to_begin
+from rlvid.loop.ahead import Ahead, last_to_begin
 
 
 def settings(staleness=1, save_every=0, steps=10):

@@ -9,9 +9,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-from rlvid.data.cache import VideoCache
-from rlvid.data.video import VideoError, read_candidates
 from rlvid.types import Relevance
+from rlvid.video.cache import VideoCache
+from rlvid.video.clip import VideoError, read_candidates
 from tests.unit.clips import make
 
 

@@ -314,7 +314,7 @@ def test_a_checkpoint_folder_that_is_none(command, world, tmp_path):
 
 
 def test_eval_checks_its_input_first(command, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvid.asking.open_session", lambda *_, **__: pytest.fail("went too far"))
+    monkeypatch.setattr("rlvid.asking.ask.open_session", lambda *_, **__: pytest.fail("went too far"))
     model = tmp_path / "model"
     assert "--checkpoint: no-such does not exist" in command("eval", world, "--checkpoint", "no-such").line(2)
     assert "data.eval" in (line := command("eval", world, "--checkpoint", model).line(2)) and "--data" in line
@@ -326,7 +326,7 @@ def test_eval_checks_its_input_first(command, world, tmp_path, monkeypatch):
 
 
 def test_select_checks_its_input_first(command, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvid.asking.open_session", lambda *_, **__: pytest.fail("went too far"))
+    monkeypatch.setattr("rlvid.asking.ask.open_session", lambda *_, **__: pytest.fail("went too far"))
     assert "data.train: no.jsonl does not exist" in command("select", world, "--out", tmp_path / "kept.jsonl", "data.train=no.jsonl").line(2)
     assert "--out" in (line := command("select", world, "--out", tmp_path).line(2)) and "is a folder" in line
     assert "--out" in command("select", world, "--out", world / "kept.jsonl").line(2)
@@ -368,7 +368,7 @@ def test_a_run_folder_that_cannot_be_made(command, world, tmp_path, monkeypatch)
 def fails_with(error: BaseException, log_file: Path | None = None):
     def run(*_: object, **__: object) -> None:
         if log_file:
-            from rlvid.journal import log_to
+            from rlvid.loop.journal import log_to
 
             log_to(log_file)
         raise error

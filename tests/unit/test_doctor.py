@@ -135,7 +135,7 @@ def test_a_ray_address_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_unequal_pixel_normalisation_is_found(family: str, tmp_path: Path) -> None:
-    from rlvid.data.tiny_model import build_processor, build_tokenizer
+    from rlvid.world.tiny_model import build_processor, build_tokenizer
 
     processor = build_processor(build_tokenizer(["red blue left right"]), family)  # type: ignore[arg-type]
     processor.save_pretrained(tmp_path / "equal")

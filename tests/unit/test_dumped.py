@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rlvid.config import ConfigError
-from rlvid.dumped import DumpedStep
+from rlvid.learner.prompts import group_prompts
+from rlvid.loop.dumped import DumpedStep
 from rlvid.observe.dumps import drop_after, write_step
-from rlvid.prompts import group_prompts
 from rlvid.teacher.evidence import cut_frames
 from rlvid.teacher.student import evidence_metadata
 from rlvid.types import Evidence, EvidencePatch, Group, Prepared, Question, Region, Relevance, Repair, Rollout, Score, VariantSpec

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlvid import evaluate
 from rlvid.algo.scores import Answered
+from rlvid.asking import evaluate
 from rlvid.config import load
-from rlvid.feed import TooManyBadVideos
+from rlvid.loop.feed import TooManyBadVideos
 from rlvid.types import Question
 from tests.unit.asked import FakeSampler, Killed, in_place_of_engines
 

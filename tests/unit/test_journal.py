@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlvid.config import ConfigError, load
-from rlvid.journal import open_journal
+from rlvid.loop.journal import open_journal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 

@@ -9,7 +9,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
-from rlvid.data.tiny_model import FRAME_SIZE, build_tiny_model
 from rlvid.learner.attention import PACKED, WINDOWS, Part, attention_arguments, packed_sdpa, sdpa_in_windows
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
@@ -17,6 +16,7 @@ from rlvid.sync.tokens import media_token_ids, token_digest
 from rlvid.teacher.student import evidence_metadata, patched_prompt
 from rlvid.types import EvidencePatch, TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
+from rlvid.world.tiny_model import FRAME_SIZE, build_tiny_model
 
 CORPUS = ["What colour is it? red green blue yellow", "When is it seen? 1 to 2", "<think>at 3</think><answer>red</answer>"] * 20
 

@@ -219,9 +219,9 @@ def test_a_checkpoint_takes_what_a_real_one_did() -> None:
 
 
 def test_frames_are_as_big_as_those_that_are_cut(tmp_path: Path) -> None:
-    from rlvid.data.video import read_candidates, shown_size
     from rlvid.variants.build import cut
     from rlvid.variants.explore import explore
+    from rlvid.video.clip import read_candidates, shown_size
     from tests.unit.clips import make
 
     overrides = ["video.frames=8", "video.candidates=16", "video.max_pixels=7056", "data.questions_per_step=1"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rlvid.algo import rewards
-from rlvid.data import quickstart, tiny_model, warm_start
 from rlvid.data.questions import check, iter_questions
-from rlvid.data.quickstart import COLOURS, KINDS, World, build_world
-from rlvid.data.video import read_candidates
+from rlvid.video.clip import read_candidates
+from rlvid.world import scenes, tiny_model, warm_start
+from rlvid.world.scenes import COLOURS, KINDS, World, build_world
 
 TRAIN, HELD_OUT = 24, 6
 KEYS = {"id", "video", "question", "task", "options", "answer", "spans", "evidence", "clip", "source"}
@@ -59,8 +59,8 @@ def test_the_questions_are_whole_balanced_and_held_out_on_other_clips(world):
 def test_the_clips_decode_at_their_rate_and_size(world):
     for row in rows_of(world.train):
         clip = clip_of(world.train.parent / row["video"])
-        assert clip.frames_NHWC.shape == (quickstart.DURATION_S * quickstart.FPS, *world.frame_size, 3)
-        assert clip.fps == quickstart.FPS and clip.times_s_N[1] == 1 / quickstart.FPS
+        assert clip.frames_NHWC.shape == (scenes.DURATION_S * scenes.FPS, *world.frame_size, 3)
+        assert clip.fps == scenes.FPS and clip.times_s_N[1] == 1 / scenes.FPS
 
 
 def colourful(frame_HWC: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_the_boxes_hold_the_colour_that_is_asked_for(world):
             regions = tuple(region for region in regions if region.time_s < question.evidence.spans[0][1])
         assert regions
         for region in regions:
-            frame = clip.frames_NHWC[round(region.time_s * quickstart.FPS)]
+            frame = clip.frames_NHWC[round(region.time_s * scenes.FPS)]
             x1, y1, x2, y2 = np.multiply(region.box, 84)
             middle = frame[round((y1 + y2) / 2), round((x1 + x2) / 2)]
             assert colourful(middle[None, None]).all(), (question.id, region)
@@ -99,7 +99,7 @@ def test_a_mover_moves_the_way_that_is_its_answer(world):
     for question in iter_questions(world.train):
         if question.source == "direction":
             first, last = (np.array(region.box) for region in (question.evidence.regions[0], question.evidence.regions[-1]))
-            dx, dy = quickstart.DIRECTIONS[question.answer]
+            dx, dy = scenes.DIRECTIONS[question.answer]
             assert (np.sign((last - first).round(3)) == (dx, dy, dx, dy)).all()
 
 
@@ -114,11 +114,11 @@ def test_two_builds_are_the_same_and_another_seed_is_not(world, tmp_path):
 
 
 def test_the_same_frames_give_the_same_file_every_time(tmp_path):
-    for scene in quickstart.plan_scenes("train", 120, 1):
-        frames = quickstart.render(scene, (84, 84))
+    for scene in scenes.plan_scenes("train", 120, 1):
+        frames = scenes.render(scene, (84, 84))
         files = set()
         for _ in range(3):
-            quickstart.write_clip(tmp_path / "clip.mp4", frames)
+            scenes.write_clip(tmp_path / "clip.mp4", frames)
             files.add((tmp_path / "clip.mp4").read_bytes())
             frames = frames.copy()
         assert len(files) == 1, scene.name
@@ -131,7 +131,7 @@ def test_the_same_recipe_is_reused_and_another_is_built_anew(tmp_path, monkeypat
     assert small(tmp_path / "w", **sizes) == world and world.train.stat().st_mtime_ns == before
     small(tmp_path / "w", **sizes, seed=1)
     assert world.train.stat().st_mtime_ns != before
-    monkeypatch.setattr(quickstart, "_code_digest", lambda: "changed")
+    monkeypatch.setattr(scenes, "_code_digest", lambda: "changed")
     before = world.train.stat().st_mtime_ns
     small(tmp_path / "w", **sizes, seed=1)
     assert world.train.stat().st_mtime_ns != before

@@ -12,9 +12,9 @@ from rlvid.actors.pool import PoolError
 from rlvid.actors.repairer import Repairer, blind_retry, counted, failed_slots
 from rlvid.algo.rewards import score as scored
 from rlvid.config import Config
+from rlvid.learner.prompts import group_prompts
 from rlvid.observe.dumps import slot_rows
 from rlvid.observe.step_row import repair_metrics
-from rlvid.prompts import group_prompts
 from rlvid.teacher.protocol import EvidenceFrame, TeacherReply
 from rlvid.teacher.student import PLACEHOLDER, PatchedPromptError, evidence_metadata, patched_prompt, twice
 from rlvid.types import Evidence, EvidencePatch, GenerateResult, Group, Prepared, Question, Rollout, VariantSpec

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvid.algo import answers, choices, spans
 from rlvid.algo.rewards import (
     PARTS,
     Marking,
@@ -24,6 +23,7 @@ from rlvid.algo.rewards import (
     temporal_iou,
     total,
 )
+from rlvid.reading import answers, choices, spans
 from rlvid.types import Question, Score
 
 SPELLINGS = json.loads((Path(__file__).parent / "spellings.json").read_text())

@@ -162,7 +162,7 @@ def test_any_reply_gives_shares(replies):
 
 
 def test_evaluation_reports_them():
-    from rlvid.evaluate import summarize
+    from rlvid.asking.evaluate import summarize
 
     metrics = summarize([asked("charades_sta", None, "0 - 5", task="temporal_grounding", spans=((0.0, 10.0),)), asked("colour", "red", "A")])
     assert metrics["eval/charades_sta/R1@0.5"] == 1.0 and metrics["eval/charades_sta/mIoU"] == metrics["eval/temporal_iou"] == 0.5

@@ -15,7 +15,7 @@ import pytest
 
 from rlvid.config import Config, ConfigError, load
 from rlvid.data.questions import parse_line
-from rlvid.journal import open_journal
+from rlvid.loop.journal import open_journal
 from rlvid.observe.dumps import write_step
 from rlvid.types import Group, Prepared, Quarantined, Rollout, Score, VariantSpec
 
@@ -109,7 +109,7 @@ def test_hostile_names_become_no_paths(tmp_path: Path, question_id: str) -> None
 
 def test_a_hostile_name_makes_one_line_of_the_log(tmp_path: Path) -> None:
     """A line break in a name must not forge a line of its own."""
-    from rlvid.journal import log_to
+    from rlvid.loop.journal import log_to
 
     log = logging.getLogger("rlvid")
     before = list(log.handlers)
@@ -128,7 +128,7 @@ def test_a_hostile_name_makes_one_line_of_the_log(tmp_path: Path) -> None:
 CONFINED = """
 import errno, mmap, os, resource, sys
 import numpy as np
-from rlvid.actors.confine import confine
+from rlvid.process.confine import confine
 
 confine(0.5)
 try:
@@ -147,7 +147,7 @@ except OSError as error:
     print("files are limited" if error.errno == errno.EFBIG else error)
 print("core", resource.getrlimit(resource.RLIMIT_CORE))
 print("environment", sorted(name for name in ("WANDB_API_KEY", "HF_TOKEN", "TEACHER_API_KEY", "RAY_AUTH_TOKEN", "OMP_NUM_THREADS") if name in os.environ))
-from rlvid.data.video import read_candidates
+from rlvid.video.clip import read_candidates
 print("frames", len(read_candidates(sys.argv[2], candidates=4, clip=None, size_for=lambda height, width: (28, 28)).frames_NHWC))
 """
 

@@ -8,14 +8,14 @@ import os
 import pytest
 import yaml
 
-import rlvid.select as selecting
+import rlvid.asking.select as selecting
 from rlvid.actors.sampler import Collected
 from rlvid.algo.selection import ALL_EQUAL, ALL_RIGHT, ALL_WRONG, IOU_EVEN, IOU_POOR, LESS_SIGNAL, Answers, Rules, beyond_share, drop_reason
+from rlvid.asking.answer_journal import AnswerJournal
+from rlvid.asking.selected import Paths, moved_line
 from rlvid.config import ConfigError, load
-from rlvid.data.answer_journal import AnswerJournal
 from rlvid.data.questions import iter_questions
-from rlvid.data.selected import Paths, moved_line
-from rlvid.feed import TooManyBadVideos
+from rlvid.loop.feed import TooManyBadVideos
 from rlvid.types import Group, Prepared, Question, Score
 from tests.unit.asked import FakeSampler, Killed, in_place_of_engines
 

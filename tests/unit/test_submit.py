@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlvid.config import Config, ConfigError, load
-from rlvid.package import pack, packed_files
-from rlvid.submit import Jobs, check_paths, variables
+from rlvid.jobs.package import pack, packed_files
+from rlvid.jobs.submit import Jobs, check_paths, variables
 
 ROOT = Path(__file__).parents[2]
 STAYS = [
@@ -125,7 +125,7 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 @pytest.mark.parametrize("reply", [b"", NOT_FOUND, EMPTY, b"nonsense\r\n\r\n"])
 def test_what_listens_there_is_no_dashboard(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence, another server, nonsense: one line, and never a wait without end."""
-    monkeypatch.setattr("rlvid.submit.ANSWER_S", 0.5)
+    monkeypatch.setattr("rlvid.jobs.submit.ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -9,10 +9,10 @@ import decord
 import numpy as np
 import pytest
 
-from rlvid.data.video import resized
 from rlvid.teacher.evidence import cut_frames, evidence_frames, fit, framed, wanted
 from rlvid.teacher.tools import ToolLimits, VideoTools, functions
 from rlvid.types import EvidencePatch, Region
+from rlvid.video.clip import resized
 from tests.unit.clips import make
 
 SIZE = (28, 56)

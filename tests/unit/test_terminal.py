@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rlvid.observe.one_line import first_line
-from rlvid.observe.process_log import LOGS, last_error
 from rlvid.observe.report.background import BackgroundReport
 from rlvid.observe.terminal import duration, open_progress, screen_handler, step_parts, watched
+from rlvid.process.log import LOGS, last_error
+from rlvid.process.one_line import first_line
 from tests.unit.test_report import group, make_run, question
 
 ENGINE_LOG = """
@@ -59,7 +59,7 @@ def test_the_cause_is_found_behind_the_hollow_words(tmp_path: Path) -> None:
 
 
 def test_output_of_a_process_and_its_children_goes_into_its_file(tmp_path: Path) -> None:
-    code = "import os, sys; from rlvid.observe.process_log import to_log_file as t; t('a'); print('own', flush=True); os.system('echo child >&2')"
+    code = "import os, sys; from rlvid.process.log import to_log_file as t; t('a'); print('own', flush=True); os.system('echo child >&2')"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {LOGS: str(tmp_path / "logs")}, capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
     assert (tmp_path / "logs" / "a.log").read_text().split() == ["own", "child"]
@@ -67,7 +67,7 @@ def test_output_of_a_process_and_its_children_goes_into_its_file(tmp_path: Path)
 
 @pytest.mark.parametrize("folder", ["", "/proc/nowhere"])
 def test_without_a_place_output_stays_where_it_was(folder: str) -> None:
-    code = "from rlvid.observe.process_log import to_log_file as t; print(t('a'))"
+    code = "from rlvid.process.log import to_log_file as t; print(t('a'))"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {LOGS: folder}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
 

@@ -13,7 +13,7 @@ import pytest
 OWNER = """
 import os, sys, time
 from multiprocessing import get_context, shared_memory
-from rlvid.sync.traces import own_traces
+from rlvid.process.traces import own_traces
 own_traces()
 kept = shared_memory.SharedMemory(create=True, size=100)
 lock = get_context("spawn").Lock()

@@ -12,8 +12,8 @@ from rlvid.actors.sampler import Collected
 from rlvid.algo.selection import answers_of
 from rlvid.config import load
 from rlvid.data.stream import QuestionStream
-from rlvid.data.variance_filter import VarianceFilter
-from rlvid.feed import Feed, TooManyBadVideos
+from rlvid.loop.feed import Feed, TooManyBadVideos
+from rlvid.loop.variance_filter import VarianceFilter
 from rlvid.types import Group, Prepared, Quarantined, Question, Repair, Score
 
 COUNT = 8

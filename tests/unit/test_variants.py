@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvid.config import VariantKind
-from rlvid.data.video import Clip, read_candidates, shown_size
 from rlvid.types import Relevance, VariantSpec
 from rlvid.variants.build import GRID_QUANTUM_S, TICKS_PER_S, cut, rebuild, seconds_per_grid, video_metadata
 from rlvid.variants.explore import KINDS, derived_seed, explore, hides, redrawn, shown_frames
 from rlvid.variants.relevance import RawScores, attention_box, multi_scale, relevance, sampling_distribution, temporal_attention
 from rlvid.variants.scorers import MotionScorer
+from rlvid.video.clip import Clip, read_candidates, shown_size
 from tests.unit.clips import make
 
 SIZE = (56, 84)
@@ -357,7 +357,7 @@ def test_frames_that_the_processor_would_shrink_are_refused(family, kept, shrunk
     """Its limits hold for engine and learner alike, so that nothing else would tell: here 224 x 224 a frame, and 4,194,304 pixels for eight frames."""
     from rlvid.actors.variant import VariantActor
     from rlvid.config import ConfigError, load
-    from rlvid.data.tiny_model import build_processor, build_tokenizer
+    from rlvid.world.tiny_model import build_processor, build_tokenizer
 
     def actor(side):
         settings = [f"video.max_pixels={side**2}", "video.max_tokens=9999", "rollout.max_model_len=99999"]

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvid.data.frames import read_index
-from rlvid.data.video import (
+from rlvid.video.clip import (
     MAX_ASPECT,
     WORK_ZOOM,
     VideoError,
@@ -25,6 +24,7 @@ from rlvid.data.video import (
     with_frames_at,
     work_size,
 )
+from rlvid.video.frames import read_index
 from tests.unit.clips import make
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from rlvid.weights import SyncError, Weights
+from rlvid.loop.push import SyncError, Weights
 
 
 class Engine:

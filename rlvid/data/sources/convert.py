@@ -17,7 +17,7 @@ from rlvid.data.sources import files, hub
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import COLUMNS, Unusable
 from rlvid.data.sources.videos import Videos
-from rlvid.observe.one_line import printable
+from rlvid.process.one_line import printable
 from rlvid.types import Span
 
 END_TOLERANCE_S = 1.0

@@ -100,8 +100,8 @@ def serve() -> None:
 
 def film(video: str, times_s: tuple[float, ...], shape: tuple[int, int], thumbnail_px: int, max_bytes: int) -> dict[str, Any]:
     """JPEGs of whole frames at these times, smaller ones where they would exceed `max_bytes` together. `shape`: (height, width) that gives the aspect."""
-    from rlvid.data.video import resized
     from rlvid.variants.build import rebuild
+    from rlvid.video.clip import resized
 
     size = _bounded(shape, thumbnail_px)
     frames = rebuild(video, VariantSpec("report", times_s, None, size, 0, work_size=size))

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from rlvid.config import Config
-from rlvid.lock import take
 from rlvid.observe.dumps import drop_after, write_step
 from rlvid.observe.metrics import MetricsFile
-from rlvid.observe.one_line import OneLine
 from rlvid.observe.report.background import BackgroundReport
 from rlvid.observe.step_row import group_metrics
 from rlvid.observe.strips import rollout_rows
 from rlvid.observe.terminal import duration, open_progress, step_parts, watched
 from rlvid.observe.tracker import Tracker, open_tracker
+from rlvid.process.lock import take
+from rlvid.process.one_line import OneLine
 from rlvid.types import Group
 
 log = logging.getLogger("rlvid")

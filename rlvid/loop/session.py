@@ -21,7 +21,7 @@ from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup, learner_environment
 from rlvid.learner.rank import Rank
-from rlvid.weights import Weights
+from rlvid.loop.push import Weights
 
 log = logging.getLogger("rlvid")
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.data.questions import iter_questions
-from rlvid.data.tiny_model import MEAN, STD, build_tokenizer
 from rlvid.types import Question
 from rlvid.variants.relevance import relevance_text
+from rlvid.world.tiny_model import MEAN, STD, build_tokenizer
 
 SIDE, PATCH, HIDDEN, LAYERS = 84, 14, 64, 2
 STEPS, BATCH, LEARNING_RATE = 300, 128, 2e-3
@@ -79,7 +79,7 @@ def train(pairs: Pairs, folder: Path, *, seed: int, progress: bool) -> None:
     import torch
     from transformers import CLIPImageProcessor
 
-    from rlvid.data.warm_start import Progress
+    from rlvid.world.warm_start import Progress
 
     tokenizer = build_tokenizer(list(pairs.texts) * 20)
     generator = torch.Generator().manual_seed(seed)
@@ -145,7 +145,7 @@ def _pixels(frames_FHWC: NDArray[np.uint8]) -> Any:
 
 
 def _read(path: str) -> Any:
-    from rlvid.data.video import read_candidates
+    from rlvid.video.clip import read_candidates
 
     return read_candidates(path, candidates=64, clip=None, size_for=lambda height, width: (SIDE, SIDE), zoom=1.0)
 

@@ -12,9 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from rlvid.config import Config
-from rlvid.feed import Feed
-from rlvid.journal import due
-from rlvid.session import Session
+from rlvid.loop.feed import Feed
+from rlvid.loop.journal import due
+from rlvid.loop.session import Session
 from rlvid.types import Group
 
 Sampled = tuple[list[Group], dict[str, float]]

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rlvid.data.questions import iter_questions
-from rlvid.data.tiny_model import FRAME_SIZE, Family
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
+from rlvid.world.tiny_model import FRAME_SIZE, Family
 
 DURATION_S, FPS = 8, 4
 COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 225), "yellow": (225, 205, 40)}
@@ -97,7 +97,7 @@ def build_world(
     course: Literal["plain", "evidence"] = "plain",
     progress: bool = True,
 ) -> World:
-    """The world in `directory`, built if it is not there or was made by another recipe. `course` of the warm start: see rlvid.data.warm_start.
+    """The world in `directory`, built if it is not there or was made by another recipe. `course` of the warm start: see rlvid.world.warm_start.
 
     An interrupted build leaves nothing that could be taken for a whole one.
     """
@@ -122,8 +122,8 @@ def build_world(
 
 def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
     """Clips, question files, model, then `world.json`, the sign that all is there."""
-    from rlvid.data.tiny_model import build_tiny_model
-    from rlvid.data.warm_start import COURSES, Progress, tokenizer_corpus, warm_start
+    from rlvid.world.tiny_model import build_tiny_model
+    from rlvid.world.warm_start import COURSES, Progress, tokenizer_corpus, warm_start
 
     seed, family = recipe["seed"], recipe["model"]
     (directory / "clips").mkdir(parents=True)
@@ -339,9 +339,10 @@ def _recipe_of(directory: Path) -> dict[str, Any] | None:
 
 def _code_digest() -> str:
     """Digest of the source that makes the world: a changed constant, prompt or training step is another recipe."""
-    from rlvid.data import prompts, tiny_evidence, tiny_model, warm_start
+    from rlvid.data import prompts
     from rlvid.teacher import annotation, student
+    from rlvid.world import evidence, tiny_model, warm_start
 
-    modules = (prompts, tiny_evidence, tiny_model, warm_start, annotation, student)
+    modules = (prompts, evidence, tiny_model, warm_start, annotation, student)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.algo.scores import Answered, benchmark_scores
-from rlvid.asking import Inquiry, Keys, Results, ask, ask_missing
+from rlvid.asking.answer_journal import AnswerJournal
+from rlvid.asking.ask import Inquiry, Keys, Results, ask, ask_missing
+from rlvid.asking.selected import written_aside
 from rlvid.config import Config, ConfigError
-from rlvid.data.answer_journal import AnswerJournal
 from rlvid.data.questions import iter_questions
-from rlvid.data.selected import written_aside
-from rlvid.journal import log_to
-from rlvid.session import Session
+from rlvid.loop.journal import log_to
+from rlvid.loop.session import Session
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")

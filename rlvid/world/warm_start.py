@@ -28,9 +28,9 @@ import numpy as np
 
 from rlvid.data.prompts import FORMAT, chat_prompt, question_text
 from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
-from rlvid.data.tiny_evidence import Pointer, Pointers
 from rlvid.teacher.annotation import patches
 from rlvid.types import Question
+from rlvid.world.evidence import Pointer, Pointers
 
 FRAMES = 8
 BATCH, PEAK_RATE, WARM_UP_STEPS = 32, 1e-3, 20

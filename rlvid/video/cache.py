@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from rlvid.data.video import Clip, VideoError
 from rlvid.types import Relevance
+from rlvid.video.clip import Clip, VideoError
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from rlvid.algo.advantages import zero_signal
 from rlvid.algo.selection import Rules, answers_of, drop_reason
 from rlvid.config import Config
 from rlvid.data.stream import QuestionStream
-from rlvid.data.variance_filter import VarianceFilter
+from rlvid.loop.session import Session
+from rlvid.loop.variance_filter import VarianceFilter
 from rlvid.observe.step_row import answer_tokens, signal_shares
-from rlvid.session import Session
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlvid.algo.answers import NOTHING_INSIDE, bare, signed_words, spaced, words
+from rlvid.reading.answers import NOTHING_INSIDE, bare, signed_words, spaced, words
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NEGATED_VERBS = ("isnt", "arent", "wasnt", "werent", "doesnt", "didnt", "dont", "cannot", "cant")

@@ -1,6 +1,6 @@
 """Variance-aware selection: ask every question several times, keep those that teach something.
 
-    question file ─► asked, repeats x views (rlvid/asking.py) ─► journal ─► rules ─► kept questions
+    question file ─► asked, repeats x views (rlvid/asking/ask.py) ─► journal ─► rules ─► kept questions
 
 The rules see the journal only; other thresholds judge again without asking again.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.algo.selection import LESS_SIGNAL, Answers, Rules, answers_of, beyond_share, drop_reason
-from rlvid.asking import Inquiry, Keys, ask_missing
+from rlvid.asking.answer_journal import AnswerJournal
+from rlvid.asking.ask import Inquiry, Keys, ask_missing
+from rlvid.asking.selected import Paths, SelectionReport, draw, moved_line, source_of, written_aside
 from rlvid.config import Config, ConfigError
-from rlvid.data.answer_journal import AnswerJournal
-from rlvid.data.selected import Paths, SelectionReport, draw, moved_line, source_of, written_aside
-from rlvid.journal import log_to
+from rlvid.loop.journal import log_to
 from rlvid.types import Group, Question
 
 UNUSABLE = "video unusable"

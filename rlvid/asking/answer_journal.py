@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import ConfigError
-from rlvid.lock import take
+from rlvid.process.lock import take
 
 SYNC_EVERY_S = 1.0
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.data.frames import Frames, Index, Times, VideoError, raw_frames, read_index
 from rlvid.types import Span
+from rlvid.video.frames import Frames, Index, Times, VideoError, raw_frames, read_index
 
 __all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "nearest", "read_at", "read_candidates", "read_times", "resized", "shown_size", "work_size"]
 Size = tuple[int, int]

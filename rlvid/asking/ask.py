@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlvid.actors.sampler import Collected
+from rlvid.asking.answer_journal import AnswerJournal
 from rlvid.config import Config
-from rlvid.data.answer_journal import AnswerJournal
 from rlvid.data.questions import parse_line, raw_lines
-from rlvid.feed import TooManyBadVideos
-from rlvid.journal import open_progress
-from rlvid.session import open_session
+from rlvid.loop.feed import TooManyBadVideos
+from rlvid.loop.journal import open_progress
+from rlvid.loop.session import open_session
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")

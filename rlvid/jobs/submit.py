@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import Config, ConfigError, is_hub_id, load
-from rlvid.observe.one_line import first_line
-from rlvid.package import megabytes, pack
+from rlvid.jobs.package import megabytes, pack
+from rlvid.process.one_line import first_line
 
 KEYS = ("WANDB_API_KEY", "HF_TOKEN")
 """Variables that are handed on where the environment has them."""

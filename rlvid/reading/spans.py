@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from rlvid.algo.answers import bare, by_letters, clause_before, json_value, json_words, spaced
+from rlvid.reading.answers import bare, by_letters, clause_before, json_value, json_words, spaced
 from rlvid.types import Span
 
 _A_UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|ms)(?![^\W\d_])"
