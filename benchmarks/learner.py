@@ -24,9 +24,10 @@ from benchmarks.environment import environment
 from benchmarks.logprobs import peak_bytes
 from benchmarks.shapes import QWEN2_5_VL
 from rlvid.data.prompts import chat_prompt
+from rlvid.families import named
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch, pack
-from rlvid.sync.tokens import media_token_ids, token_digest
+from rlvid.sync.tokens import token_digest
 from rlvid.types import TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
 from rlvid.world.tiny_model import build_processor, build_tokenizer
@@ -78,7 +79,7 @@ class Learner:
         config = Qwen2_5_VLConfig(**(published(options.shape, tokenizer) if options.shape else sizes(options, tokenizer)))
         with torch.device(self.device):
             self.model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=self.dtype)
-        forbidden = media_token_ids(tokenizer)
+        forbidden = named("qwen2_5_vl").media_token_ids(tokenizer)
         self.module = AnswerLogProbs(self.model, chunk=512, forbidden=forbidden, temperature=1.0, attention=options.attention)
         self.rate = matrix_rate(self.device, self.dtype)
 

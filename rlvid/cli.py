@@ -6,19 +6,19 @@ import errno
 import json
 import logging
 import os
-import socket
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from rlvid.config import Config, ConfigError, check_model_path, is_hub_id, load
+from rlvid.config import Config, ConfigError, is_hub_id, load
+from rlvid.families import FAMILIES
+from rlvid.families.checkpoint import check_model_path, stay_offline_without_hub
 from rlvid.observe.terminal import duration, screen_handler
 from rlvid.process.one_line import printable
 
@@ -75,7 +75,7 @@ def train(
     if dry_run:
         print(settings.dump())
         return
-    _stay_offline_without_hub(settings.model.path)
+    stay_offline_without_hub(settings.model.path)
     if rollout_only:
         from rlvid import doors
 
@@ -105,7 +105,7 @@ def evaluate(
     """
     settings = load(config, overrides or [])
     _check_eval_inputs(settings, checkpoint, data, out)
-    _stay_offline_without_hub(str(checkpoint))
+    stay_offline_without_hub(str(checkpoint))
     from rlvid.asking import evaluate as evaluation
 
     metrics = evaluation.run(settings, checkpoint, data, out)
@@ -126,7 +126,7 @@ def select(
     """
     settings = load(config, overrides or [])
     _check_select_inputs(settings, out)
-    _stay_offline_without_hub(settings.model.path)
+    stay_offline_without_hub(settings.model.path)
     from rlvid.asking import select as selection
 
     _print_selection(selection.run(settings, out).to_json(), out)
@@ -269,7 +269,7 @@ def submit(
 @data_app.command("quickstart")
 def data_quickstart(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path(".quickstart/qwen2_5_vl"),
-    model: Annotated[str, typer.Option("--model", help="qwen2_5_vl or qwen3_vl.")] = "qwen2_5_vl",
+    model: Annotated[str, typer.Option("--model", help=f"{' or '.join(FAMILIES)}.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
     evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair. Default: not.")] = False,
 ) -> None:
@@ -277,8 +277,8 @@ def data_quickstart(
 
     Example: rlvid data quickstart --out .quickstart/qwen2_5_vl
     """
-    if model not in ("qwen2_5_vl", "qwen3_vl"):
-        raise ConfigError(f"--model: {model!r} is not qwen2_5_vl or qwen3_vl")
+    if model not in FAMILIES:
+        raise ConfigError(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
     _must_be_writable(out, "--out")
     from rlvid.world.scenes import build_world
     from rlvid.world.tiny_clip import build_tiny_clip
@@ -437,20 +437,6 @@ def _must_be_writable(folder: Path, key: str) -> None:
         raise ConfigError(f"{key}: {folder} cannot be made, {there} is not a folder (choose another)")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}: {folder} cannot be written, {there} allows this user no writing (choose another)")
-
-
-def _stay_offline_without_hub(model: str) -> None:
-    """Without a network, each of some twenty look-ups of a hub model is retried for half a minute; offline, the local cache answers at once."""
-    if is_hub_id(model) and not any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        from huggingface_hub import constants
-
-        host = urlsplit(constants.ENDPOINT).hostname
-        try:
-            socket.getaddrinfo(host, 443)
-        except OSError:
-            log.warning("%s is not known here: %s is looked for in the local Hugging Face cache only", host, model)
-            os.environ["HF_HUB_OFFLINE"] = "1"  # for the actors
-            constants.HF_HUB_OFFLINE = True  # for this process, which has read it already
 
 
 def _summary(folder: Path) -> None:

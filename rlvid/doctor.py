@@ -18,8 +18,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
+
+from rlvid.families.checkpoint import pixel_normalisation_problem
+from rlvid.process.one_line import first_line
 
 GIB = 2**30
 PROBE_DEADLINE_S = 120
@@ -73,37 +76,9 @@ def run_checks(model: str | Path | None = None) -> list[Check]:
         try:
             answer = ask()
         except Exception as error:  # a check that breaks is itself a finding; the others still run
-            answer = Check(getattr(ask, "__name__", "check").strip("_"), "warn", f"the check itself failed: {_one_line(error)}", "report this")
+            answer = Check(getattr(ask, "__name__", "check").strip("_"), "warn", f"the check itself failed: {first_line(error)}", "report this")
         checks += answer if isinstance(answer, list) else [answer]
     return checks
-
-
-def pixel_normalisation_problem(model_path: str | Path) -> str | None:
-    """Why this checkpoint cannot be sampled faithfully, in one line, or None.
-
-    vLLM normalizes pixels inside the model with the *image* processor's numbers, for videos too. Where the video processor has others, sampler and
-    learner see different pixels and their log-probs drift apart in silence. The processors are loaded rather than their files read: what a file leaves
-    out comes from the class, and the classes' defaults differ.
-    """
-    from transformers import AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(str(model_path))
-        image, video = processor.image_processor, processor.video_processor
-    except Exception as error:
-        return f"{model_path}: its image and video processors cannot be loaded ({_one_line(error)})"
-    for name in ("do_normalize", "do_rescale", "rescale_factor", "image_mean", "image_std"):
-        for_images, for_videos = _numbers(getattr(image, name, None)), _numbers(getattr(video, name, None))
-        if for_images != for_videos:
-            return (
-                f"{model_path}: {name} is {for_images} for images and {for_videos} for videos; vLLM uses the image processor's for both, "
-                f"so set {name} of the video processor to {for_images}"
-            )
-    return None
-
-
-def _numbers(value: Any) -> Any:
-    return [float(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _python() -> Check:
@@ -273,7 +248,7 @@ def _port() -> Check:
             client.settimeout(3)
             client.connect(server.getsockname())
     except OSError as error:
-        return Check("loopback", "fail", f"no connection over 127.0.0.1: {_one_line(error)}", "allow loopback connections: Ray, vLLM and DeepSpeed need them")
+        return Check("loopback", "fail", f"no connection over 127.0.0.1: {first_line(error)}", "allow loopback connections: Ray, vLLM and DeepSpeed need them")
     return Check("loopback", "ok", "a free port answers")
 
 
@@ -295,7 +270,7 @@ def _ray() -> Check:
         with socket.create_connection((host, port), timeout=3):
             return Check("ray cluster", "ok", f"{where} answers")
     except OSError as error:
-        return Check("ray cluster", "fail", f"{where} does not answer: {_one_line(error)}", "start the head node (ray start --head), or unset RAY_ADDRESS")
+        return Check("ray cluster", "fail", f"{where} does not answer: {first_line(error)}", "start the head node (ray start --head), or unset RAY_ADDRESS")
 
 
 def _wandb() -> Check:
@@ -323,7 +298,7 @@ def _unreachable(address: str) -> str:
         with socket.create_connection((host, port), timeout=3):
             return ""
     except OSError as error:
-        return f"{host}:{port} does not answer ({_one_line(error)})"
+        return f"{host}:{port} does not answer ({first_line(error)})"
 
 
 def _model(path: str | Path) -> Check:
@@ -342,8 +317,3 @@ def _probe(code: str, *arguments: str) -> subprocess.CompletedProcess[str] | str
         lines = result.stderr.strip().splitlines()
         return lines[-1] if lines else f"ended with status {result.returncode}"
     return result
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlvid.actors.placement import connect, place
 from rlvid.config import Config, ConfigError, load
-from rlvid.learner import checkpoints
+from rlvid.learner import checkpoints, group
 from rlvid.learner.group import LearnerGroup
 from rlvid.learner.storage import PREFIX
 from rlvid.loop.dumped import DumpedStep, read_rows
@@ -87,19 +87,18 @@ def _advantages_again(config: Config, dumped: DumpedStep) -> Replayed:
 @contextlib.contextmanager
 def _learner(config: Config) -> Iterator[LearnerGroup]:
     """The run's learner without engines and variant actors."""
-    alone = {"rollout": {"engines": 1, "num_gpus": 0, "num_cpus": 0}, "variants": {"actors": 1, "num_cpus": 0}, "relevance": {"num_gpus": 0}}
-    reserved = config.model_copy(update={name: getattr(config, name).model_copy(update=values) for name, values in alone.items()})
-    connect(reserved)
+    role = group.role(config)
+    connect(config, [role])
     import ray
 
-    group: LearnerGroup | None = None
+    learner: LearnerGroup | None = None
     try:
-        group = learner_group(config, place(reserved))
-        group.start()
-        yield group
+        learner = learner_group(config, role, place(config, [role])[role.name])
+        learner.start()
+        yield learner
     finally:
-        if group is not None:
-            group.stop()
+        if learner is not None:
+            learner.stop()
         ray.shutdown()
 
 

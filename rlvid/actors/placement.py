@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlvid.config import Config
 from rlvid.process.log import LOGS
+from rlvid.process.role import Role
 
 
 class PlacementError(RuntimeError):
@@ -44,17 +46,7 @@ class Place:
         ray.util.remove_placement_group(self.group)
 
 
-@dataclass
-class Places:
-    """Where the actors of each role stand. Engines that join later get theirs from `room_for_an_engine`."""
-
-    rollout: list[Place]
-    variant: list[Place]
-    learner: list[Place]
-    teacher: list[Place]
-
-
-def connect(config: Config) -> None:
+def connect(config: Config, roles: Sequence[Role]) -> None:
     """Join the configured cluster, or start a Ray of this run's own on loopback. Call it before anything imports ray."""
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end must fail, not start another Ray
@@ -64,7 +56,7 @@ def connect(config: Config) -> None:
         os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", GLOO_SOCKET_IFNAME="lo", VLLM_HOST_IP="127.0.0.1")
     import ray
 
-    own = {} if address else _own_ray(config)
+    own = {} if address else _own_ray(config, roles)
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     if own:
         _point_to_logs(config)
@@ -82,22 +74,21 @@ def _point_to_logs(config: Config) -> None:
         link.symlink_to(node.get_logs_dir_path())
 
 
-def _own_ray(config: Config) -> dict[str, Any]:
+def _own_ray(config: Config, roles: Sequence[Role]) -> dict[str, Any]:
     """Settings of a Ray for this run alone. CPUs are a bookkeeping number here: thread counts are set per actor."""
     return {
-        "num_cpus": max(os.cpu_count() or 1, int(sum(needs.get("CPU", 0) * count for needs, count in wanted(config))) + 1),
-        "resources": {name: 1000 for needs, _ in wanted(config) for name in needs if name not in ("CPU", "GPU")},
+        "num_cpus": max(os.cpu_count() or 1, int(sum(role.needs.get("CPU", 0) * role.count for role in roles)) + 1),
+        "resources": {name: 1000 for role in roles for name in role.needs if name not in ("CPU", "GPU")},
         "object_store_memory": int(config.cluster.object_store_gib * 2**30),
         "include_dashboard": False,
     }
 
 
-def place(config: Config, deadline_s: float = 300) -> Places:
-    """Reserve room for all actors. Raises PlacementError when the cluster is too small."""
+def place(config: Config, roles: Sequence[Role], deadline_s: float = 300) -> dict[str, list[Place]]:
+    """Reserve room for all actors, by their role's name. Raises PlacementError when the cluster is too small."""
     import ray
 
-    roles = wanted(config)
-    bundles = [needs for needs, count in roles for _ in range(count)]
+    bundles = [role.needs for role in roles for _ in range(role.count)]
     group = ray.util.placement_group(bundles, strategy=config.cluster.placement)
     try:
         ray.get(group.ready(), timeout=deadline_s)
@@ -107,32 +98,24 @@ def place(config: Config, deadline_s: float = 300) -> Places:
         there = {name: ray.cluster_resources().get(name, 0) for name in names}
         raise PlacementError(f"the run wants {total}, the cluster has {there}: lower rollout.engines or learner.ranks, or add nodes") from None
     places = (Place(group, number, needs, logs(config)) for number, needs in enumerate(bundles))
-    return Places(*[list(itertools.islice(places, count)) for _, count in roles])
+    return {role.name: list(itertools.islice(places, role.count)) for role in roles}
 
 
-async def room_for_an_engine(config: Config) -> Place:
-    """Room for one engine more; returns once the cluster has it, which may be never."""
+async def room_for_one_more(config: Config, role: Role) -> Place:
+    """Room for one actor more; returns once the cluster has it, which may be never."""
     import ray
 
-    needs, _ = wanted(config)[0]
-    group = ray.util.placement_group([needs], strategy="PACK")
+    group = ray.util.placement_group([role.needs], strategy="PACK")
     await group.ready()
-    return Place(group, 0, needs, logs(config))
+    return Place(group, 0, role.needs, logs(config))
 
 
-def wanted(config: Config) -> list[tuple[dict[str, float], int]]:
-    """What one actor takes and how many there are: rollout, variant, learner, teacher."""
-    rollout, variants, learner, teacher = config.rollout, config.variants, config.learner, config.teacher
-    return [
-        (_bundle(rollout.num_cpus, rollout.num_gpus, rollout.resources), rollout.engines),
-        (_bundle(variants.num_cpus, config.relevance.num_gpus, variants.resources), variants.actors),
-        (_bundle(learner.num_cpus, learner.num_gpus, learner.resources), learner.ranks),
-        (_bundle(teacher.num_cpus, teacher.num_gpus, teacher.resources), teacher.actors if config.repair.enabled else 0),
-    ]
+def make(config: Config, role: Role, place: Place, number: int) -> Any:
+    """The actor itself, at its place, not yet started."""
+    import ray
 
-
-def _bundle(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, float]:
-    return {name: amount for name, amount in ({"CPU": cpus, "GPU": gpus} | resources).items() if amount} or {"CPU": 0.01}
+    concurrency = {} if role.concurrency is None else {"max_concurrency": role.concurrency}
+    return ray.remote(role.actor).options(**place.options(role.environment), **concurrency).remote(config, number)
 
 
 def logs(config: Config) -> str:

@@ -12,12 +12,34 @@ import numpy as np
 
 from rlvid.config import Config
 from rlvid.process.log import last_error, to_log_file
+from rlvid.process.role import Role, bundle
 from rlvid.process.traces import own_traces
 from rlvid.process.vllm_options import engine_environment, shared_arguments
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
+
+
+def role(config: Config) -> Role:
+    """The engines of a run. One that fails has its requests answered by as many others as it may be restarted."""
+    rollout = config.rollout
+    return Role(
+        "rollout engine",
+        RolloutActor,
+        rollout.engines,
+        bundle(rollout.num_cpus, rollout.num_gpus, rollout.resources),
+        rollout_environment(config),
+        concurrency=1000,
+        pool={
+            "capacity": 1 if rollout.repeatable else max(1, 2 * rollout.max_sequences // rollout.answers),
+            "deadline_s": rollout.deadline_s,
+            "start_deadline_s": rollout.start_deadline_s,
+            "max_restarts": rollout.max_restarts,
+            "attempts": rollout.max_restarts + 1,
+            "heartbeat_s": rollout.heartbeat_s,
+        },
+    )
 
 
 def rollout_environment(config: Config) -> dict[str, str]:
@@ -198,9 +220,9 @@ def forbidden_tokens(model: str) -> dict[int, float]:
     """Logit biases. A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on."""
     from transformers import AutoTokenizer
 
-    from rlvid.sync.tokens import media_token_ids
+    from rlvid.families.checkpoint import family_of
 
-    return {token: -1e30 for token in media_token_ids(AutoTokenizer.from_pretrained(model))}
+    return {token: -1e30 for token in family_of(model).media_token_ids(AutoTokenizer.from_pretrained(model))}
 
 
 def engine_arguments(config: Config) -> Any:

@@ -11,10 +11,34 @@ from typing import Any
 
 from rlvid.config import Config
 from rlvid.process.log import to_log_file
+from rlvid.process.role import Role, bundle
 from rlvid.process.traces import own_traces
 from rlvid.process.vllm_options import engine_environment
 from rlvid.teacher.protocol import EvidenceFrame, Teacher, TeacherReply, TeacherRequest
 from rlvid.types import Question
+
+GRACE_S = 30
+"""A teacher actor that answers nothing for so long after its own deadline hangs, and is replaced."""
+
+
+def role(config: Config) -> Role:
+    """The teachers of a run."""
+    teacher = config.teacher
+    return Role(
+        "teacher actor",
+        TeacherActor,
+        teacher.actors,
+        bundle(teacher.num_cpus, teacher.num_gpus, teacher.resources),
+        teacher_environment(config),
+        concurrency=1000,
+        pool={
+            "capacity": teacher.concurrency,
+            "deadline_s": teacher.deadline_s + GRACE_S,
+            "start_deadline_s": teacher.start_deadline_s,
+            "max_restarts": teacher.max_restarts,
+            "heartbeat_s": config.rollout.heartbeat_s,
+        },
+    )
 
 
 def teacher_environment(config: Config) -> dict[str, str]:

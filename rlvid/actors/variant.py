@@ -10,9 +10,28 @@ from rlvid.config import Config, ConfigError, needs_relevance
 from rlvid.data.questions import WITH_SPANS
 from rlvid.process.confine import confine
 from rlvid.process.log import to_log_file
+from rlvid.process.role import Role, bundle
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 
 log = logging.getLogger("rlvid")
+
+
+def role(config: Config) -> Role:
+    """The variant actors of a run."""
+    variants = config.variants
+    return Role(
+        "variant actor",
+        VariantActor,
+        variants.actors,
+        bundle(variants.num_cpus, config.relevance.num_gpus, variants.resources),
+        variant_environment(config),
+        pool={
+            "capacity": 1,
+            "deadline_s": config.video.deadline_s,
+            "start_deadline_s": config.rollout.start_deadline_s,
+            "max_restarts": config.rollout.max_restarts,
+        },
+    )
 
 
 def variant_environment(config: Config) -> dict[str, str]:
@@ -34,6 +53,7 @@ class VariantActor:
         from transformers import AutoProcessor
 
         to_log_file(f"variants-{self.number}")
+        from rlvid.families.checkpoint import family_of
         from rlvid.variants.scorers import make_scorer
         from rlvid.video.cache import VideoCache
 
@@ -41,7 +61,7 @@ class VariantActor:
         video = self.processor.video_processor
         self.factor = video.patch_size * video.merge_size
         self.frames_per_token = video.temporal_patch_size
-        self.told_true_times = "Qwen3" in type(self.processor).__name__
+        self.family = family_of(self.config.model.path)
         self._check_size()
         relevance = self.config.relevance
         if self.config.looks_at_relevance:
@@ -114,7 +134,7 @@ class VariantActor:
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
-        return self.config.variants.even_times == "auto" and not self.told_true_times and question.task in WITH_SPANS
+        return self.config.variants.even_times == "auto" and not self.family.uneven_times and question.task in WITH_SPANS
 
     def _clip(self, question: Question) -> tuple[Any, bool]:
         """The candidates, and whether they came from the cache."""
@@ -194,8 +214,7 @@ class VariantActor:
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:
             return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames or video.max_pixels"
-        # Qwen3-VL writes a timestamp of about a dozen tokens before every frame pair.
-        words += 16 * (len(specs[0].times_s) // self.frames_per_token)
+        words += self.family.timestamp_tokens * (len(specs[0].times_s) // self.frames_per_token)
         if visual + words > room:
             return f"the prompt needs about {visual + words} tokens, the engine has room for {room}: raise rollout.max_model_len"
         return ""

@@ -14,6 +14,8 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
+from rlvid.families import named
+
 PACKED = {"sdpa": "packed_sdpa", "flex_attention": "packed_flex"}
 """Names under which transformers finds these (flex attention under its own it refuses for Qwen2.5-VL, whose vision tower cannot use it)."""
 
@@ -34,7 +36,7 @@ def set_attention(model: Any, kind: str) -> None:
     AttentionInterface.register(PACKED["sdpa"], packed_sdpa)
     AttentionInterface.register(PACKED["flex_attention"], flex_attention_forward)
     AttentionInterface.register(WINDOWS, sdpa_in_windows)
-    model.set_attn_implementation({"": "sdpa", "text_config": PACKED[kind], "vision_config": WINDOWS})
+    model.set_attn_implementation(named(model.config.model_type).attention(PACKED[kind], WINDOWS))
 
 
 def attention_arguments(lengths: Lengths, kind: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

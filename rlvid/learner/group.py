@@ -8,6 +8,8 @@ from typing import Any
 
 from rlvid.config import Config
 from rlvid.learner.packing import spread_over_ranks
+from rlvid.learner.rank import Rank
+from rlvid.process.role import Role, bundle
 from rlvid.types import TrainingPrompt
 
 
@@ -17,6 +19,12 @@ class LearnerError(RuntimeError):
 
 class FramesLost(RuntimeError):
     """Frames of the batch are gone from the object store, with the node that held them. Nothing was learned yet."""
+
+
+def role(config: Config) -> Role:
+    """The learner's ranks."""
+    learner = config.learner
+    return Role("learner rank", Rank, learner.ranks, bundle(learner.num_cpus, learner.num_gpus, learner.resources), learner_environment(config))
 
 
 def learner_environment(config: Config) -> dict[str, str]:

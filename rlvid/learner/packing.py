@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlvid.data.positions import position_ids
+from rlvid.families import named
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
 from rlvid.types import TrainingPrompt
@@ -134,7 +134,7 @@ def encode_prompt(
         )
     seconds = encoded.get("second_per_grid_ts")
     seconds_list = [float(value) for value in seconds] if seconds is not None else None
-    positions = position_ids(config, ids.tolist(), encoded["video_grid_thw"].tolist(), seconds_list)
+    positions = named(config.model_type).position_ids(config, ids.tolist(), encoded["video_grid_thw"].tolist(), seconds_list)
     return (ids, positions), {name: encoded[name] for name in ("pixel_values_videos", "video_grid_thw")}
 
 

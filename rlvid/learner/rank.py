@@ -94,21 +94,22 @@ class Rank:
         import torch
         from transformers import AutoProcessor
 
+        from rlvid.families import named
         from rlvid.learner.logprobs import AnswerLogProbs
-        from rlvid.sync.tokens import media_token_ids
 
         self.processor = AutoProcessor.from_pretrained(self.config.model.path)
         self.dtype = getattr(torch, self.config.dtype)
         model = self._read_model()
+        family = named(model.config.model_type)
         model.train()
         if self.config.learner.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if self.config.model.freeze_vision:
-            model.model.visual.requires_grad_(False)
+            family.vision(model).requires_grad_(False)
         self.model_config = model.config
         options: dict[str, Any] = {
             "chunk": self.config.learner.logprob_chunk,
-            "forbidden": media_token_ids(self.processor.tokenizer),
+            "forbidden": family.media_token_ids(self.processor.tokenizer),
             "temperature": self.config.rollout.temperature,
             "attention": self.config.model.attention,
         }

@@ -7,27 +7,29 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvid.actors.placement import Places, connect, place, room_for_an_engine
+from rlvid.actors import rollout, teacher, variant
+from rlvid.actors.placement import Place, connect, make, place, room_for_one_more
 from rlvid.actors.pool import ActorPool, what_it_says
-from rlvid.actors.rollout import RolloutActor, rollout_environment
 from rlvid.actors.sampler import Sampler
-from rlvid.actors.teacher import TeacherActor, teacher_environment
-from rlvid.actors.variant import VariantActor, variant_environment
 from rlvid.config import Config, ConfigError
-from rlvid.learner.group import LearnerGroup, learner_environment
-from rlvid.learner.rank import Rank
+from rlvid.families.checkpoint import family_of, pixel_normalisation_problem
+from rlvid.learner import group
+from rlvid.learner.group import LearnerGroup
 from rlvid.loop.push import Weights
+from rlvid.process.role import Role
 
 log = logging.getLogger("rlvid")
 
 
-TEACHER_GRACE_S = 30
-"""A teacher actor that answers nothing for so long after its own deadline hangs, and is replaced."""
+def roles(config: Config, *, with_learner: bool = True) -> list[Role]:
+    """Who takes part in a run; without a learner nobody repairs answers."""
+    learning = [group.role(config)] + ([teacher.role(config)] if config.repair.enabled else [])
+    return [rollout.role(config), variant.role(config)] + (learning if with_learner else [])
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Session:
     """The running parts. `weights` brings the learner's to the engines; None where there is no learner."""
 
     config: Config
-    places: Places
+    roles: Sequence[Role]
+    places: dict[str, list[Place]]
     variants: ActorPool
     rollouts: ActorPool
     sampler: Sampler
@@ -85,10 +88,12 @@ class Session:
 
     async def let_engines_join(self) -> None:
         """Engines beyond rollout.engines, up to rollout.max_engines, one after the other as the cluster has room for them."""
-        while len(self.places.rollout) < self.config.rollout.max_engines:
-            place = await room_for_an_engine(self.config)
-            self.places.rollout.append(place)
-            number = len(self.places.rollout) - 1
+        engine = next(role for role in self.roles if role.name == self.rollouts.name)
+        places = self.places[engine.name]
+        while len(places) < self.config.rollout.max_engines:
+            place = await room_for_one_more(self.config, engine)
+            places.append(place)
+            number = len(places) - 1
             # One that cannot start leaves the run as it was; whatever the reason, the run must not end for it.
             try:
                 await self.rollouts.add(number)
@@ -103,14 +108,15 @@ class Session:
 def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Session]:
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
     checked = ThreadPoolExecutor(1).submit(_check_model, config)  # while Ray starts, which is mostly waiting
-    connect(config)
+    wanted = roles(config, with_learner=with_learner)
+    connect(config, wanted)
     import ray
 
     _end_on_sigterm()
     session: Session | None = None
     try:
         checked.result()
-        session = _create(config, place(config), with_learner)
+        session = _create(config, wanted, place(config, wanted))
         threading.Thread(target=session.loop.run_forever, daemon=True, name="rlvid-loop").start()
         _start(session)
         yield session
@@ -128,82 +134,32 @@ def _end_on_sigterm() -> None:
 
 def _check_model(config: Config) -> None:
     """Refuse a checkpoint that is not there, or whose video pixels the engine would normalize differently."""
-    from rlvid.doctor import pixel_normalisation_problem
-
+    family_of(config.model.path)
     problem = pixel_normalisation_problem(config.model.path)
     if problem:
         raise ConfigError(f"model.path: {problem}")
 
 
-def _create(config: Config, places: Places, with_learner: bool) -> Session:
-    import ray
-
-    rollout, variant = ray.remote(RolloutActor), ray.remote(VariantActor)
-
-    def make_rollout(number: int) -> Any:
-        options = places.rollout[number].options(rollout_environment(config))
-        return rollout.options(**options, max_concurrency=1000).remote(config, number)
-
-    def make_variant(number: int) -> Any:
-        return variant.options(**places.variant[number].options(variant_environment(config))).remote(config, number)
-
-    variants = ActorPool(
-        "variant actor",
-        config.variants.actors,
-        make_variant,
-        capacity=1,
-        deadline_s=config.video.deadline_s,
-        start_deadline_s=config.rollout.start_deadline_s,
-        max_restarts=config.rollout.max_restarts,
-    )
-    rollouts = ActorPool(
-        "rollout engine",
-        config.rollout.engines,
-        make_rollout,
-        capacity=1 if config.rollout.repeatable else max(1, 2 * config.rollout.max_sequences // config.rollout.answers),
-        deadline_s=config.rollout.deadline_s,
-        start_deadline_s=config.rollout.start_deadline_s,
-        max_restarts=config.rollout.max_restarts,
-        attempts=config.rollout.max_restarts + 1,
-        heartbeat_s=config.rollout.heartbeat_s,
-    )
-    teachers = _teacher_pool(config, places) if config.repair.enabled and with_learner else None
-    ranks = learner_group(config, places) if with_learner else None
-    session = Session(config, places, variants, rollouts, Sampler(config, variants, rollouts, teachers), ranks, teachers)
+def _create(config: Config, roles: Sequence[Role], places: dict[str, list[Place]]) -> Session:
+    pools = {role.name: _pool(config, role, places[role.name]) for role in roles if role.pool}
+    engines, variants, teachers = (pools.get(name) for name in ("rollout engine", "variant actor", "teacher actor"))
+    assert engines is not None and variants is not None
+    ranks = next((learner_group(config, role, places[role.name]) for role in roles if not role.pool), None)
+    session = Session(config, roles, places, variants, engines, Sampler(config, variants, engines, teachers), ranks, teachers)
     if ranks is not None:
-        session.weights = Weights(config, rollouts, ranks, session.loop)
-        rollouts.prepare = session.weights.bring_up_to_date
+        session.weights = Weights(config, engines, ranks, session.loop)
+        engines.prepare = session.weights.bring_up_to_date
     return session
 
 
-def learner_group(config: Config, places: Places) -> LearnerGroup:
+def _pool(config: Config, role: Role, places: list[Place]) -> ActorPool:
+    """Actors that are dispatched to. `places` may grow: engines join."""
+    return ActorPool(role.name, role.count, lambda number: make(config, role, places[number], number), **role.pool)
+
+
+def learner_group(config: Config, role: Role, places: list[Place]) -> LearnerGroup:
     """The learner's ranks at their places, not yet started."""
-    import ray
-
-    rank = ray.remote(Rank)
-    at = [place.options(learner_environment(config)) for place in places.learner]
-    return LearnerGroup(config, [rank.options(**options).remote(config, number) for number, options in enumerate(at)])
-
-
-def _teacher_pool(config: Config, places: Places) -> ActorPool:
-    import ray
-
-    teacher = ray.remote(TeacherActor)
-
-    def make(number: int) -> Any:
-        options = places.teacher[number].options(teacher_environment(config))
-        return teacher.options(**options, max_concurrency=1000).remote(config, number)
-
-    return ActorPool(
-        "teacher actor",
-        config.teacher.actors,
-        make,
-        capacity=config.teacher.concurrency,
-        deadline_s=config.teacher.deadline_s + TEACHER_GRACE_S,
-        start_deadline_s=config.teacher.start_deadline_s,
-        max_restarts=config.teacher.max_restarts,
-        heartbeat_s=config.rollout.heartbeat_s,
-    )
+    return LearnerGroup(config, [make(config, role, place, number) for number, place in enumerate(places)])
 
 
 def _start(session: Session) -> None:

@@ -11,17 +11,16 @@ import json
 import logging
 import os
 import queue
-import re
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from rlvid.config import Config
 from rlvid.observe.metrics import plain
 from rlvid.observe.strips import RolloutRow
+from rlvid.process.secrets import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +29,6 @@ START_DEADLINE_S = 30.0
 """Longest wait for the service to answer; the run goes offline after it."""
 FINISH_DEADLINE_S = 30.0
 """Longest wait for the last rows to be sent; what is left stays on disk for `wandb sync`."""
-
-_SECRET_ANYWHERE = frozenset(
-    {"apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "passphrase", "passwd", "password", "secret", "secrets", "token"}
-)
-_SECRET_AT_END = frozenset({"key", "keys", "env", "environ", "environment"})
 
 
 class Tracker(Protocol):
@@ -253,27 +247,3 @@ def _run_id(name: str, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(run_id + "\n")
     return run_id
-
-
-def without_secrets(tree: Any) -> Any:
-    """The configuration without anything that looks like a secret: by the key's words, or a password inside an address."""
-    if isinstance(tree, dict):
-        return {key: without_secrets(value) for key, value in tree.items() if not _names_a_secret(str(key))}
-    if isinstance(tree, list | tuple):
-        return [without_secrets(value) for value in tree]
-    if isinstance(tree, str) and "@" in tree and "://" in tree:
-        return _without_user(tree)
-    return tree
-
-
-def _names_a_secret(key: str) -> bool:
-    words = [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()) if word]
-    return bool(words) and (words[-1] in _SECRET_AT_END or not _SECRET_ANYWHERE.isdisjoint(words))
-
-
-def _without_user(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return ""
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

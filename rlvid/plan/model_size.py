@@ -5,30 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlvid.config import ConfigError, check_model_path, is_hub_id
+from rlvid.config import ConfigError, is_hub_id
+from rlvid.families import Family, named
+from rlvid.families.base import Tower
+from rlvid.families.checkpoint import check_model_path
 from rlvid.process.one_line import first_line
-
-
-@dataclass(frozen=True)
-class Tower:
-    """One stack of transformer layers. `attention`: query heads x head size; `key_value`: key-value heads x head size."""
-
-    layers: int
-    hidden: int
-    attention: int
-    key_value: int
-    inner: int
-    gated: bool = True
-    """The MLP multiplies a gate in (SwiGLU)."""
-    query_key_norm: bool = False
-    """Queries and keys are normalized (Qwen3)."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
     """`parameters` counts tied weights once; `vision_parameters` are those that model.freeze_vision leaves alone."""
 
-    family: str
+    family: Family
     parameters: int
     vision_parameters: int
     vocabulary: int
@@ -58,28 +46,14 @@ def model_size(path: str) -> ModelSize:
 def _size(config: Any) -> ModelSize:
     text, vision = config.get_text_config(), config.vision_config
     parameters, vision_parameters = _count(config)
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    text_tower, vision_tower = named(config.model_type).towers(config)
     return ModelSize(
-        family=config.model_type,
+        family=named(config.model_type),
         parameters=parameters,
         vision_parameters=vision_parameters,
         vocabulary=text.vocab_size,
-        text=Tower(
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            attention=text.num_attention_heads * head,
-            key_value=text.num_key_value_heads * head,
-            inner=text.intermediate_size,
-            query_key_norm=config.model_type.startswith("qwen3"),
-        ),
-        vision=Tower(
-            layers=vision.depth,
-            hidden=vision.hidden_size,
-            attention=vision.hidden_size,
-            key_value=vision.hidden_size,
-            inner=vision.intermediate_size,
-            gated=config.model_type.startswith("qwen2_5"),
-        ),
+        text=text_tower,
+        vision=vision_tower,
         key_value_heads=text.num_key_value_heads,
         patch=vision.patch_size,
         merge=vision.spatial_merge_size,
@@ -111,4 +85,4 @@ def _count(config: Any) -> tuple[int, int]:
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.visual.parameters())
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in named(config.model_type).vision(model).parameters())

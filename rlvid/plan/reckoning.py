@@ -19,8 +19,6 @@ from rlvid.plan.model_size import ModelSize, Tower
 GIB = 2**30
 TEXT_TOKENS = 200
 """[D] Question, options, instructions and template of one prompt."""
-TIMESTAMP_TOKENS = 16
-"""[D] Qwen3-VL writes a timestamp before every frame pair; the variant actors reckon with the same number."""
 DEVICE_BYTES = int(1.5 * GIB)
 """[D] CUDA context, libraries' workspaces and collectives' buffers of one process on a GPU."""
 GRAPH_BYTES = GIB
@@ -95,7 +93,7 @@ def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
 def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
     """Q questions x K variants x M answers: prompts, answers and micro-batches."""
     visual = visual_tokens(config, size)
-    stamps = TIMESTAMP_TOKENS * (config.video.frames // size.frames_per_token) if size.family.startswith("qwen3") else 0
+    stamps = size.family.timestamp_tokens * (config.video.frames // size.frames_per_token)
     prompt = min(visual, config.video.max_tokens) + stamps + assumed.text_tokens
     answer = assumed.answer_tokens or config.rollout.max_tokens
     prompts = config.data.questions_per_step * config.variants_per_question

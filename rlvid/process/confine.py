@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import resource
 
-from rlvid.observe.tracker import without_secrets
+from rlvid.process.secrets import without_secrets
 
 GIB = 2**30
 

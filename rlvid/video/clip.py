@@ -70,9 +70,7 @@ def work_size(height: int, width: int, shown: Size, zoom: float = WORK_ZOOM) -> 
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def read_candidates(
-    path: str, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], zoom: float = WORK_ZOOM, threads: int = 1
-) -> Clip:
+def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], zoom: float = WORK_ZOOM, threads: int = 1) -> Clip:
     """Up to `candidates` frames evenly spaced over the clip (whole video without one), decoded in one ordered pass.
 
     `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rlvid.data.questions import iter_questions
+from rlvid.families import named
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
-from rlvid.world.tiny_model import FRAME_SIZE, Family
 
 DURATION_S, FPS = 8, 4
 COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 225), "yellow": (225, 205, 40)}
@@ -90,7 +90,7 @@ def build_world(
     directory: Path,
     *,
     seed: int = 0,
-    model: Family = "qwen2_5_vl",
+    model: str = "qwen2_5_vl",
     train_questions: int = 900,
     eval_questions: int = 240,
     warm_start: bool = True,
@@ -104,7 +104,7 @@ def build_world(
     directory = Path(directory).absolute()
     sizes = {"train": train_questions, "eval": eval_questions}
     recipe = {"seed": seed, "model": model, **sizes, "warm_start": warm_start, "course": course, "code": _code_digest()}
-    world = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", FRAME_SIZE[model])
+    world = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", named(model).tiny_frame)
     if _recipe_of(directory) == recipe:
         return world
     if directory.exists() and any(directory.iterdir()) and _recipe_of(directory) is None:
@@ -132,7 +132,7 @@ def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
         for split, scenes in splits.items():
             questions = []
             for scene in scenes:
-                write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, FRAME_SIZE[family]))
+                write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, named(family).tiny_frame))
                 questions += ask(scene)
                 bar.advance()
             lines = [json.dumps(asdict(question)) for question in questions]

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Family = Literal["qwen2_5_vl", "qwen3_vl"]
-
-FRAME_SIZE: dict[str, tuple[int, int]] = {"qwen2_5_vl": (84, 84), "qwen3_vl": (96, 96)}
-"""(height, width) in pixels: 3 x 3 merged patches, so that no processor resizes them."""
+from rlvid.families import named
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -40,7 +37,7 @@ GAIN = {"q_proj": 2.0, "k_proj": 2.0, "patch_embed": 3.0}
 """Factors on the fan-in deviation. Sharper attention and louder pixels leave the plateau at chance after half as many steps."""
 
 
-def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: Family = "qwen2_5_vl", seed: int = 0) -> Path:
+def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: str = "qwen2_5_vl", seed: int = 0) -> Path:
     """Write a random tiny checkpoint of `family` whose tokenizer knows the words of `corpus`; returns `directory`."""
     tokenizer = build_tokenizer(corpus)
     build_processor(tokenizer, family).save_pretrained(directory)
@@ -74,34 +71,23 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     return tokenizer
 
 
-def build_processor(tokenizer: Any, family: Family) -> Any:
-    """Image and video processors with equal normalisation and bounds so wide that `FRAME_SIZE` passes through unresized."""
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
-
-    patch = _patch(family)
+def build_processor(tokenizer: Any, family: str) -> Any:
+    """Image and video processors with equal normalisation and bounds so wide that the family's `tiny_frame` passes through unresized."""
+    patch = named(family).patch
     factor = 2 * patch
-    common: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
-    frame = {"shortest_edge": factor**2, "longest_edge": 64 * factor**2}
-    image = Qwen2VLImageProcessor(size=frame, **common)
-    if family == "qwen2_5_vl":
-        frames = Qwen2VLVideoProcessor(size=frame, cap_pixels_per_frame=False, **common)
-        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=frames, chat_template=CHAT_TEMPLATE)
-    # Qwen3-VL bounds the pixels of the whole clip, not of one frame.
-    clip = {"shortest_edge": 2 * factor**2, "longest_edge": 64 * 64 * factor**2}
-    video = Qwen3VLVideoProcessor(size=clip, cap_pixels_per_frame=False, **common)
-    return Qwen3VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=CHAT_TEMPLATE)
+    pixels: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
+    pixels["size"] = {"shortest_edge": factor**2, "longest_edge": 64 * factor**2}
+    return named(family).tiny_processor(tokenizer, CHAT_TEMPLATE, pixels)
 
 
-def build_model(tokenizer: Any, family: Family, seed: int) -> Any:
+def build_model(tokenizer: Any, family: str, seed: int) -> Any:
     """The float32 model with fan-in weights drawn from `seed`; the caller's random state is left as it was."""
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    kind: Any = {"qwen2_5_vl": Qwen2_5_VLForConditionalGeneration, "qwen3_vl": Qwen3VLForConditionalGeneration}[family]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = kind(_config(tokenizer, family)).to(torch.float32)
+        model: Any = AutoModelForImageTextToText.from_config(_config(tokenizer, family)).to(torch.float32)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.ndim >= 2:
@@ -112,9 +98,7 @@ def build_model(tokenizer: Any, family: Family, seed: int) -> Any:
     return model.eval()
 
 
-def _config(tokenizer: Any, family: Family) -> Any:
-    from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
-
+def _config(tokenizer: Any, family: str) -> Any:
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -135,7 +119,7 @@ def _config(tokenizer: Any, family: Family) -> Any:
         "intermediate_size": VISION_INTERMEDIATE,
         "num_heads": VISION_HEADS,
         "out_hidden_size": HIDDEN,
-        "patch_size": _patch(family),
+        "patch_size": named(family).patch,
         "temporal_patch_size": 2,
         "spatial_merge_size": 2,
     }
@@ -146,14 +130,4 @@ def _config(tokenizer: Any, family: Family) -> Any:
         "vision_end_token_id": ids["<|vision_end|>"],
         "tie_word_embeddings": False,
     }
-    if family == "qwen2_5_vl":
-        vision |= {"spatial_patch_size": _patch(family), "window_size": 112, "fullatt_block_indexes": [LAYERS - 1], "tokens_per_second": 2}
-        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **media)
-    text |= {"head_dim": HIDDEN // HEADS, "rope_parameters": text["rope_parameters"] | {"mrope_interleaved": True}}
-    vision |= {"num_position_embeddings": 36, "deepstack_visual_indexes": [0]}
-    return Qwen3VLConfig(text_config=text, vision_config=vision, **media)
-
-
-def _patch(family: Family) -> int:
-    """Side of a vision patch in pixels."""
-    return {"qwen2_5_vl": 14, "qwen3_vl": 16}[family]
+    return named(family).tiny_config(text, vision, media)

@@ -193,7 +193,7 @@ def make_batch(
     import torch
     from transformers.video_utils import VideoMetadata
 
-    from rlvid.data.positions import position_ids
+    from rlvid.families import named
 
     texts, videos, metadata = [], [], []
     pointers = pointers or [None] * len(questions)
@@ -215,7 +215,7 @@ def make_batch(
         labels.append(torch.tensor([-100] * len(ids) + tail))
         own = slice(first, first + (2 if pointer else 1))
         pace = None if seconds is None else [float(second) for second in seconds[own]]
-        positions.append(position_ids(config, [*ids, *tail], grids[own].tolist(), pace).T)
+        positions.append(named(config.model_type).position_ids(config, [*ids, *tail], grids[own].tolist(), pace).T)
         first = own.stop
     pad = torch.nn.utils.rnn.pad_sequence
     return Batch(

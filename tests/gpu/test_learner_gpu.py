@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlvid.families import named
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
-from rlvid.sync.tokens import media_token_ids
-from rlvid.world.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.world.tiny_model import build_tiny_model
 from tests.unit.test_packing import CORPUS, make_prompt
 
 pytestmark = pytest.mark.gpu
@@ -22,8 +22,8 @@ def test_same_logprobs_and_gradients_as_on_cpu(tmp_path, family, dtype, toleranc
     folder = build_tiny_model(tmp_path, CORPUS, family=family)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    forbidden = media_token_ids(processor.tokenizer)
-    batch = pack([make_prompt(processor, FRAME_SIZE[family], seed=seed, answers=(3, 5)) for seed in range(3)], processor, model.config)
+    forbidden = named(family).media_token_ids(processor.tokenizer)
+    batch = pack([make_prompt(processor, named(family).tiny_frame, seed=seed, answers=(3, 5)) for seed in range(3)], processor, model.config)
     moved = copy.deepcopy(model).to("cuda", dtype)
     on_gpu = AnswerLogProbs(moved, chunk=4, forbidden=forbidden, temperature=1.0, attention=attention)
     on_cpu = AnswerLogProbs(model, chunk=4, forbidden=forbidden, temperature=1.0)

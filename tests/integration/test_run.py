@@ -13,7 +13,7 @@ from rlvid.algo.advantages import joint_advantages, zero_signal
 from rlvid.algo.rewards import score
 from rlvid.config import load
 from rlvid.data.questions import iter_questions
-from rlvid.sync.tokens import media_token_ids
+from rlvid.families import named
 from rlvid.variants.explore import derived_seed
 from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 
@@ -128,7 +128,7 @@ def test_media_tokens_are_never_sampled(done):
     from transformers import AutoTokenizer
 
     folder, config = done
-    media = set(media_token_ids(AutoTokenizer.from_pretrained(config.model.path)))
+    media = set(named("qwen2_5_vl").media_token_ids(AutoTokenizer.from_pretrained(config.model.path)))
     assert len(media) == 5
     for step in range(1, STEPS + 1):
         assert not any(media & set(slot["tokens"]) for slot in slots_of(folder, step))

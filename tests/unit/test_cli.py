@@ -17,7 +17,8 @@ import yaml
 
 import rlvid
 from rlvid import cli
-from rlvid.config import check_model_path, is_hub_id
+from rlvid.config import ConfigError, is_hub_id
+from rlvid.families.checkpoint import family_of, stay_offline_without_hub
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("plan",), ("submit",)]
@@ -277,26 +278,53 @@ def test_data_check_of_files_that_are_none(command, tmp_path):
 def test_what_is_a_hub_id(path, hub, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert is_hub_id(path) == hub
-    if hub:
-        check_model_path(path, "model.path")
 
 
-def test_a_hub_id_is_legal_and_a_dry_run_does_not_ask_for_it(command, world):
-    assert command("train", world, "model.path=Qwen/Qwen2.5-VL-7B-Instruct", "--dry-run").code == 0
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A machine without a network, whose cache is empty."""
 
-
-def test_without_a_network_only_the_local_cache_is_asked(monkeypatch):
     def unknown(*_: object) -> None:
         raise OSError("Name or service not known")
 
     for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    cli._stay_offline_without_hub("/a/folder")
+    yield
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = False
+    os.environ.pop("HF_HUB_OFFLINE", None)
+
+
+def test_a_hub_id_that_nobody_can_look_at_is_said_to_be_so(command, world, no_hub, caplog):
+    said = command("train", world, "model.path=Qwen/Qwen2.5-VL-7B-Instruct", "--dry-run")
+    assert said.code == 0
+    assert "config.json of Qwen/Qwen2.5-VL-7B-Instruct is not in the local Hugging Face cache" in caplog.text
+    with pytest.raises(ConfigError, match="is not in the local Hugging Face cache and the hub does not answer"):
+        family_of("Qwen/Qwen2.5-VL-7B-Instruct")
+
+
+@pytest.mark.parametrize("model_type", ["internvl", "qwen3_vl_moe", "qwen2_5_vl_next", "llava_onevision", None])
+def test_a_hub_id_of_no_listed_family_is_refused_by_its_cached_config(model_type, command, world, monkeypatch, tmp_path):
+    """As `hf download` leaves it. A family's name in front of another word is another family."""
+    from huggingface_hub import constants
+
+    snapshot = tmp_path / "hub" / "models--owner--model" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    (snapshot / "config.json").write_text(json.dumps({"model_type": model_type}))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    said = command("train", world, "model.path=owner/model", "--dry-run")
+    assert said.code == 2 and f"model.path: owner/model is a {model_type} model (rlvid trains qwen2_5_vl" in said.err
+
+
+def test_without_a_network_only_the_local_cache_is_asked(no_hub):
+    stay_offline_without_hub("/a/folder")
     assert "HF_HUB_OFFLINE" not in os.environ
-    cli._stay_offline_without_hub("Qwen/Qwen2.5-VL-7B-Instruct")
+    stay_offline_without_hub("Qwen/Qwen2.5-VL-7B-Instruct")
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    monkeypatch.delenv("HF_HUB_OFFLINE")
 
 
 def test_a_checkpoint_folder_that_is_none(command, world, tmp_path):
@@ -402,8 +430,6 @@ def test_a_fault_of_the_machine_needs_no_traceback(command, world, monkeypatch):
 
 def test_wrong_input_found_by_an_actor_is_wrong_input(command, world, monkeypatch):
     from ray.exceptions import RayTaskError
-
-    from rlvid.config import ConfigError
 
     wrapped = RayTaskError("start", "remote traceback\nover many lines", ConfigError("learner.x: is wrong (cure)")).as_instanceof_cause()
     training(monkeypatch, fails_with(wrapped))

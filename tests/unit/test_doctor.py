@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlvid import doctor
-from rlvid.doctor import Check, pixel_normalisation_problem, run_checks
+from rlvid.doctor import Check, run_checks
+from rlvid.families.checkpoint import pixel_normalisation_problem
 
 
 def test_every_check_answers_and_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

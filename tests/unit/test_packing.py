@@ -9,14 +9,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
+from rlvid.families import named
 from rlvid.learner.attention import PACKED, WINDOWS, Part, attention_arguments, packed_sdpa, sdpa_in_windows
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
-from rlvid.sync.tokens import media_token_ids, token_digest
+from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import evidence_metadata, patched_prompt
 from rlvid.types import EvidencePatch, TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
-from rlvid.world.tiny_model import FRAME_SIZE, build_tiny_model
+from rlvid.world.tiny_model import build_tiny_model
 
 CORPUS = ["What colour is it? red green blue yellow", "When is it seen? 1 to 2", "<think>at 3</think><answer>red</answer>"] * 20
 
@@ -26,7 +27,7 @@ def tiny(request, tmp_path_factory):
     folder = build_tiny_model(tmp_path_factory.mktemp(request.param), CORPUS, family=request.param)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     processor = AutoProcessor.from_pretrained(folder)
-    return model, processor, FRAME_SIZE[request.param]
+    return model, processor, named(request.param).tiny_frame
 
 
 def make_prompt(processor, size, *, seed, answers, frames=4):
@@ -42,7 +43,7 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
         do_sample_frames=False,
         return_tensors="pt",
     )["input_ids"][0].tolist()
-    forbidden = set(media_token_ids(processor.tokenizer))
+    forbidden = set(named("qwen2_5_vl").media_token_ids(processor.tokenizer))
     words = [token for token in range(20, len(processor.tokenizer)) if token not in forbidden]
     tokens = tuple(tuple(rng.choice(words, length).tolist()) for length in answers)
     logprobs = tuple(tuple((-rng.random(length)).tolist()) for length in answers)
@@ -53,7 +54,7 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
 def per_answer(model, processor, prompt):
     """Log-probs of every answer by its own plain forward: full logits, no mask, no packing."""
     (ids, positions), pixels = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
-    forbidden = list(media_token_ids(processor.tokenizer))
+    forbidden = list(named(model.config.model_type).media_token_ids(processor.tokenizer))
     after = int(positions.max()) + 1
     model.set_attn_implementation("sdpa")
     out = []
@@ -88,7 +89,7 @@ def test_a_repaired_slot_is_learned_under_its_patched_prompt(tiny):
     """Log-probs and gradients of the chosen tokens equal a direct forward under the patched prompt, and not one under the plain prompt."""
     model, processor, size = tiny
     plain, repaired = make_prompt(processor, size, seed=8, answers=(3, 2)), patched(processor, size, seed=9)
-    wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0)
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
 
     model.zero_grad()
     batch = pack([plain, repaired], processor, model.config)
@@ -115,7 +116,7 @@ def relative(a, b):
 def test_loss_and_gradients_equal_separate_forwards(tiny):
     model, processor, size = tiny
     prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), make_prompt(processor, size, seed=2, answers=(4, 2), frames=6)]
-    wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0)
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
 
     model.zero_grad()
     batch = pack(prompts, processor, model.config)
@@ -147,7 +148,7 @@ def test_flex_attention_gives_the_same(tiny, uncompiled):
     prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), patched(processor, size, seed=9), make_prompt(processor, size, seed=2, answers=(4, 2))]
     batch, found = pack(prompts, processor, model.config), {}
     for kind, name in PACKED.items():
-        wrapped = AnswerLogProbs(model, chunk=4, forbidden=media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)
+        wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)
         assert model.model.language_model.config._attn_implementation == name and model.model.visual.config._attn_implementation == WINDOWS
         with torch.no_grad():
             found[kind] = wrapped(batch)
@@ -188,7 +189,7 @@ def test_attention_over_a_packed_row_is_that_under_the_mask(monkeypatch, togethe
 def test_chunks_do_not_matter(tiny):
     model, processor, size = tiny
     batch = pack([make_prompt(processor, size, seed=3, answers=(7, 6))], processor, model.config)
-    forbidden = media_token_ids(processor.tokenizer)
+    forbidden = named(model.config.model_type).media_token_ids(processor.tokenizer)
     one, many = (AnswerLogProbs(model, chunk=chunk, forbidden=forbidden, temperature=0.7)(batch) for chunk in (100, 3))
     assert torch.allclose(one, many, atol=1e-6)
 
@@ -214,7 +215,7 @@ def test_the_head_is_log_softmax_with_its_gradients(chunk):
 def test_forbidden_tokens_have_no_probability(tiny):
     model, processor, size = tiny
     prompt = make_prompt(processor, size, seed=4, answers=(2,))
-    forbidden = media_token_ids(processor.tokenizer)
+    forbidden = named(model.config.model_type).media_token_ids(processor.tokenizer)
     batch = pack([dataclasses.replace(prompt, tokens_MN=((forbidden[0], forbidden[1]),))], processor, model.config)
     assert torch.isneginf(AnswerLogProbs(model, chunk=10, forbidden=forbidden, temperature=1.0)(batch)).all()
 

@@ -11,6 +11,7 @@ import pytest
 
 from rlvid.algo import rewards
 from rlvid.data.questions import check, iter_questions
+from rlvid.families import named
 from rlvid.video.clip import read_candidates
 from rlvid.world import scenes, tiny_model, warm_start
 from rlvid.world.scenes import COLOURS, KINDS, World, build_world
@@ -207,7 +208,7 @@ def test_both_models_load_and_answer(world, tmp_path, family):
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     image, video = processor.image_processor, processor.video_processor
     assert (list(image.image_mean), list(image.image_std)) == (list(video.image_mean), list(video.image_std))
-    height, width = tiny_model.FRAME_SIZE[family]
+    height, width = named(family).tiny_frame
     frames = np.zeros((warm_start.FRAMES, height, width, 3), np.uint8)
     views = [(frames, warm_start.uniform(32))] * 6
     batch = warm_start.make_batch(processor, model.config, questions[:6], views, 4.0, 32, [""] * 6)

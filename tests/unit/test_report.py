@@ -65,7 +65,7 @@ def data_of(page: Path) -> dict[str, Any]:
 
 def test_texts_cannot_leave_their_place(tmp_path: Path) -> None:
     long, rtl, emoji = "x" * 100_000, "متى يظهر؟ \u202eevil", "🦊👩🏽‍🚀 \ud800"
-    video = "/clips/it's \"quoted\" <b>.mp4"
+    video = '/clips/it\'s "quoted" <b>.mp4'
     slots = [slot("q", 0, 0, text=HOSTILE), slot("q", 0, 1, text=long), slot("q", 1, 0, text=rtl), slot("q", 1, 1, text=emoji)]
     run = make_run(tmp_path / "run", {1: ([question("q", question=HOSTILE, options=[HOSTILE, "b"], video=video)], slots)})
     page = write_report(run)

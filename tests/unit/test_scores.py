@@ -242,9 +242,7 @@ def test_perceptiontest_agrees(lmms):
 def test_tempcompass_agrees(lmms):
     """Predictions that its rules match; whatever they leave to a judge model is out of this comparison."""
     task = lmms("tempcompass")
-    docs = [
-        {"video_id": "v", "question": "?", "dim": "speed", "answer": f"{right}. {OPTIONS['ABCD'.index(right)]}"} for right, _ in letters(100)
-    ]
+    docs = [{"video_id": "v", "question": "?", "dim": "speed", "answer": f"{right}. {OPTIONS['ABCD'.index(right)]}"} for right, _ in letters(100)]
     said = [words.strip("()") for _, words in letters(100)]
     theirs = [task.tempcompass_process_results_multi_choice(doc, [words])["speed_accuracy"] for doc, words in zip(docs, said, strict=True)]
     ours = benchmark_scores(asked("tempcompass/multi_choice/speed", doc["answer"][3:], words) for doc, words in zip(docs, said, strict=True))

@@ -22,6 +22,7 @@ from tests.unit.endpoint import GOOD, calls, cut_off, hint, late, raw, says
 
 KEY = "sk-very-secret-0123456789"
 
+
 @pytest.fixture(scope="module")
 def question(tmp_path_factory):
     path = make(tmp_path_factory.mktemp("clips") / "c.mp4", size=(64, 96), noise=True)

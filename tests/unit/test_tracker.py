@@ -18,7 +18,8 @@ import wandb
 import rlvid.observe.tracker as tracker_module
 from rlvid.config import Config
 from rlvid.observe.strips import RolloutRow, filmstrip
-from rlvid.observe.tracker import NoTracker, open_tracker, without_secrets
+from rlvid.observe.tracker import NoTracker, open_tracker
+from rlvid.process.secrets import without_secrets
 
 
 def config(kind: str = "wandb") -> Config:

@@ -62,4 +62,3 @@ def _header(path: str) -> tuple[float | None, str]:
             return (container.duration / av.time_base if container.duration else None), ""
     except (av.FFmpegError, OSError) as error:
         return None, f"{path} cannot be opened ({str(error).splitlines()[0][:120]})"
-

@@ -1,0 +1,153 @@
+"""The typed configuration tree. `load(path, overrides)` returns a frozen `Config` or raises `ConfigError`.
+
+Every field's docstring is its manual; a section's file has its name. A key that is not there, a value out of range and two values
+that cannot go together are refused when the tree is built, with the file, the key and the cure in one line.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from rlvid.config.base import ConfigError, Section, suggest
+from rlvid.config.data import Data, Select
+from rlvid.config.files import apply, read_extended
+from rlvid.config.learner import Advantage, Learner, Loss, Sync
+from rlvid.config.model import Model, Prompt
+from rlvid.config.reward import REWARD_PARTS, Reward
+from rlvid.config.rollout import RolloutConfig
+from rlvid.config.run import Cluster, ReportConfig, Run, Tracker
+from rlvid.config.teacher import Repair, Teacher
+from rlvid.config.video import RelevanceConfig, VariantKind, Variants, Video, needs_relevance
+
+__all__ = ["REWARD_PARTS", "Config", "ConfigError", "ReportConfig", "Teacher", "VariantKind", "is_hub_id", "load", "needs_relevance"]
+
+
+class Config(Section):
+    run: Run
+    model: Model
+    data: Data
+    prompt: Prompt = Prompt()
+    video: Video = Video()
+    variants: Variants = Variants()
+    relevance: RelevanceConfig = RelevanceConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: Reward = Reward()
+    teacher: Teacher = Teacher()
+    repair: Repair = Repair()
+    advantage: Advantage = Advantage()
+    loss: Loss = Loss()
+    learner: Learner = Learner()
+    sync: Sync = Sync()
+    select: Select = Select()
+    tracker: Tracker = Tracker()
+    report: ReportConfig = ReportConfig()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Config:
+        if (self.learner.num_gpus > 0) != (self.rollout.num_gpus > 0):
+            raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
+        if self.sync.transport == "nccl" and not self.learner.num_gpus:
+            raise ValueError("sync.transport nccl needs GPUs: set learner.num_gpus and rollout.num_gpus, or use auto")
+        if self.learner.num_gpus and self.repair.enabled and self.teacher.kind == "engine" and not self.teacher.num_gpus:
+            raise ValueError("teacher.kind engine with teacher.num_gpus 0 would take a GPU that is not its own: set teacher.num_gpus")
+        if self.model.attention == "flex_attention" and not self.learner.num_gpus:
+            raise ValueError("model.attention flex_attention needs GPUs for its backward pass: set learner.num_gpus and rollout.num_gpus, or use sdpa")
+        if self.advantage.group == "per_variant" and self.rollout.answers == 1:
+            raise ValueError("advantage.group per_variant with rollout.answers 1 gives no signal: raise answers or use joint")
+        if self.variants_per_question * self.rollout.answers == 1:
+            raise ValueError("one variant and one answer give no signal: raise rollout.answers or name more variants.kinds")
+        if self.repair.enabled and self.teacher.kind == "none":
+            raise ValueError("repair.enabled needs a teacher: set teacher.kind to annotation, chat or engine, or repair.enabled to false")
+        if self.video.max_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
+            raise ValueError(
+                f"video.max_tokens ({self.video.max_tokens}) and rollout.max_tokens ({self.rollout.max_tokens}) do not fit "
+                f"rollout.max_model_len ({self.rollout.max_model_len}): raise it or lower them"
+            )
+        return self
+
+    @property
+    def variants_per_question(self) -> int:
+        """K."""
+        return len(self.variants.kinds)
+
+    @property
+    def looks_at_relevance(self) -> bool:
+        """Does a variant need the relevance scorer?"""
+        return needs_relevance(self.variants.kinds)
+
+    @property
+    def relevance_folder(self) -> Path | None:
+        """Where the image-text model lies, if a variant needs one and it is not on the hub."""
+        model = str(self.relevance.model)
+        return Path(model) if self.looks_at_relevance and self.relevance.scorer == "clip" and not is_hub_id(model) else None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.learner.num_gpus > 0
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run.dir / self.run.name
+
+    @property
+    def storage(self) -> str | None:
+        """URL of the run's checkpoints beyond this machine."""
+        return f"{self.run.storage.rstrip('/')}/{self.run.name}/checkpoints" if self.run.storage else None
+
+    @property
+    def dtype(self) -> str:
+        if self.model.dtype == "auto":
+            return "bfloat16" if self.on_gpu else "float32"
+        return self.model.dtype
+
+    @property
+    def transport(self) -> str:
+        if self.sync.transport == "auto":
+            return "nccl" if self.on_gpu else "gloo"
+        return self.sync.transport
+
+    def dump(self) -> str:
+        """The resolved tree as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML file, apply `key.sub=value` overrides, check everything.
+
+    Raises ConfigError with one line that names the file and the key.
+    """
+    path = Path(path)
+    tree = read_extended(path)
+    for override in overrides:
+        apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error.errors()[0])}") from None
+
+
+def is_hub_id(path: str) -> bool:
+    """OWNER/NAME, unless OWNER is a folder here: then it is a path, mistyped perhaps, and must not send anybody to the network."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path)) and not Path(path).parent.exists()
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One pydantic error as one line: key, what is wrong, the nearest known key."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {key}{suggest(str(error['loc'][-1]), section.model_fields)}"
+    if error["type"] == "missing":
+        return f"missing key {key}"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if error["type"] == "value_error" else f"{key}: {message}, not {error['input']!r}"

@@ -1,0 +1,92 @@
+"""Sections of the update: advantages, loss, the learner's ranks, and the way of its weights to the engines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rlvid.config.base import Beta, Count, Positive, Resources, Seconds, Section, Share
+
+
+class Advantage(Section):
+    group: Literal["joint", "per_variant", "batch"] = "joint"
+    """Rewards normalized together: all K x M of a question, the M of a variant, or the whole step."""
+    scale: Literal["std", "none"] = "std"
+    """Divide by the standard deviation (GRPO) or not (Dr.GRPO)."""
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Added to the standard deviation."""
+    drop_zero_signal: bool = False
+    """Leave groups whose accuracy rewards (for spans: and temporal IoUs) are all equal out of the update and take the next questions instead."""
+    max_refills: Count = 2
+    """Rounds of replacement per step when `drop_zero_signal` is on."""
+
+
+class Loss(Section):
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Lower clip of the ratio: 1 - clip_low."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.28
+    """Upper clip of the ratio: 1 + clip_high (clip-higher)."""
+    aggregation: Literal["token", "sequence", "constant"] = "token"
+    """Mean over tokens (DAPO), mean of sequence means (GRPO), or sum over a constant length (Dr.GRPO)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Ratio per token, or its geometric mean over the sequence (GSPO)."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
+    importance_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Truncated importance sampling: cap of learner / sampler probability."""
+    passes: Positive = 1
+    """Updates made from one batch of rollouts; from the second on the clip acts."""
+
+
+class Learner(Section):
+    ranks: Positive = 1
+    """DeepSpeed ranks (actors)."""
+    zero_stage: Literal[1, 2, 3] = 1
+    """ZeRO stage."""
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    min_lr_share: Share = 0.0
+    """Learning rate at the end of the cosine, as a share of lr."""
+    warmup_steps: Count = 10
+    """Linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """AdamW betas."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient clipping."""
+    micro_batch_tokens: Positive = 16384
+    """Tokens (prompts and answers) that go through the model at a time; a single prompt with its answers may exceed it."""
+    logprob_chunk: Positive = 1024
+    """Answer tokens whose logits exist at a time."""
+    gradient_checkpointing: bool = False
+    """Trade time for activation memory."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in host memory."""
+    threads: Positive = 1
+    """CPU threads of a rank."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each rank."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs that Ray reserves for each rank."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
+    start_deadline_s: Seconds = 900
+    """Longest wait for the group to start."""
+    deadline_s: Seconds = 1800
+    """Longest wait for one update or checkpoint."""
+
+
+class Sync(Section):
+    transport: Literal["auto", "gloo", "nccl"] = "auto"
+    """auto: nccl between GPUs, gloo otherwise."""
+    mode: Literal["wait", "keep"] = "wait"
+    """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
+    keep: they stand still and go on with the new ones, on the keys and values of the old ones; the dumps say from which token on."""
+    bucket_bytes: Positive = 32 * 2**20
+    """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
+    verify: bool = True
+    """Compare a checksum of the engines' loaded weights with the learner's after every sync (not with rollout.tensor_parallel above 1)."""
+    deadline_s: Seconds = 300
+    """Longest wait for each phase of a sync; with mode wait the engines' last answers have rollout.deadline_s beside."""

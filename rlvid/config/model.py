@@ -1,0 +1,28 @@
+"""Sections of the model and of what it is told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rlvid.config.base import Section
+
+
+class Model(Section):
+    path: str
+    """Folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16 on GPU, float32 on CPU."""
+    attention: Literal["sdpa", "flex_attention"] = "sdpa"
+    """Of the learner's text model. Neither computes what one answer cannot see of another. flex_attention (GPU only) is compiled at the first step and
+    copies no prompt: under sdpa every 128 tokens of answers, or each longer one, have a copy of their prompt's keys and values."""
+    freeze_vision: bool = False
+    """Train the language model only."""
+
+
+class Prompt(Section):
+    system: str = ""
+    """System turn; empty: none (the template's own default stays)."""
+    format: str = "Think inside <think> </think>, then answer inside <answer> </answer>."
+    """Last line of the user's turn."""
+    instructions: dict[str, str] | None = None
+    """Line per task before the format line; null: rlvid's own."""

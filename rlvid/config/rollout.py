@@ -1,0 +1,74 @@
+"""Section of the engines that sample answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rlvid.config.base import Count, Positive, Resources, Seconds, Section
+
+
+class RolloutConfig(Section):
+    answers: Positive = 8
+    """M: answers sampled on each variant."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature; the learner divides its logits by the same."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus share. Below 1 the sampler's probabilities are those of the cut distribution; the correction covers the gap."""
+    max_tokens: Positive = 1024
+    """Longest answer."""
+    max_model_len: Positive = 8192
+    """Longest prompt and answer together that the engine holds."""
+    max_sequences: Positive = 64
+    """Answers one engine samples at a time."""
+    batched_tokens: Positive = 16384
+    """Prompt tokens one engine computes at a time (max_model_len, if that is more). Its cache of vision embeddings holds as many: while those of a variant
+    are there, a repair of it puts only the evidence through the vision tower."""
+    engines: Positive = 1
+    """Rollout actors, each with its own vLLM engine. The run starts when all are there."""
+    max_engines: Count = 0
+    """Above `engines`: so many in all may serve, those beyond `engines` as soon as the cluster has room for them, while the run goes on."""
+    tensor_parallel: Positive = 1
+    """GPUs per engine."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each engine."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs that Ray reserves for each engine (0 on a machine without GPU, else tensor_parallel)."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
+    threads: Positive = 1
+    """CPU threads of an engine without GPU."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1
+    """Key-value cache of an engine without GPU."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of the GPU's memory an engine takes."""
+    enforce_eager: bool = True
+    """No CUDA graphs; false is faster on GPUs once the run is known to work."""
+    start_deadline_s: Seconds = 600
+    """Longest wait for an engine to start."""
+    deadline_s: Seconds = 600
+    """Longest wait for the answers of one variant."""
+    heartbeat_s: Seconds = 60
+    """How often engines and teachers are asked for a sign of life, and how long one may take to give it before it is replaced."""
+    max_restarts: Count = 3
+    """Restarts in a row, without an answer in between, before a rollout or variant actor is given up. The run goes on while one of each is left."""
+    repeatable: bool = False
+    """One answer at a time on each engine: what stands together in a batch, and so every last bit, no longer depends on timing. Slow, for debugging."""
+    max_staleness: Count = 0
+    """Updates that the weights may be ahead of those that sampled a batch. 0: strictly on-policy, each part waits for the other. 1 and more: rollouts
+    of the next batches run while the learner updates; truncated importance sampling corrects (loss.importance_cap)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RolloutConfig:
+        if self.max_engines and self.max_engines < self.engines:
+            raise ValueError(f"rollout.max_engines ({self.max_engines}) is less than rollout.engines ({self.engines}): raise it, or leave it at 0")
+        if self.answers > self.max_sequences:
+            raise ValueError(
+                f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers"
+            )
+        if self.max_tokens >= self.max_model_len:
+            raise ValueError(f"rollout.max_tokens ({self.max_tokens}) leaves no room for a prompt in rollout.max_model_len ({self.max_model_len})")
+        if self.num_gpus and self.num_gpus != self.tensor_parallel:
+            raise ValueError(f"rollout.num_gpus ({self.num_gpus}) must equal rollout.tensor_parallel ({self.tensor_parallel}), or be 0 without GPUs")
+        return self

@@ -1,0 +1,87 @@
+"""Sections of what the model is shown: frames, variants, and what tells which frames matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rlvid.config.base import Count, Positive, Resources, Seconds, Section, Share
+
+VariantKind = Literal["uniform", "importance", "importance_jitter", "importance_crop", "crop", "multi_scale", "random_jitter", "random_crop"]
+
+
+def needs_relevance(kinds: Sequence[str]) -> bool:
+    """Does one of these kinds of variants look at relevance?"""
+    return any(kind not in ("uniform", "random_jitter", "random_crop") for kind in kinds)
+
+
+class Video(Section):
+    frames: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+    """T: frames shown per variant (even: the model merges two frames into one)."""
+    candidates: Positive = 64
+    """Frames decoded once per video, evenly spaced; variants choose among them. At least `frames`."""
+    max_pixels: Positive = 128 * 28 * 28
+    """Upper bound of height x width of one shown frame; the frame keeps its aspect and is never enlarged."""
+    max_tokens: Positive = 6144
+    """Upper bound of visual tokens per variant, checked before an engine sees it."""
+    deadline_s: Seconds = 120
+    """A video that takes longer to decode is quarantined."""
+    cache_dir: Path | None = None
+    """Folder for decoded candidates, kept across runs; put it on a disk of the node itself. null: no cache."""
+    cache_gib: Annotated[float, Field(gt=0)] = 50.0
+    """Upper bound of the cache on each node; what was not used for longest goes first."""
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Video:
+        if self.candidates < self.frames:
+            raise ValueError(f"video.candidates ({self.candidates}) is below video.frames ({self.frames}): raise candidates")
+        return self
+
+
+class Variants(Section):
+    kinds: Annotated[tuple[VariantKind, ...], Field(min_length=1)] = ("uniform", "importance", "importance_jitter", "importance_crop")
+    """One name per variant: K is the length of the list. rlvid/variants/explore.py says what each shows."""
+    min_crop_area: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least share of the frame's area that a crop keeps."""
+    crop_share: Share = 0.8
+    """An attention-guided crop is the smallest box that holds this share of the relevance."""
+    even_times: Literal["auto", "never"] = "auto"
+    """auto: for a question that asks for times, all kinds keep (nearly) even times where the model cannot be told uneven ones (Qwen2.5-VL)."""
+    actors: Positive = 1
+    """Variant actors."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for each."""
+    threads: Positive = 1
+    """Threads each may use."""
+    resources: Resources = {}
+    """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
+    memory_gib: Annotated[float, Field(gt=0)] = 8.0
+    """Memory that decoding may take in an actor beyond what it holds once started; a video that wants more is quarantined."""
+    prefetch: Count = 1
+    """Steps whose variants are built ahead of the rollouts."""
+
+
+class RelevanceConfig(Section):
+    scorer: Literal["motion", "clip"] = "motion"
+    """What tells which frames and parts matter: an image-text model (clip), or motion and shot changes, which need none."""
+    model: str | None = None
+    """Folder or hub id of a CLIP or SigLIP checkpoint, for `clip`."""
+    attention_tau: Annotated[float, Field(gt=0)] = 0.1
+    """Temperature of the temporal attention; the lower, the more alike frames must look to share what they score."""
+    windows: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8)
+    """Multi-scale pooling: scores are averaged over windows of so many candidates."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the sampling distribution; high: nearly even, low: the best frames only."""
+    batch: Positive = 64
+    """Frames that go through the image-text model at a time."""
+    num_gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """Share of a GPU that each variant actor takes for the image-text model; 0: on CPU."""
+
+    @model_validator(mode="after")
+    def _model_named(self) -> RelevanceConfig:
+        if self.scorer == "clip" and not self.model:
+            raise ValueError("relevance.scorer clip needs relevance.model: name a CLIP or SigLIP checkpoint, or set scorer to motion")
+        return self

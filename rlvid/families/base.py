@@ -1,0 +1,117 @@
+"""What a model family has to say. Everything else in rlvid asks these questions and never which model it is.
+
+The answers given here are those that Qwen's vision-language models share; a family overrides what it does otherwise. Heavy packages are
+imported inside methods: the configuration asks for names before anything is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One stack of transformer layers, as `rlvid plan` counts it. `attention`: query heads x head size; `key_value`: key-value heads x head size."""
+
+    layers: int
+    hidden: int
+    attention: int
+    key_value: int
+    inner: int
+    gated: bool = True
+    """The MLP multiplies a gate in (SwiGLU)."""
+    query_key_norm: bool = False
+    """Queries and keys are normalized (Qwen3)."""
+
+
+class Family:
+    """One family of checkpoints, by the `model_type` of their config.json.
+
+    Names
+        media_tokens: stand for media in a prompt; forbidden to the sampler, masked in the loss.
+        placeholder: what the chat template writes for a video.
+    Time
+        uneven_times: the model can be told that frames stand at uneven times.
+        timestamp_tokens: text tokens that the processor writes before each merged frame [D: an upper bound]; 0 where time is in the positions.
+    Tiny checkpoints, for tests and the quickstart
+        patch: pixels along a vision patch, as in the published checkpoints. tiny_frame: (height, width) of frames that no processor resizes.
+    """
+
+    model_type: ClassVar[str]
+    media_tokens: ClassVar[tuple[str, ...]] = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+    placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
+    uneven_times: ClassVar[bool] = False
+    timestamp_tokens: ClassVar[int] = 0
+    query_key_norm: ClassVar[bool] = False
+    vision_gated: ClassVar[bool] = False
+    patch: ClassVar[int]
+    tiny_frame: ClassVar[tuple[int, int]]
+
+    # ---- tokens and positions
+
+    def media_token_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """Ids of `media_tokens` that this tokenizer knows, ascending."""
+        vocabulary = tokenizer.get_vocab()
+        return tuple(sorted(vocabulary[token] for token in self.media_tokens if token in vocabulary))
+
+    def position_ids(self, config: Any, input_ids_N: list[int], grids_thw: list[list[int]], seconds_per_grid: list[float] | None) -> Any:
+        """Position ids [3, N] (time, height, width) of one prompt, as the engine counts them.
+
+        grids_thw: (t, h, w) in patches of each video, in order. seconds_per_grid: of each video, where the processor gives them.
+        """
+        from rlvid.families.mrope import position_ids
+
+        paces = [None] * len(grids_thw) if seconds_per_grid is None else seconds_per_grid
+        runs = (run for grid, pace in zip(grids_thw, paces, strict=True) for run in self.runs(config, grid, pace))
+        return position_ids(input_ids_N, config.video_token_id, runs)
+
+    def runs(self, config: Any, grid_thw: list[int], seconds_per_grid: float | None) -> Iterator[Any]:
+        """(time, height, width) indices [3, n] of every run of video tokens that one video is written as, each from 0 on."""
+        raise NotImplementedError
+
+    # ---- the learner's model
+
+    def vision(self, model: Any) -> Any:
+        """The module that `model.freeze_vision` leaves alone and whose layers see pixels only."""
+        return model.model.visual
+
+    def attention(self, text: str, windows: str) -> dict[str, str]:
+        """Names of the attention functions by part of the configuration: `text` knows packed rows, `windows` knows the vision tower's."""
+        return {"": "sdpa", "text_config": text, "vision_config": windows}
+
+    # ---- for `rlvid plan`
+
+    def towers(self, config: Any) -> tuple[Tower, Tower]:
+        """Text and vision tower of a transformers configuration."""
+        text, vision = config.get_text_config(), config.vision_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return (
+            Tower(
+                layers=text.num_hidden_layers,
+                hidden=text.hidden_size,
+                attention=text.num_attention_heads * head,
+                key_value=text.num_key_value_heads * head,
+                inner=text.intermediate_size,
+                query_key_norm=self.query_key_norm,
+            ),
+            Tower(
+                layers=vision.depth,
+                hidden=vision.hidden_size,
+                attention=vision.hidden_size,
+                key_value=vision.hidden_size,
+                inner=vision.intermediate_size,
+                gated=self.vision_gated,
+            ),
+        )
+
+    # ---- tiny checkpoints
+
+    def tiny_config(self, text: dict[str, Any], vision: dict[str, Any], media: dict[str, Any]) -> Any:
+        """A transformers configuration of this family from the sizes that all tiny models share (rlvid/world/tiny_model.py)."""
+        raise NotImplementedError
+
+    def tiny_processor(self, tokenizer: Any, chat_template: str, pixels: dict[str, Any]) -> Any:
+        """A processor around the tokenizer that leaves `tiny_frame` as it is. `pixels`: mean, std and patches, for images and videos alike."""
+        raise NotImplementedError
