@@ -11,6 +11,7 @@ import yaml
 
 from benchmarks.shapes import QWEN_7B as PUBLISHED
 from rlvid.config import Config, ConfigError, load
+from rlvid.families import named
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, Tower, model_size
 from rlvid.plan.rates import Rates, measured, step_time
@@ -34,7 +35,7 @@ from rlvid.plan.reckoning import (
 from rlvid.plan.report import run
 
 QWEN_7B = ModelSize(
-    family="qwen2_5_vl",
+    family=named("qwen2_5_vl"),
     parameters=8_292_166_656,
     vision_parameters=676_550_144,
     vocabulary=152_064,
