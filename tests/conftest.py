@@ -1,6 +1,11 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a test.
+settings.register_profile("rlvid", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rlvid")
 
 
 @pytest.fixture
