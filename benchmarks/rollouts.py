@@ -196,11 +196,12 @@ def repair(request: GenerateRequest, frames: Any) -> tuple[GenerateRequest, Any,
     """The request as a teacher's evidence changes it: two of its frames once more, as a second video."""
     from dataclasses import replace
 
+    from rlvid.families import named
     from rlvid.teacher.student import evidence_metadata, patched_prompt, twice
     from rlvid.types import EvidencePatch
 
     moments = [(1.0, None), (2.0, None)]
-    prompt = patched_prompt(request.prompt, EvidencePatch("temporal", "Look at 1 s.", ((1.0, 2.0),)), moments)
+    prompt = patched_prompt(request.prompt, EvidencePatch("temporal", "Look at 1 s.", ((1.0, 2.0),)), moments, named("qwen2_5_vl").placeholder)
     size = (int(frames.shape[1]), int(frames.shape[2]))
     return replace(request, prompt=prompt, evidence_metadata=evidence_metadata(moments, size), answers=1), frames, twice(frames[1:3])
 

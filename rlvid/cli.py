@@ -9,18 +9,19 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from rlvid.config import Config, ConfigError, is_hub_id, load
 from rlvid.families import FAMILIES
-from rlvid.families.checkpoint import check_model_path, stay_offline_without_hub
 from rlvid.observe.terminal import duration, screen_handler
 from rlvid.process.one_line import printable
+
+if TYPE_CHECKING:  # half of the time that `--help` takes
+    from rlvid.config import Config
 
 log = logging.getLogger("rlvid")
 
@@ -68,6 +69,9 @@ def train(
 
     Example: rlvid train configs/quickstart.yaml learner.lr=1e-4 run.name=try-2
     """
+    from rlvid.config import load
+    from rlvid.families.checkpoint import stay_offline_without_hub
+
     settings = load(config, [*(overrides or []), *(["sync.verify=true"] if verify_sync else [])])
     if rollout_only:
         settings = load(config, [*(overrides or []), f"run.name={settings.run.name}-rollout-only"])
@@ -103,6 +107,9 @@ def evaluate(
 
     Example: rlvid eval configs/quickstart.yaml --checkpoint runs/quickstart/export
     """
+    from rlvid.config import load
+    from rlvid.families.checkpoint import stay_offline_without_hub
+
     settings = load(config, overrides or [])
     _check_eval_inputs(settings, checkpoint, data, out)
     stay_offline_without_hub(str(checkpoint))
@@ -124,6 +131,9 @@ def select(
 
     Example: rlvid select configs/quickstart.yaml --out .quickstart/kept.jsonl select.repeats=8
     """
+    from rlvid.config import load
+    from rlvid.families.checkpoint import stay_offline_without_hub
+
     settings = load(config, overrides or [])
     _check_select_inputs(settings, out)
     stay_offline_without_hub(settings.model.path)
@@ -150,7 +160,7 @@ def report(
 
     if out is not None:
         if out.is_dir():
-            raise ConfigError(f"--out: {out} is a folder (name a file, such as {out / 'report.html'})")
+            _refuse(f"--out: {out} is a folder (name a file, such as {out / 'report.html'})")
         _must_be_writable(out.parent, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
     print(f"report {write_report(run_dir, out, steps=step or (), questions=question or ())}")
@@ -186,6 +196,8 @@ def doctor(model: Annotated[Path | None, typer.Option("--model", help="A checkpo
     Example: rlvid doctor --model .quickstart/qwen2_5_vl/model
     """
     if model is not None:
+        from rlvid.families.checkpoint import check_model_path
+
         check_model_path(str(model), "--model")
     from rlvid.doctor import run_checks
 
@@ -214,6 +226,8 @@ def plan(
 
     Example: rlvid plan configs/quickstart.yaml rollout.answers=8 --measured runs/quickstart
     """
+    from rlvid.config import load
+
     settings = load(config, overrides or [])
     from rlvid.plan import report
     from rlvid.plan.reckoning import Assumed
@@ -253,7 +267,7 @@ def submit(
     from rlvid.jobs.submit import Jobs, Parcel, follow_or_stop
 
     if (config is None) == (follow is None and stop is None):
-        raise ConfigError("CONFIG: name the run's config, or one of --follow JOB_ID and --stop JOB_ID")
+        _refuse("CONFIG: name the run's config, or one of --follow JOB_ID and --stop JOB_ID")
     jobs = Jobs(address)
     if stop is not None:
         print(f"job {stop}: {jobs.stop(stop)}")
@@ -268,7 +282,7 @@ def submit(
 
 @data_app.command("quickstart")
 def data_quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path(".quickstart/qwen2_5_vl"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to make. Default: .quickstart and the model, or evidence.")] = None,
     model: Annotated[str, typer.Option("--model", help=f"{' or '.join(FAMILIES)}.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
     evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair. Default: not.")] = False,
@@ -278,7 +292,8 @@ def data_quickstart(
     Example: rlvid data quickstart --out .quickstart/qwen2_5_vl
     """
     if model not in FAMILIES:
-        raise ConfigError(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
+        _refuse(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
+    out = out or Path(".quickstart") / ("evidence" if evidence else model)
     _must_be_writable(out, "--out")
     from rlvid.world.scenes import build_world
     from rlvid.world.tiny_clip import build_tiny_clip
@@ -328,7 +343,7 @@ def data_convert(
     if videos is not None:
         _must_exist(videos, "--videos")
     if out.is_dir():
-        raise ConfigError(f"OUT: {out} is a folder (name a file, such as {out / 'questions.jsonl'})")
+        _refuse(f"OUT: {out} is a folder (name a file, such as {out / 'questions.jsonl'})")
     _must_be_writable(out.parent, "OUT")
     report = convert(found, given, out, videos=videos, limit=limit)
     print(report.text())
@@ -353,7 +368,9 @@ def data_sources() -> None:
 
 def _check_inputs(config: Config) -> None:
     """Everything that can be wrong before a single actor starts, without the network."""
+    from rlvid.config import is_hub_id
     from rlvid.data.stream import QuestionStream
+    from rlvid.families.checkpoint import check_model_path
     from rlvid.learner.storage import Store
 
     for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
@@ -380,6 +397,8 @@ def _check_asking(config: Config) -> None:
 
 
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
+    from rlvid.families.checkpoint import check_model_path
+
     check_model_path(str(checkpoint), "--checkpoint")
     from rlvid.asking.ask import for_engines
     from rlvid.asking.evaluate import inquiry_of, output_folder
@@ -398,13 +417,14 @@ def _check_select_inputs(config: Config, out: Path) -> None:
     from rlvid.asking.ask import for_engines
     from rlvid.asking.select import inquiry_of
     from rlvid.data.stream import QuestionStream
+    from rlvid.families.checkpoint import check_model_path
 
     _must_exist(config.data.train, "data.train")
     QuestionStream(config.data.train, seed=config.run.seed)
     check_model_path(config.model.path, "model.path")
     _check_asking(for_engines(config, inquiry_of(config)))
     if out.is_dir():
-        raise ConfigError(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")
+        _refuse(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")
     _must_be_writable(out.parent, "--out")
 
 
@@ -415,9 +435,16 @@ def _warn_without_videos(stream: Any, key: str) -> None:
         log.warning("%s: none of %d videos that %s names is on this machine, such as %s", key, len(first), stream.path, first[0].video)
 
 
+def _refuse(problem: str) -> NoReturn:
+    """The input is wrong: exit code 2, and this line."""
+    from rlvid.config import ConfigError
+
+    raise ConfigError(problem)
+
+
 def _must_exist(path: Path, key: str) -> None:
     if not path.exists():
-        raise ConfigError(f"{key}: {path} does not exist ({_world_command(path) or f'relative paths start at {Path.cwd()}'})")
+        _refuse(f"{key}: {path} does not exist ({_world_command(path) or f'relative paths start at {Path.cwd()}'})")
 
 
 def _world_command(path: Path) -> str:
@@ -425,18 +452,17 @@ def _world_command(path: Path) -> str:
     if ".quickstart" not in path.parts[:-1]:
         return ""
     world = path.parts[path.parts.index(".quickstart") + 1]
-    options = {"qwen2_5_vl": "", "qwen3_vl": " --model qwen3_vl", "evidence": " --evidence"}.get(world, "")
-    out = f" --out .quickstart/{world}" if options else ""
-    return f"make the quickstart's world with `rlvid data quickstart{options}{out}`"
+    options = {"qwen2_5_vl": "", "evidence": " --evidence"}.get(world, f" --model {world}" if world in FAMILIES else "")
+    return f"make the quickstart's world with `rlvid data quickstart{options}`"
 
 
 def _must_be_writable(folder: Path, key: str) -> None:
     """Refuse a folder that is not there and cannot be made, without making it."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise ConfigError(f"{key}: {folder} cannot be made, {there} is not a folder (choose another)")
+        _refuse(f"{key}: {folder} cannot be made, {there} is not a folder (choose another)")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: {folder} cannot be written, {there} allows this user no writing (choose another)")
+        _refuse(f"{key}: {folder} cannot be written, {there} allows this user no writing (choose another)")
 
 
 def _summary(folder: Path) -> None:
@@ -495,6 +521,7 @@ def _interrupted() -> NoReturn:
 
 
 def _failed(error: Exception) -> NoReturn:
+    from rlvid.config import ConfigError
     from rlvid.data.questions import QuestionError
 
     cause = getattr(error, "cause", None)  # Ray wraps what an actor raised

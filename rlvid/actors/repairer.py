@@ -32,10 +32,11 @@ Slot = tuple[int, int]
 
 
 class Repairer:
-    """Drives the teacher pool, and the rollout pool for the second answers."""
+    """Drives the teacher pool, and the rollout pool for the second answers. `placeholder`: of a video in the family's chat template."""
 
-    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout], Score]) -> None:
+    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout], Score], placeholder: str) -> None:
         self.config = config
+        self.placeholder = placeholder
         self.teachers = teachers
         self.rollouts = rollouts
         self.score = score
@@ -80,7 +81,7 @@ class Repairer:
         request = GenerateRequest(
             question_id=group.question.id,
             variant=variant,
-            prompt=patched_prompt(group.prepared.prompt, reply.patch, evidence),
+            prompt=patched_prompt(group.prepared.prompt, reply.patch, evidence, self.placeholder),
             video_metadata=group.prepared.video_metadata[variant],
             answers=len(same),
             seed=derived_seed(self.config.run.seed, step, group.question.id, variant, "repair", same[0][0][1]),
@@ -101,7 +102,7 @@ class Repairer:
     async def _blind_test(self, group: Group, patches: Iterable[EvidencePatch], step: int) -> dict[str, float]:
         """Counts of patches shown without the video, of right answers to them, and of those that chance gives: above it, the hints leak."""
         question, seed = group.question, self.config.run.seed
-        prompts = [blind_prompt(group.prepared.prompt, patch) for patch in patches]
+        prompts = [blind_prompt(group.prepared.prompt, patch, self.placeholder) for patch in patches]
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
         results = await asyncio.gather(*map(self._answered_blind, requests))
         answered = [result.rollouts[0] for result in results if result is not None]

@@ -218,11 +218,9 @@ class RolloutActor:
 
 def forbidden_tokens(model: str) -> dict[int, float]:
     """Logit biases. A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on."""
-    from transformers import AutoTokenizer
+    from rlvid.families.checkpoint import family_of, load_tokenizer
 
-    from rlvid.families.checkpoint import family_of
-
-    return {token: -1e30 for token in family_of(model).media_token_ids(AutoTokenizer.from_pretrained(model))}
+    return {token: -1e30 for token in family_of(model).media_token_ids(load_tokenizer(model))}
 
 
 def engine_arguments(config: Config) -> Any:

@@ -24,6 +24,7 @@ from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
+from rlvid.families.checkpoint import family_of
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
 from rlvid.video.frames import VideoError
@@ -58,7 +59,9 @@ class Sampler:
         self.variants = variants
         self.rollouts = rollouts
         self.score = Scorer(config)
-        self.repairer = Repairer(config, teachers, rollouts, self.score) if teachers is not None else None
+        self.repairer = None
+        if teachers is not None:
+            self.repairer = Repairer(config, teachers, rollouts, self.score, family_of(config.model.path).placeholder)
         self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
 
     async def collect(

@@ -50,14 +50,12 @@ class VariantActor:
 
     def start(self) -> int:
         """Load processor and scorer. Returns the pixels along one side of a visual token. Raises ConfigError for frames that the processor would shrink."""
-        from transformers import AutoProcessor
-
         to_log_file(f"variants-{self.number}")
-        from rlvid.families.checkpoint import family_of
+        from rlvid.families.checkpoint import family_of, load_processor
         from rlvid.variants.scorers import make_scorer
         from rlvid.video.cache import VideoCache
 
-        self.processor = AutoProcessor.from_pretrained(self.config.model.path)
+        self.processor = load_processor(self.config.model.path)
         video = self.processor.video_processor
         self.factor = video.patch_size * video.merge_size
         self.frames_per_token = video.temporal_patch_size

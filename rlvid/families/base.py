@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+CHATML = """{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for item in message['content'] -%}
+{% if item['type'] == 'video' or 'video' in item %}<|vision_start|><|video_pad|><|vision_end|>
+{%- elif item['type'] == 'image' or 'image' in item or 'image_url' in item %}<|vision_start|><|image_pad|><|vision_end|>
+{%- elif 'text' in item %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
 
 @dataclass(frozen=True)
 class Tower:
@@ -31,12 +41,14 @@ class Family:
 
     Names
         media_tokens: stand for media in a prompt; forbidden to the sampler, masked in the loss.
-        placeholder: what the chat template writes for a video.
+        placeholder: what the chat template writes for a video, and how a prompt says where another one belongs.
     Time
         uneven_times: the model can be told that frames stand at uneven times.
         timestamp_tokens: text tokens that the processor writes before each merged frame [D: an upper bound]; 0 where time is in the positions.
     Tiny checkpoints, for tests and the quickstart
         patch: pixels along a vision patch, as in the published checkpoints. tiny_frame: (height, width) of frames that no processor resizes.
+        special_tokens: of the tokenizer, media among them; end_token ends a turn, pad_token fills. media_keys: where config.json says which is which.
+        chat_template: the turns and placeholders of the published ones, and nothing else of theirs.
     """
 
     model_type: ClassVar[str]
@@ -48,6 +60,25 @@ class Family:
     vision_gated: ClassVar[bool] = False
     patch: ClassVar[int]
     tiny_frame: ClassVar[tuple[int, int]]
+    special_tokens: ClassVar[tuple[str, ...]] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *media_tokens)
+    end_token: ClassVar[str] = "<|im_end|>"
+    pad_token: ClassVar[str] = "<|endoftext|>"
+    media_keys: ClassVar[dict[str, str]] = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    chat_template: ClassVar[str] = CHATML
+
+    # ---- what others must be told
+
+    def teach_transformers(self) -> None:
+        """Register the `model_type` with transformers' Auto classes, where they do not know it. Called in every process before one of its checkpoints
+        is loaded (rlvid/families/checkpoint.py), so perhaps more than once."""
+
+    def teach_vllm(self) -> None:
+        """Register the architecture with vLLM, where it does not know it. Called in every process of every engine (rlvid/sync/plugin.py)."""
 
     # ---- tokens and positions
 
@@ -109,9 +140,10 @@ class Family:
     # ---- tiny checkpoints
 
     def tiny_config(self, text: dict[str, Any], vision: dict[str, Any], media: dict[str, Any]) -> Any:
-        """A transformers configuration of this family from the sizes that all tiny models share (rlvid/world/tiny_model.py)."""
+        """A transformers configuration of this family from the sizes that all tiny models share (rlvid/world/tiny_model.py). Of what the family does in
+        some layers only (windows, deepstack) there are several, from three layers on."""
         raise NotImplementedError
 
-    def tiny_processor(self, tokenizer: Any, chat_template: str, pixels: dict[str, Any]) -> Any:
+    def tiny_processor(self, tokenizer: Any, pixels: dict[str, Any]) -> Any:
         """A processor around the tokenizer that leaves `tiny_frame` as it is. `pixels`: mean, std and patches, for images and videos alike."""
         raise NotImplementedError

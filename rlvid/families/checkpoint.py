@@ -1,4 +1,7 @@
-"""Which family a checkpoint folder or hub id is of, told from its config.json, and refused by name where it is of none."""
+"""Which family a checkpoint folder or hub id is of, told from its config.json, and refused by name where it is of none; and how its parts are loaded.
+
+Whoever in rlvid loads a checkpoint of the policy loads it here: a family may have to tell transformers about itself first.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,42 @@ def family_of(path: str, key: str = "model.path") -> Family:
     if config is None:
         raise ConfigError(f"{key}: config.json of {path} is not in the local Hugging Face cache and the hub does not answer (`hf download {path}` fetches it)")
     return _listed(path, key, config)
+
+
+def load_config(path: str, **options: Any) -> Any:
+    """The checkpoint's transformers configuration. `options` of these four: as `from_pretrained` takes them."""
+    from transformers import AutoConfig
+
+    _teach(path)
+    return AutoConfig.from_pretrained(path, **options)
+
+
+def load_processor(path: str, **options: Any) -> Any:
+    """The checkpoint's processor of text, images and videos."""
+    from transformers import AutoProcessor
+
+    _teach(path)
+    return AutoProcessor.from_pretrained(path, **options)
+
+
+def load_tokenizer(path: str, **options: Any) -> Any:
+    """The checkpoint's tokenizer."""
+    from transformers import AutoTokenizer
+
+    _teach(path)
+    return AutoTokenizer.from_pretrained(path, **options)
+
+
+def load_model(path: str, **options: Any) -> Any:
+    """The checkpoint's model."""
+    from transformers import AutoModelForImageTextToText
+
+    _teach(path)
+    return AutoModelForImageTextToText.from_pretrained(path, **options)
+
+
+def _teach(path: str) -> None:
+    family_of(path).teach_transformers()
 
 
 def check_model_path(path: str, key: str, *, weights: bool = True) -> None:
@@ -70,10 +109,8 @@ def pixel_normalisation_problem(model_path: str | Path) -> str | None:
     learner see different pixels and their log-probs drift apart in silence. The processors are loaded rather than their files read: what a file leaves
     out comes from the class, and the classes' defaults differ.
     """
-    from transformers import AutoProcessor
-
     try:
-        processor = AutoProcessor.from_pretrained(str(model_path))
+        processor = load_processor(str(model_path))
         image, video = processor.image_processor, processor.video_processor
     except Exception as error:
         return f"{model_path}: its image and video processors cannot be loaded ({first_line(error)})"

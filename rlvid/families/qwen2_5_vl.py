@@ -32,10 +32,10 @@ class Qwen25VL(Family):
         vision = vision | {"spatial_patch_size": self.patch, "window_size": 112, "fullatt_block_indexes": [last], "tokens_per_second": 2}
         return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **media)
 
-    def tiny_processor(self, tokenizer: Any, chat_template: str, pixels: dict[str, Any]) -> Any:
+    def tiny_processor(self, tokenizer: Any, pixels: dict[str, Any]) -> Any:
         from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
         image = Qwen2VLImageProcessor(**pixels)
         video = Qwen2VLVideoProcessor(cap_pixels_per_frame=False, **pixels)
-        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=chat_template)
+        return Qwen2_5_VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=self.chat_template)

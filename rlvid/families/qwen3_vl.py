@@ -27,10 +27,10 @@ class Qwen3VL(Family):
 
         rope = text["rope_parameters"] | {"mrope_interleaved": True}
         text = text | {"head_dim": text["hidden_size"] // text["num_attention_heads"], "rope_parameters": rope}
-        vision = vision | {"num_position_embeddings": 36, "deepstack_visual_indexes": [0]}
+        vision = vision | {"num_position_embeddings": 36, "deepstack_visual_indexes": [*range(vision["depth"] - 1)]}
         return Qwen3VLConfig(text_config=text, vision_config=vision, **media)
 
-    def tiny_processor(self, tokenizer: Any, chat_template: str, pixels: dict[str, Any]) -> Any:
+    def tiny_processor(self, tokenizer: Any, pixels: dict[str, Any]) -> Any:
         from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
@@ -38,4 +38,4 @@ class Qwen3VL(Family):
         least, most = pixels["size"]["shortest_edge"], pixels["size"]["longest_edge"]
         clip = pixels | {"size": {"shortest_edge": 2 * least, "longest_edge": 64 * most}}
         image, video = Qwen2VLImageProcessor(**pixels), Qwen3VLVideoProcessor(cap_pixels_per_frame=False, **clip)
-        return Qwen3VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=chat_template)
+        return Qwen3VLProcessor(image_processor=image, tokenizer=tokenizer, video_processor=video, chat_template=self.chat_template)

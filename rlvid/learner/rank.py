@@ -92,12 +92,12 @@ class Rank:
 
     def _load_model(self) -> None:
         import torch
-        from transformers import AutoProcessor
 
         from rlvid.families import named
+        from rlvid.families.checkpoint import load_processor
         from rlvid.learner.logprobs import AnswerLogProbs
 
-        self.processor = AutoProcessor.from_pretrained(self.config.model.path)
+        self.processor = load_processor(self.config.model.path)
         self.dtype = getattr(torch, self.config.dtype)
         model = self._read_model()
         family = named(model.config.model_type)
@@ -117,9 +117,9 @@ class Rank:
         self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
 
     def _read_model(self) -> Any:
-        from transformers import AutoModelForImageTextToText
+        from rlvid.families.checkpoint import load_model
 
-        return AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype)
+        return load_model(self.config.model.path, dtype=self.dtype)
 
     def _frozen_copy(self, options: dict[str, Any]) -> Any:
         """The starting policy, kept whole on this rank for the KL term."""
@@ -251,9 +251,7 @@ class Rank:
             self._write_export(state, Path(folder))
 
     def _write_export(self, state: dict[str, Any], folder: Path) -> None:
-        from transformers import AutoModelForImageTextToText
-
-        model = AutoModelForImageTextToText.from_pretrained(self.config.model.path, dtype=self.dtype)
+        model = self._read_model()
         unknown = model.load_state_dict(state, strict=False).unexpected_keys
         assert not unknown, f"export has unknown parameters {unknown}"
         model.save_pretrained(folder)

@@ -8,7 +8,7 @@ from typing import Any
 from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import Family, named
 from rlvid.families.base import Tower
-from rlvid.families.checkpoint import check_model_path
+from rlvid.families.checkpoint import check_model_path, load_config
 from rlvid.process.one_line import first_line
 
 
@@ -63,10 +63,8 @@ def _size(config: Any) -> ModelSize:
 
 def _read(path: str) -> Any:
     check_model_path(path, "model.path", weights=False)
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = load_config(path, local_files_only=True)
     except Exception:  # a file that is missing, no JSON, or numbers that fit no model
         if is_hub_id(path):
             raise ConfigError(

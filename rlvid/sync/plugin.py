@@ -18,13 +18,19 @@ PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
-    """Teach vLLM the gloo twin of its nccl weight transfer. Called in the front-end and in every engine process, safe to call twice."""
+    """Teach vLLM the gloo twin of its nccl weight transfer, and what a family has to say. Called in the front-end and in every engine process, safe to
+    call twice."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+    from rlvid.families import FAMILIES
 
     _die_with_parent()
     use_names()
     if "gloo" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("gloo", "rlvid.sync.engine_side", "GlooWeightTransferEngine")
+    for family in FAMILIES.values():
+        family.teach_transformers()
+        family.teach_vllm()
     if os.environ.get(KEEP_WEIGHTS):
         _keep_weights_visible()
 

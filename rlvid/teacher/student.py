@@ -1,6 +1,6 @@
 """The patched prompt: the same question, and before it what the teacher found. Strings and numbers only.
 
-The evidence is a second video of the prompt [D]: each evidence frame stands in it twice, as Qwen's models take a single picture,
+The evidence is a second video of the prompt [D]: each evidence frame stands in it twice, as a model that merges pairs of frames takes a single picture,
 with its true time. So a patched prompt goes through the vision tower in one call like any other, which ZeRO's collectives need.
 """
 
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from rlvid.types import Box, EvidencePatch, VariantSpec
 from rlvid.variants.build import video_metadata
 
-PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
-"""Stands for a video in the chat templates of Qwen2.5-VL and Qwen3-VL."""
-
 Evidence = Sequence[tuple[float, Box | None]]
 
 
@@ -25,19 +22,21 @@ class PatchedPromptError(ValueError):
     """The prompt has no place for the evidence."""
 
 
-def patched_prompt(prompt: str, patch: EvidencePatch, evidence: Evidence) -> str:
-    """`prompt` with the evidence after the video: when each frame was, the frames' own placeholder, the hint. The question stays as it is."""
-    if prompt.count(PLACEHOLDER) != 1:
-        raise PatchedPromptError(f"the chat template does not write {PLACEHOLDER} once, as Qwen's do: repair has no place for the evidence")
-    shown = f"Evidence: {', '.join(_moment(*one) for one in evidence)}. {PLACEHOLDER}\n" if evidence else ""
+def patched_prompt(prompt: str, patch: EvidencePatch, evidence: Evidence, placeholder: str) -> str:
+    """`prompt` with the evidence after the video: when each frame was, the frames' own placeholder, the hint. The question stays as it is.
+
+    placeholder: what stands for a video in the chat template (rlvid/families/base.py)."""
+    if prompt.count(placeholder) != 1:
+        raise PatchedPromptError(f"the chat template does not write {placeholder} once, as its model family does: repair has no place for the evidence")
+    shown = f"Evidence: {', '.join(_moment(*one) for one in evidence)}. {placeholder}\n" if evidence else ""
     # A teacher's text must not be able to end the user's turn or to stand for a video.
     hint = patch.hint.replace("<|", "< |").strip()
-    return prompt.replace(PLACEHOLDER, f"{PLACEHOLDER}{shown}{hint}\n", 1)
+    return prompt.replace(placeholder, f"{placeholder}{shown}{hint}\n", 1)
 
 
-def blind_prompt(prompt: str, patch: EvidencePatch) -> str:
+def blind_prompt(prompt: str, patch: EvidencePatch, placeholder: str) -> str:
     """`prompt` with the hint and without any video: whoever is right now was told the answer, or guessed."""
-    return patched_prompt(prompt, patch, ()).replace(PLACEHOLDER, "", 1)
+    return patched_prompt(prompt, patch, (), placeholder).replace(placeholder, "", 1)
 
 
 def evidence_metadata(evidence: Evidence, size: tuple[int, int]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ class Pointer:
     evidence: Evidence
     frames_EHWC: NDArray[np.uint8]
 
-    def prompt(self, prompt: str) -> str:
+    def prompt(self, prompt: str, placeholder: str) -> str:
         """The patched prompt, as the loop writes it."""
-        return patched_prompt(prompt, self.patch, self.evidence)
+        return patched_prompt(prompt, self.patch, self.evidence, placeholder)
 
     def video(self) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Frames and metadata of the prompt's second video."""

@@ -138,7 +138,7 @@ def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
             lines = [json.dumps(asdict(question)) for question in questions]
             (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     train, held_out, course = _read(directory, "train"), _read(directory, "eval"), COURSES[recipe["course"]]
-    build_tiny_model(directory / "model", tokenizer_corpus(train, evidence=course.pointed), family=family, seed=seed)
+    build_tiny_model(directory / "model", tokenizer_corpus(train, family=family, evidence=course.pointed), family=family, seed=seed)
     if recipe["warm_start"]:
         warm_start(directory / "model", train, held_out, course=course, seed=seed, progress=progress)
     (directory / "world.json").write_text(json.dumps(recipe, indent=1))

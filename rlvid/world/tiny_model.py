@@ -1,4 +1,4 @@
-"""A tiny Qwen-VL checkpoint made here, from nothing: config, weights, tokenizer, processor, chat template.
+"""A tiny checkpoint of any family made here, from nothing: config, weights, tokenizer, processor, chat template.
 
 Small enough to learn on two CPU cores, whole enough that `from_pretrained` and vLLM load it like the real one. Two choices matter:
 
@@ -14,19 +14,8 @@ from typing import Any
 
 from rlvid.families import named
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 """One token each, yet not special: decoding with `skip_special_tokens=True` must keep them."""
-
-CHAT_TEMPLATE = """{%- for message in messages -%}
-<|im_start|>{{ message['role'] }}
-{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for item in message['content'] -%}
-{% if item['type'] == 'video' or 'video' in item %}<|vision_start|><|video_pad|><|vision_end|>
-{%- elif item['type'] == 'image' or 'image' in item or 'image_url' in item %}<|vision_start|><|image_pad|><|vision_end|>
-{%- elif 'text' in item %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
-{% endfor -%}
-{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS = 128, 256, 2, 4, 2
 VISION_HIDDEN, VISION_INTERMEDIATE, VISION_HEADS = 64, 128, 2
@@ -37,37 +26,41 @@ GAIN = {"q_proj": 2.0, "k_proj": 2.0, "patch_embed": 3.0}
 """Factors on the fan-in deviation. Sharper attention and louder pixels leave the plateau at chance after half as many steps."""
 
 
-def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: str = "qwen2_5_vl", seed: int = 0) -> Path:
-    """Write a random tiny checkpoint of `family` whose tokenizer knows the words of `corpus`; returns `directory`."""
-    tokenizer = build_tokenizer(corpus)
+def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: str = "qwen2_5_vl", seed: int = 0, layers: int = LAYERS, tied: bool = False) -> Path:
+    """Write a random tiny checkpoint of `family` whose tokenizer knows the words of `corpus`; returns `directory`. `layers`: of text and vision tower
+    each. `tied`: the output head is the table of embeddings."""
+    tokenizer = build_tokenizer(corpus, family)
     build_processor(tokenizer, family).save_pretrained(directory)
-    model = build_model(tokenizer, family, seed)
+    model = build_model(tokenizer, family, seed, layers=layers, tied=tied)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)
     return directory
 
 
-def build_tokenizer(corpus: Iterable[str]) -> Any:
+def build_tokenizer(corpus: Iterable[str], family: str = "qwen2_5_vl") -> Any:
     """Byte-level BPE over the words of `corpus`: every word that occurs often enough, with or without a space before it, is one token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    own = named(family)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False))
+    bpe.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(own.special_tokens), initial_alphabet=alphabet, show_progress=False)
+    )
     bpe.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=[token for token in SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")],
+        eos_token=own.end_token,
+        pad_token=own.pad_token,
+        additional_special_tokens=[token for token in own.special_tokens if token not in (own.end_token, own.pad_token)],
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = own.chat_template
     return tokenizer
 
 
@@ -77,17 +70,18 @@ def build_processor(tokenizer: Any, family: str) -> Any:
     factor = 2 * patch
     pixels: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
     pixels["size"] = {"shortest_edge": factor**2, "longest_edge": 64 * factor**2}
-    return named(family).tiny_processor(tokenizer, CHAT_TEMPLATE, pixels)
+    return named(family).tiny_processor(tokenizer, pixels)
 
 
-def build_model(tokenizer: Any, family: str, seed: int) -> Any:
+def build_model(tokenizer: Any, family: str, seed: int, *, layers: int = LAYERS, tied: bool = False) -> Any:
     """The float32 model with fan-in weights drawn from `seed`; the caller's random state is left as it was."""
     import torch
     from transformers import AutoModelForImageTextToText
 
+    named(family).teach_transformers()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = AutoModelForImageTextToText.from_config(_config(tokenizer, family)).to(torch.float32)
+        model: Any = AutoModelForImageTextToText.from_config(_config(tokenizer, family, layers, tied)).to(torch.float32)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.ndim >= 2:
@@ -98,36 +92,30 @@ def build_model(tokenizer: Any, family: str, seed: int) -> Any:
     return model.eval()
 
 
-def _config(tokenizer: Any, family: str) -> Any:
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+def _config(tokenizer: Any, family: str, layers: int, tied: bool) -> Any:
+    own = named(family)
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": CONTEXT,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
-        "bos_token_id": ids["<|endoftext|>"],
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
     }
     vision: dict[str, Any] = {
-        "depth": LAYERS,
+        "depth": layers,
         "hidden_size": VISION_HIDDEN,
         "intermediate_size": VISION_INTERMEDIATE,
         "num_heads": VISION_HEADS,
         "out_hidden_size": HIDDEN,
-        "patch_size": named(family).patch,
+        "patch_size": own.patch,
         "temporal_patch_size": 2,
         "spatial_merge_size": 2,
     }
-    media = {
-        "image_token_id": ids["<|image_pad|>"],
-        "video_token_id": ids["<|video_pad|>"],
-        "vision_start_token_id": ids["<|vision_start|>"],
-        "vision_end_token_id": ids["<|vision_end|>"],
-        "tie_word_embeddings": False,
-    }
-    return named(family).tiny_config(text, vision, media)
+    media = {key: tokenizer.convert_tokens_to_ids(token) for key, token in own.media_keys.items()}
+    return own.tiny_config(text, vision, media | {"tie_word_embeddings": tied})

@@ -28,6 +28,7 @@ import numpy as np
 
 from rlvid.data.prompts import FORMAT, chat_prompt, question_text
 from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
+from rlvid.families import named
 from rlvid.teacher.annotation import patches
 from rlvid.types import Question
 from rlvid.world.evidence import Pointer, Pointers
@@ -98,9 +99,12 @@ def prompt(processor: Any, question: Question) -> str:
     return chat_prompt(processor, question_text(question, {}, ""))
 
 
-def tokenizer_corpus(questions: Sequence[Question], *, evidence: bool = False) -> list[str]:
+def tokenizer_corpus(questions: Sequence[Question], *, family: str, evidence: bool = False) -> list[str]:
     """Everything that is said in the world, so that its words become single tokens; the long hints too, for prompts that use them."""
-    said = [f"<|im_start|>user\n{question_text(question, {}, '')}<|im_end|>\n<|im_start|>assistant\n" for question in questions]
+    from jinja2 import Environment
+
+    turn = Environment(trim_blocks=True, lstrip_blocks=True).from_string(named(family).chat_template)  # as transformers reads it
+    said = [turn.render(messages=[{"role": "user", "content": question_text(q, {}, "")}], add_generation_prompt=True) for q in questions]
     said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
     hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
     if evidence:
@@ -193,13 +197,11 @@ def make_batch(
     import torch
     from transformers.video_utils import VideoMetadata
 
-    from rlvid.families import named
-
-    texts, videos, metadata = [], [], []
+    texts, videos, metadata, family = [], [], [], named(config.model_type)
     pointers = pointers or [None] * len(questions)
     for question, (frames, indexes), pointer in zip(questions, views, pointers, strict=True):
         text = prompt(processor, question)
-        texts.append(pointer.prompt(text) if pointer else text)
+        texts.append(pointer.prompt(text, family.placeholder) if pointer else text)
         videos.append(frames)
         metadata.append(VideoMetadata(fps=fps, total_num_frames=total, duration=total / fps, frames_indices=indexes.tolist()))
         if pointer:
@@ -215,7 +217,7 @@ def make_batch(
         labels.append(torch.tensor([-100] * len(ids) + tail))
         own = slice(first, first + (2 if pointer else 1))
         pace = None if seconds is None else [float(second) for second in seconds[own]]
-        positions.append(named(config.model_type).position_ids(config, [*ids, *tail], grids[own].tolist(), pace).T)
+        positions.append(family.position_ids(config, [*ids, *tail], grids[own].tolist(), pace).T)
         first = own.stop
     pad = torch.nn.utils.rnn.pad_sequence
     return Batch(
@@ -324,11 +326,12 @@ def warm_start(
 ) -> dict[str, Any]:
     """Train the checkpoint in `directory` in place; returns (and stores as `warm_start.json` beside it) the held-out greedy grades per kind."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from rlvid.families.checkpoint import load_model, load_processor
 
     started = time.monotonic()
-    processor = AutoProcessor.from_pretrained(directory)
-    model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
+    processor = load_processor(str(directory))
+    model = load_model(str(directory), dtype=torch.float32, attn_implementation="sdpa")
     clips = Clips()
     mastery = _train(model, processor, clips, train, course, seed, progress)
     model.eval().save_pretrained(directory)

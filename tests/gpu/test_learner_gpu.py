@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlvid.families import named
+from rlvid.families import FAMILIES, named
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.world.tiny_model import build_tiny_model
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_same_logprobs_and_gradients_as_on_cpu(tmp_path, family, dtype, tolerance, attention):
     folder = build_tiny_model(tmp_path, CORPUS, family=family)
     processor = AutoProcessor.from_pretrained(folder)

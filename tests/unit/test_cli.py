@@ -18,6 +18,7 @@ import yaml
 import rlvid
 from rlvid import cli
 from rlvid.config import ConfigError, is_hub_id
+from rlvid.families import FAMILIES
 from rlvid.families.checkpoint import family_of, stay_offline_without_hub
 
 ROOT = Path(__file__).parents[2]
@@ -371,7 +372,7 @@ def test_a_reward_of_ones_own_is_loaded_before_anything_starts(command, world):
 
 def test_doctor_and_quickstart_check_their_options(command, tmp_path):
     assert "--model: no-such does not exist" in command("doctor", "--model", "no-such").line(2)
-    assert "--model: 'gpt' is not qwen2_5_vl or qwen3_vl" in command("data", "quickstart", "--model", "gpt").line(2)
+    assert f"--model: 'gpt' is not {' or '.join(FAMILIES)}" in command("data", "quickstart", "--model", "gpt").line(2)
     (tmp_path / "file").touch()
     assert "--out" in command("data", "quickstart", "--out", tmp_path / "file" / "x").line(2)
 
@@ -451,7 +452,7 @@ def test_names_from_the_data_are_shown_as_they_are(capsys):
 
 
 def test_a_world_that_is_not_made_yet_is_named_with_its_command():
-    assert cli._world_command(Path(".quickstart/evidence/train.jsonl")).endswith("`rlvid data quickstart --evidence --out .quickstart/evidence`")
+    assert cli._world_command(Path(".quickstart/evidence/train.jsonl")).endswith("`rlvid data quickstart --evidence`")
     assert cli._world_command(Path(".quickstart/qwen2_5_vl/train.jsonl")).endswith("`rlvid data quickstart`") and not cli._world_command(Path("train.jsonl"))
 
 

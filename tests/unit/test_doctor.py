@@ -12,6 +12,7 @@ import pytest
 
 from rlvid import doctor
 from rlvid.doctor import Check, run_checks
+from rlvid.families import FAMILIES
 from rlvid.families.checkpoint import pixel_normalisation_problem
 
 
@@ -134,11 +135,14 @@ def test_a_ray_address_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert doctor._ray().detail == "RAY_ADDRESS is not host:port"
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_unequal_pixel_normalisation_is_found(family: str, tmp_path: Path) -> None:
     from rlvid.world.tiny_model import build_processor, build_tokenizer
 
     processor = build_processor(build_tokenizer(["red blue left right"]), family)  # type: ignore[arg-type]
+    for name in ("equal", "unequal"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": family}))
     processor.save_pretrained(tmp_path / "equal")
     assert pixel_normalisation_problem(tmp_path / "equal") is None
 

@@ -1,15 +1,16 @@
-"""One forward for a prompt and all its answers is exactly the separate forwards, for both model families."""
+"""One forward for a prompt and all its answers is exactly the separate forwards, for every model family. The rest of the contract with a family stands in
+tests/integration/test_families.py."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from rlvid.data.prompts import chat_prompt
-from rlvid.families import named
+from rlvid.families import FAMILIES, named
+from rlvid.families.checkpoint import load_model, load_processor
 from rlvid.learner.attention import PACKED, WINDOWS, Part, attention_arguments, packed_sdpa, sdpa_in_windows
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
@@ -21,13 +22,33 @@ from rlvid.world.tiny_model import build_tiny_model
 
 CORPUS = ["What colour is it? red green blue yellow", "When is it seen? 1 to 2", "<think>at 3</think><answer>red</answer>"] * 20
 
+LAYERS = 3
+EVERY = [pytest.param((family, tied), id=f"{family}-{'tied' if tied else 'untied'}") for family in FAMILIES for tied in (False, True)]
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+
+@pytest.fixture(scope="module", params=EVERY)
 def tiny(request, tmp_path_factory):
-    folder = build_tiny_model(tmp_path_factory.mktemp(request.param), CORPUS, family=request.param)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    processor = AutoProcessor.from_pretrained(folder)
-    return model, processor, named(request.param).tiny_frame
+    """Three layers, and frames twice as high as the quickstart's: several attention windows, several deepstack layers, where the family has any."""
+    family, tied = request.param
+    folder = str(build_tiny_model(tmp_path_factory.mktemp(family), CORPUS, family=family, layers=LAYERS, tied=tied))
+    height, width = named(family).tiny_frame
+    return load_model(folder, dtype=torch.float32, attn_implementation="sdpa"), load_processor(folder), (2 * height, width)
+
+
+def test_the_tiny_models_have_what_their_family_has(tiny):
+    """Or the tests below would say nothing of it."""
+    model, _, (height, width) = tiny
+    config, vision = model.config, model.config.vision_config
+    assert config.text_config.num_hidden_layers == LAYERS
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) == config.tie_word_embeddings
+    if hasattr(vision, "window_size"):
+        from transformers.vision_utils import get_vision_window_index
+
+        grid = torch.tensor([[1, height // vision.patch_size, width // vision.patch_size]])
+        _, borders = get_vision_window_index(grid, spatial_merge_size=vision.spatial_merge_size, window_size=vision.window_size, patch_size=vision.patch_size)
+        assert len(set(borders.tolist())) - 1 > 1 and vision.fullatt_block_indexes == [LAYERS - 1]
+    if hasattr(vision, "deepstack_visual_indexes"):
+        assert len(vision.deepstack_visual_indexes) > 1
 
 
 def make_prompt(processor, size, *, seed, answers, frames=4):
@@ -43,7 +64,7 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
         do_sample_frames=False,
         return_tensors="pt",
     )["input_ids"][0].tolist()
-    forbidden = set(named("qwen2_5_vl").media_token_ids(processor.tokenizer))
+    forbidden = set(processor.tokenizer.all_special_ids)
     words = [token for token in range(20, len(processor.tokenizer)) if token not in forbidden]
     tokens = tuple(tuple(rng.choice(words, length).tolist()) for length in answers)
     logprobs = tuple(tuple((-rng.random(length)).tolist()) for length in answers)
@@ -68,12 +89,13 @@ def per_answer(model, processor, prompt):
     return torch.cat(out)
 
 
-def patched(processor, size, *, seed):
+def patched(family, processor, size, *, seed):
     """A repaired slot: the second answer under the prompt with two evidence frames. Ids straight from the processor, not from `pack`."""
     plain = make_prompt(processor, size, seed=seed, answers=(4,))
     evidence = np.random.default_rng(seed + 100).integers(0, 255, (2, *size, 3), dtype=np.uint8)
     moments = [(2.5, None), (3.0, (0.0, 0.0, 0.5, 0.5))]
-    text, metadata = patched_prompt(plain.prompt, EvidencePatch("temporal", "Look at 3 s.", ((2.0, 4.0),)), moments), evidence_metadata(moments, size)
+    patch, placeholder = EvidencePatch("temporal", "Look at 3 s.", ((2.0, 4.0),)), named(family).placeholder
+    text, metadata = patched_prompt(plain.prompt, patch, moments, placeholder), evidence_metadata(moments, size)
     ids = processor(
         text=[text],
         videos=[plain.frames, np.repeat(evidence, 2, axis=0)],
@@ -88,7 +110,7 @@ def patched(processor, size, *, seed):
 def test_a_repaired_slot_is_learned_under_its_patched_prompt(tiny):
     """Log-probs and gradients of the chosen tokens equal a direct forward under the patched prompt, and not one under the plain prompt."""
     model, processor, size = tiny
-    plain, repaired = make_prompt(processor, size, seed=8, answers=(3, 2)), patched(processor, size, seed=9)
+    plain, repaired = make_prompt(processor, size, seed=8, answers=(3, 2)), patched(model.config.model_type, processor, size, seed=9)
     wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
 
     model.zero_grad()
@@ -145,7 +167,11 @@ def uncompiled():
 def test_flex_attention_gives_the_same(tiny, uncompiled):
     """Log-probs of several prompts, one of them repaired, equal those under sdpa. Gradients: tests/gpu, CPUs have none for it."""
     model, processor, size = tiny
-    prompts = [make_prompt(processor, size, seed=1, answers=(3, 1, 5)), patched(processor, size, seed=9), make_prompt(processor, size, seed=2, answers=(4, 2))]
+    prompts = [
+        make_prompt(processor, size, seed=1, answers=(3, 1, 5)),
+        patched(model.config.model_type, processor, size, seed=9),
+        make_prompt(processor, size, seed=2, answers=(4, 2)),
+    ]
     batch, found = pack(prompts, processor, model.config), {}
     for kind, name in PACKED.items():
         wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0, attention=kind)

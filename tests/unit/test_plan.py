@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.shapes import QWEN_7B as PUBLISHED
 from rlvid.config import Config, ConfigError, load
-from rlvid.families import named
+from rlvid.families import FAMILIES, named
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, Tower, model_size
 from rlvid.plan.rates import Rates, measured, step_time
@@ -133,7 +133,7 @@ def test_qwen3_writes_timestamps(tmp_path: Path) -> None:
 # --- against the real thing
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_activations_are_those_that_a_forward_keeps(tmp_path: Path, family: str, dtype: str) -> None:
     import torch
@@ -159,19 +159,13 @@ def test_activations_are_those_that_a_forward_keeps(tmp_path: Path, family: str,
 
 def small_model(folder: Path, family: str, dtype: str) -> tuple[object, ModelSize]:
     import torch
-    from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLConfig
+    from transformers import AutoModelForImageTextToText
 
     text = {"hidden_size": 256, "intermediate_size": 700, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 500}
+    text["rope_parameters"] = {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [4, 6, 6]}
     vision = {"depth": 4, "hidden_size": 128, "intermediate_size": 300, "num_heads": 4, "out_hidden_size": 256}
-    ids = {"image_token_id": 6, "video_token_id": 7, "vision_start_token_id": 3, "vision_end_token_id": 4}
-    rope = {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [4, 6, 6]}
-    if family == "qwen2_5_vl":
-        config = Qwen2_5_VLConfig(
-            text_config=text | {"rope_parameters": rope}, vision_config=vision | {"fullatt_block_indexes": [1], "window_size": 112, "patch_size": 14}, **ids
-        )
-    else:
-        deep = {"deepstack_visual_indexes": [1], "patch_size": 16, "num_position_embeddings": 64}
-        config = Qwen3VLConfig(text_config=text | {"head_dim": 32, "rope_parameters": rope}, vision_config=vision | deep, **ids)
+    vision |= {"patch_size": named(family).patch, "temporal_patch_size": 2, "spatial_merge_size": 2}
+    config = named(family).tiny_config(text, vision, {key: 3 + number for number, key in enumerate(named(family).media_keys)})
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     return model.train(), model_size(save_config(folder, config))

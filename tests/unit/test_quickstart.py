@@ -11,7 +11,7 @@ import pytest
 
 from rlvid.algo import rewards
 from rlvid.data.questions import check, iter_questions
-from rlvid.families import named
+from rlvid.families import FAMILIES, named
 from rlvid.video.clip import read_candidates
 from rlvid.world import scenes, tiny_model, warm_start
 from rlvid.world.scenes import COLOURS, KINDS, World, build_world
@@ -196,14 +196,14 @@ def test_the_chat_template_takes_every_role_and_medium(processor):
     assert processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == closed + "<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_both_models_load_and_answer(world, tmp_path, family):
     """No frame is resized, images and videos are normalised alike, and prompts stay short."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     questions = list(iter_questions(world.train))
-    folder = tiny_model.build_tiny_model(tmp_path / "model", warm_start.tokenizer_corpus(questions), family=family)
+    folder = tiny_model.build_tiny_model(tmp_path / "model", warm_start.tokenizer_corpus(questions, family=family), family=family)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     image, video = processor.image_processor, processor.video_processor
