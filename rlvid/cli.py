@@ -430,8 +430,10 @@ def _check_select_inputs(config: Config, out: Path) -> None:
 
 def _warn_without_videos(stream: Any, key: str) -> None:
     """A word only: the nodes may have what this machine has not. `stream`: a QuestionStream."""
+    from rlvid.video.pictures import is_missing
+
     first = stream.take(min(100, len(stream)))
-    if not any(os.path.exists(question.video) for question in first):
+    if all(is_missing(question.video) for question in first):
         log.warning("%s: none of %d videos that %s names is on this machine, such as %s", key, len(first), stream.path, first[0].video)
 
 

@@ -48,7 +48,7 @@ class EvidencePatch:
 
 @dataclass(frozen=True)
 class Question:
-    """One line of a question file. `video` is an absolute path; `answer` is the option's text for a choice."""
+    """One line of a question file. `video` is an absolute path, or pictures at a rate (`rlvid.video.pictures`); `answer` is the option's text for a choice."""
 
     id: str
     video: str

@@ -60,6 +60,11 @@ class TeacherActor:
         to_log_file(f"teacher-{self.number}")
         if self.config.teacher.kind == "engine":
             own_traces()
+        if self.config.video.cache_dir is not None:
+            from rlvid.video.cache import VideoCache
+            from rlvid.video.frames import keep_in
+
+            keep_in(VideoCache(self.config.video.cache_dir, self.config.video.cache_gib))
         self.teacher = make_teacher(self.config)
         await self.teacher.start()
         return self.config.teacher.kind

@@ -54,6 +54,7 @@ class VariantActor:
         from rlvid.families.checkpoint import family_of, load_processor
         from rlvid.variants.scorers import make_scorer
         from rlvid.video.cache import VideoCache
+        from rlvid.video.frames import keep_in
 
         self.processor = load_processor(self.config.model.path)
         video = self.processor.video_processor
@@ -66,6 +67,7 @@ class VariantActor:
             self.scorer = make_scorer(relevance.scorer, relevance.model, batch=relevance.batch, on_gpu=relevance.num_gpus > 0)
         if self.config.video.cache_dir is not None:
             self.cache = VideoCache(self.config.video.cache_dir, self.config.video.cache_gib)
+            keep_in(self.cache)
         confine(self.config.variants.memory_gib)
         return self.factor
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlvid.types import Question
+from rlvid.video.pictures import relative
 
 BINS = 20
 PANELS = {
@@ -117,9 +118,10 @@ def written_aside(path: Path) -> Iterator[IO[str]]:
 def moved_line(raw: bytes, question: Question, folder: Path) -> str:
     """The question's own line for a file in another folder: a relative video path stays relative, and leads to the same file."""
     data = json.loads(raw.decode("utf-8-sig"))
-    if not os.path.isabs(data["video"]):
+    given = data["video"]
+    if not os.path.isabs(given if isinstance(given, str) else given[0]):
         # From the folder's true place: "..", seen from a symbolic link, leads elsewhere.
-        data["video"] = os.path.relpath(question.video, os.path.realpath(folder))
+        data["video"], _ = relative(question.video, os.path.realpath(folder))
     return json.dumps(data, ensure_ascii=False) + "\n"
 
 

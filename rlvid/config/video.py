@@ -30,7 +30,8 @@ class Video(Section):
     deadline_s: Seconds = 120
     """A video that takes longer to decode is quarantined."""
     cache_dir: Path | None = None
-    """Folder for decoded candidates, kept across runs; put it on a disk of the node itself. null: no cache."""
+    """Folder for decoded candidates and for what files are known to hold, kept across runs; on a disk of the node itself. null: no cache, and
+    every actor reads a whole file once to know its frames."""
     cache_gib: Annotated[float, Field(gt=0)] = 50.0
     """Upper bound of the cache on each node; what was not used for longest goes first."""
 

@@ -15,11 +15,22 @@ from rlvid.data.prompts import LETTERS
 from rlvid.process.one_line import printable
 from rlvid.reading import answers
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
+from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
 REQUIRED = ("id", "video", "question", "task")
-KEYS = (*REQUIRED, "options", "answer", "spans", "evidence", "clip", "source")
+KEYS = (*REQUIRED, "options", "answer", "spans", "evidence", "clip", "fps", "source")
 MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
+NO_TEXT = {
+    b"PAR1": "is a parquet file, not a question file (rlvid data convert auto FILE OUT makes one of it)",
+    b"\x1f\x8b": "is compressed with gzip (gunzip it; rlvid data convert auto FILE OUT reads it as it is)",
+    b"PK\x03\x04": "is a zip archive (unpack it)",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd (unpack it)",
+    b"BZh": "is compressed with bzip2 (unpack it)",
+    b"\xfd7zXZ\x00": "is compressed with xz (unpack it)",
+    b"ARROW1": "is an Arrow file, not a question file (save it as parquet or JSON lines)",
+}
+"""What a file begins with that holds no lines."""
 EXAMPLES = 3
 """First examples of each kind of problem that a report keeps."""
 
@@ -82,10 +93,14 @@ def parse_line(raw: bytes | str, *, path: str | Path, line: int) -> Question:
 
 
 def raw_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
-    """(line number from 1, byte offset, bytes) of every line that is not blank; QuestionError when the file cannot be read."""
+    """(line number from 1, byte offset, bytes) of every line that is not blank; QuestionError when the file cannot be read, or is no text."""
     offset = 0
     try:
         with open(path, "rb") as file:
+            head = file.read(8)
+            file.seek(0)
+            if kind := next((kind for magic, kind in NO_TEXT.items() if head.startswith(magic)), ""):
+                raise QuestionError(f"{path}: {kind}", "file")
             for line, raw in enumerate(file, start=1):
                 if raw.strip():
                     yield line, offset, raw
@@ -140,11 +155,21 @@ class SeenIds:
 def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: bool) -> Question:
     question = parse_line(raw, path=path, line=line)
     seen.add(question.id, line)
-    if videos and not os.path.isfile(question.video):
-        raise QuestionError(f"{path}:{line}: video: {question.video} does not exist (paths are relative to the question file)", MISSING_VIDEO)
-    if videos and not os.path.getsize(question.video):
+    if videos and pictures.is_missing(question.video):
+        raise QuestionError(f"{path}:{line}: video: {_missing(question.video)}", MISSING_VIDEO)
+    if videos and not pictures.parsed(question.video) and not os.path.getsize(question.video):
         raise QuestionError(f"{path}:{line}: video: {question.video} is empty (copy it anew, or take the line out)", EMPTY_VIDEO)
     return question
+
+
+def _missing(video: str) -> str:
+    if found := pictures.parsed(video):
+        if os.path.isfile(found.folder):
+            return f"{found.folder} is a file, not a folder of pictures (leave fps out)"
+        return f"{found.folder or found.listed[0]} does not exist or holds no picture (paths are relative to the question file)"
+    if os.path.isdir(video):
+        return f"{video} is a folder (pictures need the key fps: how many of them make a second)"
+    return f"{video} does not exist (paths are relative to the question file)"
 
 
 def _note(error: QuestionError, counts: Counter[str], found: dict[str, list[str]]) -> None:
@@ -201,7 +226,7 @@ def _question(data: dict[str, Any], folder: str) -> Question:
     options = _options(data.get("options"), task)
     return Question(
         id=_text(data, "id"),
-        video=os.path.join(folder, _text(data, "video")),
+        video=_video(data, folder),
         question=_text(data, "question"),
         task=task,
         options=options,
@@ -211,6 +236,23 @@ def _question(data: dict[str, Any], folder: str) -> Question:
         clip=_span(data["clip"], "clip") if data.get("clip") is not None else None,
         source=_string(data.get("source") if data.get("source") is not None else "", "source"),
     )
+
+
+def _video(data: dict[str, Any], folder: str) -> str:
+    """A file's path, or pictures at a rate as `rlvid.video.pictures` spells them."""
+    listed = isinstance(data["video"], list)
+    if data.get("fps") is None:
+        if listed:
+            raise _Wrong("fps", "is missing", "say how many of the pictures make a second", "missing")
+        return os.path.join(folder, _text(data, "video"))
+    fps = _number(data["fps"], "fps", "write how many of the pictures make a second")
+    if not 0 < fps <= 1000:
+        raise _Wrong("fps", f"{fps:g} is no rate", "write how many of the pictures make a second", "no rate")
+    if not listed:
+        return pictures.spelled(os.path.join(folder, _text(data, "video")), fps)
+    if len(data["video"]) < 2:
+        raise _Wrong("video", f"lists {len(data['video'])} picture(s)", "list at least two", "too few pictures")
+    return pictures.spelled([os.path.join(folder, _text({"video": one}, "video")) for one in data["video"]], fps)
 
 
 def _known_keys(data: dict[str, Any], known: tuple[str, ...], prefix: str) -> None:

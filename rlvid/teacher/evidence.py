@@ -11,6 +11,7 @@ import numpy as np
 from rlvid.types import Box, EvidencePatch, VariantSpec
 from rlvid.variants.build import cut
 from rlvid.video.clip import Frames, Size, VideoError, nearest, read_at
+from rlvid.video.frames import Reader
 
 MAX_WORK_PIXELS = 1920 * 1088
 """Frames of larger videos are brought down to this before anything is cut, so that a call's memory is bounded."""
@@ -27,13 +28,13 @@ class Cut(NamedTuple):
     frame_HWC: Frames
 
 
-def cut_frames(path: str, wanted: Sequence[tuple[float, Box | None]], size_for: Callable[[int, int], Size], *, threads: int = 1) -> list[Cut]:
+def cut_frames(video: str | Reader, wanted: Sequence[tuple[float, Box | None]], size_for: Callable[[int, int], Size], *, threads: int = 1) -> list[Cut]:
     """The frames nearest to the wanted times, or their boxes, in the wanted order, at the size `size_for(height, width)` gives.
 
     Cut from the original video at its own resolution (up to MAX_WORK_PIXELS). A box is widened to the frame's aspect first, see `framed`.
     The same wish gives the same bits in every process.
     """
-    clip = read_at(path, tuple(time_s for time_s, _ in wanted), work_size_for=_work_size, threads=threads)
+    clip = read_at(video, tuple(time_s for time_s, _ in wanted), work_size_for=_work_size, threads=threads)
     found = []
     for (_, box), at in zip(wanted, nearest(clip.times_s_N, tuple(time_s for time_s, _ in wanted)), strict=True):
         time_s, kept = float(clip.times_s_N[at]), framed(box) if box else None

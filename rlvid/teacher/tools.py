@@ -18,7 +18,8 @@ from rlvid.teacher.evidence import Cut, cut_frames, fit, jpeg
 from rlvid.teacher.patch import PatchError
 from rlvid.teacher.patch import box as checked_box
 from rlvid.types import Box
-from rlvid.video.clip import Size, nearest, read_times
+from rlvid.video.clip import Size, nearest
+from rlvid.video.frames import Reader
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class _Refused(Exception):
 
 @dataclass
 class VideoTools:
-    """The three tools over one video for one conversation. `size`: fixed (height, width) of what is shown; None: up to limits.max_pixels."""
+    """The three tools over one video for one conversation, which one open reader serves; it closes when nobody holds the tools any more.
+
+    `size`: fixed (height, width) of what is shown; None: up to limits.max_pixels.
+    """
 
     path: str
     limits: ToolLimits = ToolLimits()
@@ -56,14 +60,17 @@ class VideoTools:
     frames_shown: int = 0
     bytes_sent: int = 0
     _times_s: Any = field(default=None, repr=False)
+    _reader: Reader | None = field(default=None, repr=False)
     duration_s: float = 0.0
     fps: float = 0.0
     overview_s: tuple[float, ...] = ()
 
     def open(self) -> None:
         """Read the timeline; VideoError when the video cannot be used."""
-        if self._times_s is None:
-            self._times_s, self.duration_s, self.fps = read_times(self.path, threads=self.threads)
+        if self._reader is None:
+            self._reader = Reader(self.path, threads=self.threads)
+            index = self._reader.index
+            self._times_s, self.duration_s, self.fps = index.times_s, index.duration_s, index.fps
 
     @property
     def frame_count(self) -> int:
@@ -137,7 +144,8 @@ class VideoTools:
         if self.frames_shown + len(wishes) > self.limits.max_frames:
             raise _Refused(f"no more than {self.limits.max_frames} frames are shown in all, {self.limits.max_frames - self.frames_shown} are left")
         size, limits = self.size, self.limits
-        cuts = cut_frames(self.path, wishes, lambda height, width: size or fit(height, width, limits.max_pixels), threads=self.threads)
+        assert self._reader is not None
+        cuts = cut_frames(self._reader, wishes, lambda height, width: size or fit(height, width, limits.max_pixels))
         images = tuple((found, jpeg(found.frame_HWC)) for found in cuts)
         sent = sum(len(data) for _, data in images)
         if self.bytes_sent + sent > limits.max_bytes:

@@ -7,27 +7,30 @@ stored and read: a record of another kind, which might be a pickle, counts as mi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlvid.types import Relevance
-from rlvid.video.clip import Clip, VideoError
+from rlvid.video.clip import Clip
+from rlvid.video.frames import Index, identity
 
 log = logging.getLogger(__name__)
 
 ORPHAN_S = 3600
 """A file of the folder that no record names is removed when it is so old."""
-FORMAT = 2
+FORMAT = 3
 """Goes up when what is stored changes."""
+LOCK, LOCKS = "index-lock-", 64
+"""Files in the folder that are locked while an index is made."""
 
 
 class VideoCache:
@@ -35,6 +38,7 @@ class VideoCache:
 
     def __init__(self, folder: Path, limit_gib: float) -> None:
         self.hits = self.misses = 0
+        self._folder = folder
         self._store = _opened(folder, limit_gib)
 
     def clip(self, path: str, parameters: Any, read: Callable[[], Clip]) -> Clip:
@@ -61,6 +65,26 @@ class VideoCache:
         scored = score()
         self._set(key, _sealed(json.dumps(asdict(scored)).encode()))
         return scored
+
+    def index(self, path: str, read: Callable[[], Index]) -> Index:
+        """Like `clip`, for the index of a file's frames; of several processes of the node that want it at once, one reads the file. Not counted."""
+        key = video_key(path, ["index"])
+        with self._alone(key):
+            found = self._get(key)
+            index = _index_unpacked(path, found) if found is not None else None
+            if index is None:
+                index = read()
+                self._set(key, _index_packed(index))
+            return index
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """One process at a time; who dies lets go. The caller's own deadline bounds the wait."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(open(self._folder / f"{LOCK}{int(key[:4], 16) % LOCKS}", "ab"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def close(self) -> None:
         if self._store is not None:
@@ -113,12 +137,7 @@ def _reason(error: Exception) -> str:
 
 def video_key(path: str, parameters: Any) -> str:
     """Digest of the file's identity (real path, size, time of change) and the parameters."""
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise VideoError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    identity = [FORMAT, os.path.realpath(path), state.st_size, state.st_mtime_ns, parameters]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, *identity(path), parameters]).encode()).hexdigest()
 
 
 def _packed(clip: Clip) -> bytes:
@@ -150,6 +169,30 @@ def _unpacked(stored: bytes) -> Clip | None:
         frames = np.frombuffer(payload, np.uint8, count * height * width * channels, offset=end + times.nbytes).reshape(head["shape"])
         return Clip(frames, times, head["duration_s"], head["fps"], head["width"], head["height"])
     except Exception:  # a foreign record, or one that the disk damaged
+        return None
+
+
+_ARRAYS = ("pts", "times_s", "keys")
+
+
+def _index_packed(index: Index) -> bytes:
+    """One line of JSON, then pts, times and keys."""
+    head = {each.name: getattr(index, each.name) for each in fields(index) if each.name not in _ARRAYS} | {"counts": [len(index.pts), len(index.keys)]}
+    arrays = (index.pts.astype("<i8"), index.times_s.astype("<f8"), np.array(index.keys, "<i8"))
+    return _sealed(b"".join((json.dumps(head).encode(), b"\n", *(array.tobytes() for array in arrays))))
+
+
+def _index_unpacked(path: str, stored: bytes) -> Index | None:
+    """None for anything but a whole index."""
+    try:
+        payload = _whole(stored)
+        end = stored.index(b"\n", 32) - 32 + 1
+        head = json.loads(bytes(payload[:end]))
+        frames, keys = head.pop("counts")
+        pts, times_s = (np.frombuffer(payload, kind, frames, offset=end + 8 * frames * at) for at, kind in enumerate(("<i8", "<f8")))
+        found = np.frombuffer(payload, "<i8", keys, offset=end + 16 * frames)
+        return Index(**head | {"path": path, "pts": pts, "times_s": times_s, "keys": tuple(found.tolist())})
+    except Exception:  # as in `_unpacked`
         return None
 
 

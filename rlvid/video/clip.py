@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.types import Span
-from rlvid.video.frames import Frames, Index, Times, VideoError, raw_frames, read_index
+from rlvid.video.frames import Frames, Index, Reader, Times, VideoError
 
-__all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "nearest", "read_at", "read_candidates", "read_times", "resized", "shown_size", "work_size"]
+__all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "nearest", "read_at", "read_candidates", "resized", "shown_size", "work_size"]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -76,22 +76,21 @@ def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: 
     `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct
     frames is a VideoError: one instant has no time to ask about.
     """
-    index = read_index(path, threads=threads)
-    inside = _inside(index, clip)
-    chosen = inside[even_positions(index.times_s[inside], min(candidates, len(inside)))]
-    return _decode(index, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom), threads)
+    with Reader(path, threads=threads) as reader:
+        inside = _inside(reader.index, clip)
+        chosen = inside[even_positions(reader.index.times_s[inside], min(candidates, len(inside)))]
+        return _decode(reader, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom))
 
 
-def read_at(path: str, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
-    """The frames nearest to the given timestamps, at the size `work_size_for(height, width)`: what rebuilds a variant from its spec."""
-    index = read_index(path, threads=threads)
-    return _decode(index, np.unique(nearest(index.times_s, times_s)), work_size_for, threads)
+def read_at(video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
+    """The frames nearest to the given timestamps, at the size `work_size_for(height, width)`: what rebuilds a variant from its spec.
 
-
-def read_times(path: str, *, threads: int = 1) -> tuple[Times, float, float]:
-    """([N] true start of every frame in seconds, the video's duration, its average frame rate); no frame is decoded."""
-    index = read_index(path, threads=threads)
-    return index.times_s, index.duration_s, index.fps
+    `video`: a path, or a reader that stays open.
+    """
+    if isinstance(video, Reader):
+        return _decode(video, np.unique(nearest(video.index.times_s, times_s)), work_size_for)
+    with Reader(video, threads=threads) as reader:
+        return read_at(reader, times_s, work_size_for=work_size_for)
 
 
 def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
@@ -169,13 +168,14 @@ def _inside(index: Index, clip: Span | None) -> NDArray[np.int64]:
     return inside
 
 
-def _decode(index: Index, chosen_N: NDArray[np.int64], work_size_for: Callable[[int, int], Size], threads: int) -> Clip:
+def _decode(reader: Reader, chosen_N: NDArray[np.int64], work_size_for: Callable[[int, int], Size]) -> Clip:
+    index = reader.index
     kept: Frames = np.empty((0, 0, 0, 3), dtype=np.uint8)
     times_s: list[float] = []
     height = width = 0
-    for time_s, frame in raw_frames(index, chosen_N, threads=threads):
+    for time_s, frame, shown in reader.frames(chosen_N):
         if not times_s:
-            height, width = frame.shape[:2]
+            height, width = shown
             kept = np.empty((len(chosen_N), *_size(index, height, width, work_size_for), 3), dtype=np.uint8)
         kept[len(times_s)] = resized(frame, (kept.shape[1], kept.shape[2]))
         times_s.append(time_s)

@@ -99,7 +99,7 @@ WRONG = [
     (CHOICE | {"id": "\ud800"}, "id: holds half a surrogate pair"),
     (CHOICE | {"video": ""}, "video: is empty"),
     (CHOICE | {"video": "a\0b"}, "video: holds a NUL"),
-    (CHOICE | {"video": ["v.mp4"]}, "video: is a list"),
+    (CHOICE | {"video": 3}, "video: is a number"),
     (CHOICE | {"question": "  "}, "question: is empty"),
     (CHOICE | {"task": "choice"}, "task: unknown task 'choice'"),
     (CHOICE | {"task": []}, "task: unknown task []"),

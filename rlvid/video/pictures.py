@@ -1,0 +1,172 @@
+"""Videos that are pictures: a folder or a list of them at a rate, and animated WebP, which FFmpeg does not decode. Read by Pillow.
+
+A video is known everywhere by one string. For pictures it is `FOLDER#fps=3` or `["a.jpg", "b.jpg"]#fps=3`, written by `spelled`: question files hold the
+path or the list under `video` and the rate under `fps`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_SPELLED = re.compile(r"(.+)#fps=([0-9.e+-]+)", re.DOTALL)
+_WEBP_HEAD = 21
+"""Bytes of a WebP file's head; the last holds the flags."""
+_ANIMATED = 0b10
+
+
+class VideoError(ValueError):
+    """This video cannot be used. One line that names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder's pictures in the order of the numbers in their names, or listed ones as listed; `fps` of them make a second."""
+
+    fps: float
+    folder: str = ""
+    listed: tuple[str, ...] = ()
+
+    def files(self) -> tuple[str, ...]:
+        """Their paths. Raises VideoError."""
+        if not self.folder:
+            return self.listed
+        try:
+            names = [name for name in os.listdir(self.folder) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        except OSError as error:
+            raise VideoError(f"{self.folder}: {'no such folder' if isinstance(error, FileNotFoundError) else error.strerror}") from None
+        if not names:
+            raise VideoError(f"{self.folder}: holds no picture ({', '.join(SUFFIXES)})")
+        return tuple(os.path.join(self.folder, name) for name in sorted(names, key=_by_number))
+
+
+def spelled(pictures: str | Sequence[str], fps: float) -> str:
+    """The one string by which a folder or a list of pictures is known."""
+    return f"{pictures if isinstance(pictures, str) else json.dumps(list(pictures))}#fps={fps:g}"
+
+
+@functools.lru_cache(maxsize=4096)
+def parsed(video: str) -> Pictures | None:
+    """What a string of `spelled` says; None for the path of a file."""
+    match = _SPELLED.fullmatch(video)
+    if not match or os.path.isfile(video):
+        return None
+    fps = float(match[2])
+    return Pictures(fps, listed=tuple(json.loads(match[1]))) if match[1].startswith("[") else Pictures(fps, folder=match[1])
+
+
+def is_missing(video: str) -> bool:
+    """Is the file, or the first of the pictures, not there?"""
+    found = parsed(video)
+    if not found:
+        return not os.path.isfile(video)
+    try:
+        return not os.path.isfile(found.files()[0])
+    except VideoError:
+        return True
+
+
+def relative(video: str, folder: str) -> tuple[str | list[str], float | None]:
+    """What a question file in that folder holds under `video` and `fps`."""
+    found = parsed(video)
+    if not found:
+        return os.path.relpath(video, folder), None
+    return ([os.path.relpath(one, folder) for one in found.listed] if found.listed else os.path.relpath(found.folder, folder)), found.fps
+
+
+def is_animated(path: str) -> bool:
+    """An animated WebP file?"""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_WEBP_HEAD)
+    except OSError:
+        return False
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[-1] & _ANIMATED)
+
+
+def timeline(video: str) -> tuple[NDArray[np.float64], float]:
+    """([N] start of every picture in seconds, their length). Raises VideoError."""
+    found = parsed(video)
+    if found:
+        count = len(found.files())
+        return (np.arange(count) / found.fps).round(6), round(count / found.fps, 6)
+    lengths_ms = _lengths_ms(video)
+    ends_s = np.cumsum(lengths_ms, dtype=np.float64) / 1000
+    return np.append(0.0, ends_s[:-1]).astype(np.float64), float(ends_s[-1])
+
+
+def frames(video: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+    """(number, [H, W, 3] uint8) of each chosen picture; they ascend. Raises VideoError."""
+    found = parsed(video)
+    if not found:
+        yield from _of_webp(video, chosen_N)
+        return
+    files, first = found.files(), None
+    for at in chosen_N:
+        pixels = _read(files[at])
+        first = first or pixels.shape
+        if pixels.shape != first:
+            sizes = f"{first[1]} x {first[0]} and {pixels.shape[1]} x {pixels.shape[0]}"
+            raise VideoError(f"{files[at]}: the pictures of one video are of one size, here are {sizes}")
+        yield at, pixels
+
+
+def _read(path: str) -> Frames:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except MemoryError:
+        raise
+    except FileNotFoundError:
+        raise VideoError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise VideoError(f"{path}: is no picture that can be read ({str(error)[:120]})") from None
+
+
+def _lengths_ms(path: str) -> list[float]:
+    """How long each picture of an animation is shown: the least is a millisecond, as times must ascend."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            found = []
+            for at in range(getattr(image, "n_frames", 1)):
+                image.seek(at)
+                image.load()
+                found.append(max(1.0, float(image.info.get("duration", 0))))
+            return found
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise VideoError(f"{path}: is broken or cut off ({str(error)[:120]})") from None
+
+
+def _of_webp(path: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            for at in chosen_N:
+                image.seek(at)
+                yield at, np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except (OSError, EOFError, ValueError) as error:
+        raise VideoError(f"{path}: a frame cannot be decoded, it is broken or cut off ({str(error)[:120]})") from None
+
+
+def _by_number(name: str) -> tuple[tuple[int, int | str], ...]:
+    """`frame10.jpg` after `frame9.jpg`."""
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
