@@ -285,7 +285,7 @@ def _of_packets(path: str, threads: int) -> Index:
     if len(pts) < 2:
         raise VideoError(f"{path}: has {len(pts)} frame(s) with a time, at least 2 are needed")
     start_s = min(start_s, float(pts[0] * base))
-    times_s = (pts * base - start_s).round(6)
+    times_s = np.asarray((pts * base - start_s).round(6), dtype=np.float64)
     if np.abs(times_s).max() > LONGEST_S:
         raise VideoError(f"{path}: its timestamps are not times (from {times_s[0]:g} to {times_s[-1]:g} s)")
     fps = rate if math.isfinite(rate) and rate > 0 else (len(pts) - 1) / max(times_s[-1] - times_s[0], 1e-3)
