@@ -63,6 +63,7 @@ if [ -x "$python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)"
 fi
 
 SECONDS=0
+say "3 GiB of packages: one to five minutes, most of them for fetching and unpacking; what pip says is in $log"
 [ "$(uname -s)" = Linux ] || stop "vLLM's CPU build is for Linux: use a Linux machine or container"
 
 make_environment() {
@@ -108,9 +109,10 @@ PY
 # pip shows nothing while it unpacks, which is most of the time.
 total=$(grep -c '^[^#]*==' "$requirements")
 watch_packages() {
-  local folders=(.venv/lib/python3*/site-packages)
+  local folders=(.venv/lib/python3*/site-packages) have
   while sleep 10 >/dev/null 2>&1; do # a sleep that outlives an interrupted run must not hold its output open
-    say "  $(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' ! -name 'pip-*' ! -name 'rlvid-*' 2>/dev/null | wc -l) of $total packages after ${SECONDS} s"
+    have=$(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' ! -name 'pip-*' ! -name 'rlvid-*' 2>/dev/null | wc -l)
+    say "  $have of $total packages after ${SECONDS} s, about $(((total - have) * SECONDS / (have + 1))) s left"
   done
 }
 watch_packages 9<&- &

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -36,7 +37,9 @@ app = typer.Typer(help=MANUAL, no_args_is_help=True, add_completion=False)
 data_app = typer.Typer(help="Question files: make, convert, check.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file; configs/ holds ready ones, rlvid/config.py says what each key means.", show_default=False)]
+DRIVER_LOG = "driver.log"
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file; configs/ holds ready ones, rlvid/config/ says what each key means.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that replace the file's, such as learner.lr=1e-6. Default: none.", show_default=False)]
 
 
@@ -83,11 +86,14 @@ def train(
     if rollout_only:
         from rlvid import doors
 
-        _summary(doors.rollout_only(settings))
-        return
-    from rlvid import train as training
+        with _libraries_apart(settings):
+            folder = doors.rollout_only(settings)
+    else:
+        from rlvid import train as training
 
-    _summary(training.run(settings))
+        with _libraries_apart(settings):
+            folder = training.run(settings)
+    _summary(folder)
 
 
 @app.command("eval")
@@ -115,7 +121,8 @@ def evaluate(
     stay_offline_without_hub(str(checkpoint))
     from rlvid.asking import evaluate as evaluation
 
-    metrics = evaluation.run(settings, checkpoint, data, out)
+    with _libraries_apart(settings):
+        metrics = evaluation.run(settings, checkpoint, data, out)
     _print_table("held-out", metrics)
 
 
@@ -139,7 +146,9 @@ def select(
     stay_offline_without_hub(settings.model.path)
     from rlvid.asking import select as selection
 
-    _print_selection(selection.run(settings, out).to_json(), out)
+    with _libraries_apart(settings):
+        kept = selection.run(settings, out)
+    _print_selection(kept.to_json(), out)
 
 
 @app.command()
@@ -179,8 +188,10 @@ def replay(
     Example: rlvid replay runs/quickstart --step 42
     """
     from rlvid import doors
+    from rlvid.process.log import libraries_to
 
-    numbers = doors.replay(run_dir, step)
+    with libraries_to(run_dir / "logs" / DRIVER_LOG) if (run_dir / "logs").is_dir() else contextlib.nullcontext():
+        numbers = doors.replay(run_dir, step)
     table = Table(f"step {step}", "written", "again", "")
     for number in numbers:
         table.add_row(number.name, f"{number.written:.8g}", f"{number.again:.8g}", "[green]same" if number.same else "[red]differs")
@@ -295,11 +306,18 @@ def data_quickstart(
         _refuse(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
     out = out or Path(".quickstart") / ("evidence" if evidence else model)
     _must_be_writable(out, "--out")
-    from rlvid.world.scenes import build_world
-    from rlvid.world.tiny_clip import build_tiny_clip
+    from rlvid.process.log import libraries_to
+    from rlvid.process.one_line import log_to
 
-    world = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain")  # type: ignore[arg-type]
-    relevance = build_tiny_clip(out, seed=seed)
+    said = out.absolute().with_name(f"{out.name}.log")
+    with libraries_to(said):
+        log_to(said)
+        log.info("clips and questions, a tiny model and its warm start, a tiny CLIP: about 4 minutes on two cores; all that is said goes to %s, too", said)
+        from rlvid.world.scenes import build_world
+        from rlvid.world.tiny_clip import build_tiny_clip
+
+        world = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain")  # type: ignore[arg-type]
+        relevance = build_tiny_clip(out, seed=seed)
     print(f"questions {world.train} and {world.eval}\nmodel     {world.model}\nrelevance {relevance}")
 
 
@@ -364,6 +382,13 @@ def data_sources() -> None:
     for source in SOURCES.values():
         table.add_row(source.name, source.about, ", ".join(source.columns))
     Console().print(table)
+
+
+def _libraries_apart(config: Config) -> contextlib.AbstractContextManager[None]:
+    """What libraries print in this process, and functions of the user's own, goes to the run's logs/."""
+    from rlvid.process.log import libraries_to
+
+    return libraries_to(config.folder / "logs" / DRIVER_LOG)
 
 
 def _check_inputs(config: Config) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from rlvid.asking.answer_journal import AnswerJournal
 from rlvid.config import Config
 from rlvid.data.questions import parse_line, raw_lines
 from rlvid.loop.feed import TooManyBadVideos
-from rlvid.loop.journal import open_progress
 from rlvid.loop.session import open_session
+from rlvid.observe.terminal import duration, open_progress
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")
@@ -152,6 +153,7 @@ class Notes:
     ) -> None:
         self.config, self.inquiry, self.journal, self.row, self.advance = config, inquiry, journal, row, advance
         self.done, self.total = done, total
+        self.had, self.began = done, time.monotonic()
         self.problems: dict[str, str] = {}
         self.bad_in_a_row = 0
 
@@ -181,4 +183,5 @@ class Notes:
         self.done += count
         self.advance(count)
         if self.done * 10 // self.total > tenth:
-            log.info("asked %d of %d questions", self.done, self.total)
+            left_s = (time.monotonic() - self.began) / (self.done - self.had) * (self.total - self.done)
+            log.info("asked %d of %d questions%s", self.done, self.total, f", about {duration(left_s)} left" if left_s else "")

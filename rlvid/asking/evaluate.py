@@ -17,8 +17,8 @@ from rlvid.asking.ask import Inquiry, Keys, Results, ask, ask_missing
 from rlvid.asking.selected import written_aside
 from rlvid.config import Config, ConfigError
 from rlvid.data.questions import iter_questions
-from rlvid.loop.journal import log_to
 from rlvid.loop.session import Session
+from rlvid.process.one_line import log_to
 from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")

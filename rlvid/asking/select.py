@@ -17,7 +17,7 @@ from rlvid.asking.answer_journal import AnswerJournal
 from rlvid.asking.ask import Inquiry, Keys, ask_missing
 from rlvid.asking.selected import Paths, SelectionReport, draw, moved_line, source_of, written_aside
 from rlvid.config import Config, ConfigError
-from rlvid.loop.journal import log_to
+from rlvid.process.one_line import log_to
 from rlvid.types import Group, Question
 
 UNUSABLE = "video unusable"

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from rlvid.observe.strips import rollout_rows
 from rlvid.observe.terminal import duration, open_progress, step_parts, watched
 from rlvid.observe.tracker import Tracker, open_tracker
 from rlvid.process.lock import take
-from rlvid.process.one_line import OneLine
+from rlvid.process.one_line import log_to
 from rlvid.types import Group
 
 log = logging.getLogger("rlvid")
@@ -107,13 +106,6 @@ def open_journal(config: Config) -> Iterator[Journal]:
             failed = False
         finally:
             tracker.close(failed=failed)
-
-
-def log_to(path: Path) -> None:
-    """rlvid's own messages go to the file too."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("rlvid").addHandler(handler)
 
 
 def due(every: int, step: int) -> bool:

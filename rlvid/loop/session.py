@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rlvid.families.checkpoint import family_of, pixel_normalisation_problem
 from rlvid.learner import group
 from rlvid.learner.group import LearnerGroup
 from rlvid.loop.push import Weights
+from rlvid.observe.terminal import duration
 from rlvid.process.role import Role
 
 log = logging.getLogger("rlvid")
@@ -109,6 +111,9 @@ def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Sessi
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
     checked = ThreadPoolExecutor(1).submit(_check_model, config)  # while Ray starts, which is mostly waiting
     wanted = roles(config, with_learner=with_learner)
+    began = time.monotonic()
+    said = ", ".join(f"{role.count} {role.name}{'s' if role.count > 1 else ''}" for role in wanted)
+    log.info("starting %s: under a minute for a small model; a large one is first read from disk, by each of them", said)
     connect(config, wanted)
     import ray
 
@@ -119,6 +124,7 @@ def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Sessi
         session = _create(config, wanted, place(config, wanted))
         threading.Thread(target=session.loop.run_forever, daemon=True, name="rlvid-loop").start()
         _start(session)
+        log.info("all started after %s", duration(time.monotonic() - began))
         yield session
     finally:
         if session is not None:

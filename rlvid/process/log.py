@@ -1,17 +1,83 @@
-"""Actors and engines write what they say into files of the run folder, so that the screen stays the run's own and a cause can be found again."""
+"""Actors and engines, and the libraries that a command loads, say what they say into files, so that the screen stays the command's own and a cause can be
+found again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 LOGS = "RLVID_LOGS"
 """Environment variable of an actor: the folder for its log file."""
 TAIL_BYTES = 256 * 1024
 _ERROR = re.compile(r"(?<![\w.])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Killed)\b:? ?.*)")
 _HOLLOW = ("Engine core initialization failed", "EngineCore failed to start", "EngineCore encountered")
+
+
+class Screen:
+    """A text file: standard error, and what was standard error while libraries have another one (`libraries_to`)."""
+
+    def __init__(self) -> None:
+        self.kept: IO[str] | None = None
+
+    @property
+    def file(self) -> IO[str]:
+        return self.kept or sys.stderr
+
+    @property
+    def encoding(self) -> str:
+        return self.file.encoding
+
+    def write(self, text: str) -> int:
+        return self.file.write(text)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def isatty(self) -> bool:
+        return self.file.isatty()
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+SCREEN = Screen()
+
+
+@contextlib.contextmanager
+def libraries_to(path: Path) -> Iterator[None]:
+    """What this process and those it starts print goes to the end of `path`; SCREEN stays what it was. Where the file cannot be written, so does all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        yield
+        return
+    kept = {number: os.dup(number) for number in (1, 2)}
+    if sys.stderr is sys.__stderr__:  # a test's own stands for no descriptor, and is left alone
+        SCREEN.kept = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    _point(dict.fromkeys(kept, log))
+    try:
+        yield
+    finally:
+        _point(kept)
+        for number in (log, *kept.values()):
+            os.close(number)
+        if SCREEN.kept is not None:
+            SCREEN.kept.close()
+            SCREEN.kept = None
+
+
+def _point(targets: dict[int, int]) -> None:
+    """Standard output and error, by descriptor, to other files."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number, target in targets.items():
+        os.dup2(target, number)
 
 
 def to_log_file(name: str) -> Path | None:
@@ -25,9 +91,7 @@ def to_log_file(name: str) -> Path | None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError:
         return None  # Ray's own files keep the output then
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        os.dup2(file, number)
+    _point({1: file, 2: file})
     os.close(file)
     return path
 

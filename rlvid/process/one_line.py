@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 
 class OneLine(logging.Formatter):
@@ -12,6 +13,13 @@ class OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
+
+
+def log_to(path: Path) -> None:
+    """rlvid's own messages go to the file too."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("rlvid").addHandler(handler)
 
 
 def first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 
 from rlvid.data.questions import iter_questions
 from rlvid.families import named
+from rlvid.observe.terminal import Work
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
 
 DURATION_S, FPS = 8, 4
@@ -123,12 +124,12 @@ def build_world(
 def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
     """Clips, question files, model, then `world.json`, the sign that all is there."""
     from rlvid.world.tiny_model import build_tiny_model
-    from rlvid.world.warm_start import COURSES, Progress, tokenizer_corpus, warm_start
+    from rlvid.world.warm_start import COURSES, tokenizer_corpus, warm_start
 
     seed, family = recipe["seed"], recipe["model"]
     (directory / "clips").mkdir(parents=True)
     splits = {split: list(plan_scenes(split, recipe[split], seed)) for split in ("train", "eval")}
-    with Progress("rendering clips", sum(map(len, splits.values())), enabled=progress) as bar:
+    with Work("rendering clips", sum(map(len, splits.values())), enabled=progress) as bar:
         for split, scenes in splits.items():
             questions = []
             for scene in scenes:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.data.questions import iter_questions
+from rlvid.observe.terminal import Work
 from rlvid.types import Question
 from rlvid.variants.relevance import relevance_text
 from rlvid.world.tiny_model import MEAN, STD, build_tokenizer
@@ -79,8 +80,6 @@ def train(pairs: Pairs, folder: Path, *, seed: int, progress: bool) -> None:
     import torch
     from transformers import CLIPImageProcessor
 
-    from rlvid.world.warm_start import Progress
-
     tokenizer = build_tokenizer(list(pairs.texts) * 20)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -90,7 +89,7 @@ def train(pairs: Pairs, folder: Path, *, seed: int, progress: bool) -> None:
     falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     words = tokenizer(list(pairs.texts), padding="max_length", max_length=model.config.text_config.max_position_embeddings, return_tensors="pt")
     words = {name: words[name] for name in ("input_ids", "attention_mask")}
-    with Progress("training the tiny CLIP", STEPS, enabled=progress) as bar:
+    with Work("training the tiny CLIP", STEPS, enabled=progress) as bar:
         for _ in range(STEPS):
             chosen = torch.randint(len(pairs.frames), (BATCH,), generator=generator).numpy()
             loss = _loss(model, _pixels(pairs.frames[chosen]), words, torch.from_numpy(pairs.label_FX[chosen]))

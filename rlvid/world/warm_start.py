@@ -29,6 +29,7 @@ import numpy as np
 from rlvid.data.prompts import FORMAT, chat_prompt, question_text
 from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
 from rlvid.families import named
+from rlvid.observe.terminal import Work
 from rlvid.teacher.annotation import patches
 from rlvid.types import Question
 from rlvid.world.evidence import Pointer, Pointers
@@ -53,29 +54,6 @@ class Course:
 
 
 COURSES = {"plain": Course(900, 60), "evidence": Course(1000, 120, 8, 2)}
-
-
-class Progress:
-    """A rich progress bar on stderr, or nothing."""
-
-    def __init__(self, label: str, total: int, *, enabled: bool = True) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-        self._bar = Bar(*columns, console=Console(stderr=True), disable=not enabled)
-        self._task = self._bar.add_task(label, total=total, note="")
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, note: str = "") -> None:
-        self._bar.update(self._task, advance=1, note=note)
 
 
 # --- text ---
@@ -401,7 +379,7 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
         optimizer.step()
         return _answer_probability(logprobs, counted).tolist()
 
-    with Progress("learning to see", course.seeing_steps, enabled=progress) as bar:
+    with Work("learning to see", course.seeing_steps, enabled=progress) as bar:
         for number in range(course.seeing_steps):
             drawn = mastery.draw(by_kind, BATCH, rng)
             pointed = pointers.true(drawn) if course.pointed and number % course.pointed_seeing == 0 else []
@@ -412,7 +390,7 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
             mastery.steps = number + 1
             if not any(map(mastery.need, mastery.share)):
                 break
-    with Progress("learning to answer", course.answering_steps, enabled=progress) as bar:
+    with Work("learning to answer", course.answering_steps, enabled=progress) as bar:
         for number in range(course.answering_steps):
             drawn = [questions[index] for index in rng.choice(len(questions), BATCH)]
             taught, pointed = [careless(question, rng) for question in drawn], []
@@ -446,7 +424,7 @@ def check(model: Any, processor: Any, clips: Clips, questions: Sequence[Question
     grades: dict[str, list[float]] = {}
     pointers = Pointers(clips[questions[0].video].shape[1:3])
     pages = [questions[first : first + 40] for first in range(0, len(questions), 40)]
-    with Progress("held-out check", len(pages), enabled=progress) as bar:
+    with Work("held-out check", len(pages), enabled=progress) as bar:
         for page in pages:
             views = [(clips[question.video][uniform(len(clips[question.video]))], uniform(len(clips[question.video]))) for question in page]
             shown = pointers.true(page) if pointed else []

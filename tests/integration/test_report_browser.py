@@ -16,11 +16,12 @@ import pytest
 
 from rlvid.config import ReportConfig
 from rlvid.observe.report.page import write_report
+from tests.conftest import BROWSERS
 from tests.unit.clips import make
 from tests.unit.test_report import HOSTILE, group, make_run, question, slot
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install chromium to look at the report in a browser")
+CHROMIUM = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.browser
 REGION = {"time_s": 1.0, "box": [0.1, 0.1, 0.6, 0.6]}
 PATCH = {"error_class": "temporal", "hint": "Look at the end.", "spans": [[0.9, 1.4]], "frames_s": [], "regions": [REGION]}
 

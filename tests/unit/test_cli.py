@@ -397,7 +397,7 @@ def test_a_run_folder_that_cannot_be_made(command, world, tmp_path, monkeypatch)
 def fails_with(error: BaseException, log_file: Path | None = None):
     def run(*_: object, **__: object) -> None:
         if log_file:
-            from rlvid.loop.journal import log_to
+            from rlvid.process.one_line import log_to
 
             log_to(log_file)
         raise error

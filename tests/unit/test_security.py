@@ -109,7 +109,7 @@ def test_hostile_names_become_no_paths(tmp_path: Path, question_id: str) -> None
 
 def test_a_hostile_name_makes_one_line_of_the_log(tmp_path: Path) -> None:
     """A line break in a name must not forge a line of its own."""
-    from rlvid.loop.journal import log_to
+    from rlvid.process.one_line import log_to
 
     log = logging.getLogger("rlvid")
     before = list(log.handlers)

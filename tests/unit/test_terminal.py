@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlvid.observe.report.background import BackgroundReport
-from rlvid.observe.terminal import duration, open_progress, screen_handler, step_parts, watched
+from rlvid.observe.terminal import Work, duration, open_progress, screen_handler, step_parts, watched
 from rlvid.process.log import LOGS, last_error
 from rlvid.process.one_line import first_line
 from tests.unit.test_report import group, make_run, question
@@ -87,3 +87,38 @@ def test_a_report_is_made_beside_the_run(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_the_first_line_of_an_error():
     assert first_line(ValueError("\n one\ntwo")) == "one" and first_line(AssertionError()) == "AssertionError"
+
+
+def test_libraries_speak_to_the_file_and_rlvid_to_the_screen(tmp_path: Path) -> None:
+    """Python's prints, the descriptors below them and processes started meanwhile; afterwards all is as before, after an error too."""
+    code = """
+import logging, os, subprocess, sys
+from pathlib import Path
+from rlvid.observe.terminal import screen_handler
+from rlvid.process.log import libraries_to
+logging.basicConfig(level=logging.INFO, handlers=[screen_handler()])
+try:
+    with libraries_to(Path(sys.argv[1]) / "made" / "libraries.log"):
+        print("Writing model shards"); print("Setting accelerator", file=sys.stderr); os.write(2, b"from C\\n"); subprocess.run(["echo", "child"])
+        logging.info("our own line")
+        raise ValueError
+except ValueError:
+    print("a result"); print("an error", file=sys.stderr); logging.info("a last line")
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ended.stdout == "a result\n"
+    assert [line.split(" ", 1)[-1] for line in ended.stderr.splitlines()] == ["INFO our own line", "error", "INFO a last line"]
+    assert sorted((tmp_path / "made" / "libraries.log").read_text().splitlines()) == ["Setting accelerator", "Writing model shards", "child", "from C"]
+
+
+def test_work_says_how_long_it_will_still_take(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """In a log: a line every ten seconds, and one at the end."""
+    now = iter([0.0, *(4.0 * step for step in range(1, 31)), 120.0])
+    monkeypatch.setattr("rlvid.observe.terminal.time.monotonic", lambda: next(now))
+    caplog.set_level(logging.INFO, "rlvid")
+    with Work("learning to see", 30) as work:
+        for _ in range(30):
+            work.advance("colour 0.8")
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "learning to see: 3 of 30, about 1 min 48 s left  colour 0.8" and said[-1] == "learning to see: done in 2 min 00 s"
+    assert len(said) == 11
