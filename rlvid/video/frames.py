@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.video import pictures
-from rlvid.video.pictures import Frames, VideoError
+from rlvid.video.pictures import VideoError
 
 __all__ = ["Frames", "Index", "Reader", "Shown", "Times", "VideoError", "identity", "keep_in", "length_s", "read_index"]
+Frames = NDArray[np.uint8]
 Times = NDArray[np.float64]
 Shown = tuple[float, Frames, tuple[int, int]]
 """True time in seconds, [H, W, 3] uint8, and the (height, width) at which it is to be shown: another one where pixels are not square."""

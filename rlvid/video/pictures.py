@@ -12,11 +12,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # question files are read without it
+    import numpy as np
+    from numpy.typing import NDArray
 
-Frames = NDArray[np.uint8]
+    Frames = NDArray[np.uint8]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SPELLED = re.compile(r"(.+)#fps=([0-9.e+-]+)", re.DOTALL)
@@ -96,6 +98,8 @@ def is_animated(path: str) -> bool:
 
 def timeline(video: str) -> tuple[NDArray[np.float64], float]:
     """([N] start of every picture in seconds, their length). Raises VideoError."""
+    import numpy as np
+
     found = parsed(video)
     if found:
         count = len(found.files())
@@ -122,6 +126,7 @@ def frames(video: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
 
 
 def _read(path: str) -> Frames:
+    import numpy as np
     from PIL import Image, ImageOps
 
     try:
@@ -154,6 +159,7 @@ def _lengths_ms(path: str) -> list[float]:
 
 
 def _of_webp(path: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+    import numpy as np
     from PIL import Image
 
     try:
