@@ -13,8 +13,8 @@ class Model(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
-    """Of the learner's text model. Neither computes what one answer cannot see of another. flex_attention (GPU only) is compiled at the first step and
-    copies no prompt: under sdpa every 128 tokens of answers, or each longer one, have a copy of their prompt's keys and values."""
+    """Of the learner's text model. Neither computes what one answer cannot see of another. Nor do they copy a prompt's keys for its answers.
+    sdpa: flash attention, merged (on GPUs for bfloat16; float32 there is for tests). flex_attention (GPU only) is compiled at the first step."""
     freeze_vision: bool = False
     """Train the language model only."""
 

@@ -21,14 +21,45 @@ class AnswerLogProbs(torch.nn.Module):
     def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa") -> None:
         super().__init__()
         set_attention(model, attention)
+        ask_last_mlp_for_answers_only(model)
         model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature)
         self.model = model
         self.attention = attention
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
-        hidden_NH = self.model.model(**batch.model_inputs, **attention, use_cache=False).last_hidden_state[0]
+        hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]
         return self.model.lm_head(hidden_NH[batch.predictors_A], batch.targets_A)
+
+
+def ask_last_mlp_for_answers_only(model: Any) -> None:
+    """Behind the last layer only the tokens that predict answers are looked at: its MLP, which sees each token by itself, is given those alone.
+
+    They come as `predictors` (each once), which the model hands through to its layers; without them all tokens are computed.
+    """
+    layer = model.model.language_model.layers[-1]
+    if not hasattr(layer.mlp, "asked_A"):
+        layer.mlp.asked_A = None
+        layer.register_forward_pre_hook(_note_predictors, with_kwargs=True)
+        layer.mlp.register_forward_pre_hook(_take_asked)
+        layer.mlp.register_forward_hook(_spread_asked)
+
+
+def _note_predictors(layer: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+    layer.mlp.asked_A = kwargs.get("predictors")
+
+
+def _take_asked(mlp: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    (hidden_1NH,) = args
+    mlp.tokens = hidden_1NH.shape[1]
+    return (hidden_1NH if mlp.asked_A is None else hidden_1NH.index_select(1, mlp.asked_A),)
+
+
+def _spread_asked(mlp: Any, _args: Any, output_1AH: torch.Tensor) -> torch.Tensor:
+    """The others get nothing added."""
+    if mlp.asked_A is None:
+        return output_1AH
+    return output_1AH.new_zeros(1, mlp.tokens, output_1AH.shape[2]).index_copy(1, mlp.asked_A, output_1AH)
 
 
 class LogProbHead(torch.nn.Module):

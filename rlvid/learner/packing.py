@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rlvid.families import named
 from rlvid.sync.tokens import token_digest
@@ -90,25 +91,24 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
 
     Raises ValueError when the processor's prompt differs from the one the engine saw.
     """
-    encoded = [encode_prompt(prompt, processor, config, *videos_of(prompt, fetch)) for prompt in prompts]
-    rows = [_Row(prompt, *ids_positions) for prompt, (ids_positions, _) in zip(prompts, encoded, strict=True)]
-    inputs = {
-        "input_ids": torch.cat([row.input_ids_N for row in rows])[None],
-        "position_ids": torch.cat([row.position_ids_3N for row in rows], dim=1)[:, None],
-        "pixel_values_videos": torch.cat([pixels["pixel_values_videos"] for _, pixels in encoded]),
-        "video_grid_thw": torch.cat([pixels["video_grid_thw"] for _, pixels in encoded]),
-    }
-    offsets = np.cumsum([0] + [len(row.input_ids_N) for row in rows[:-1]]).tolist()
-    answers = np.cumsum([0] + [len(prompt.tokens_MN) for prompt in prompts[:-1]]).tolist()
+    encoded, pixels = encode_prompts(prompts, processor, config, [videos_of(prompt, fetch) for prompt in prompts])
+    rows = [_Row(prompt, *ids_positions) for prompt, ids_positions in zip(prompts, encoded, strict=True)]
+    ids_N, positions_3N = np.concatenate([row.input_ids_N for row in rows]), np.concatenate([row.position_ids_3N for row in rows], axis=1)
+    offsets = np.cumsum([0] + [len(row.input_ids_N) for row in rows[:-1]])
+    lengths = [len(tokens) for prompt in prompts for tokens in prompt.tokens_MN]
+
+    def per_token(values: list[float]) -> torch.Tensor:
+        return torch.from_numpy(np.repeat(np.array(values, dtype=np.float32), lengths))
+
     return MicroBatch(
-        inputs,
+        {"input_ids": torch.from_numpy(ids_N)[None], "position_ids": torch.from_numpy(positions_3N)[:, None], **pixels},
         lengths=[row.lengths for row in rows],
-        predictors_A=torch.cat([row.predictors_A + offset for row, offset in zip(rows, offsets, strict=True)]),
-        targets_A=torch.cat([row.targets_A for row in rows]),
+        predictors_A=torch.from_numpy(np.concatenate([row.predictors_A + offset for row, offset in zip(rows, offsets, strict=True)])),
+        targets_A=torch.from_numpy(np.concatenate([row.targets_A for row in rows])),
         sampler_logprobs_A=torch.tensor([value for prompt in prompts for answer in prompt.logprobs_MN for value in answer]),
-        advantages_A=torch.cat([_per_token(prompt, prompt.advantages_M) for prompt in prompts]),
-        weights_A=torch.cat([_per_token(prompt, prompt.weights_M) for prompt in prompts]),
-        sequence_A=torch.cat([_per_token(prompt, range(len(prompt.tokens_MN))).long() + first for prompt, first in zip(prompts, answers, strict=True)]),
+        advantages_A=per_token([value for prompt in prompts for value in prompt.advantages_M]),
+        weights_A=per_token([value for prompt in prompts for value in prompt.weights_M]),
+        sequence_A=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
     )
 
 
@@ -118,41 +118,48 @@ def videos_of(prompt: TrainingPrompt, fetch: Callable[[Any], np.ndarray]) -> lis
     return [shown] if prompt.evidence_frames is None else [shown, twice(fetch(prompt.evidence_frames))]
 
 
-def encode_prompt(
-    prompt: TrainingPrompt, processor: Any, config: Any, *videos_THWC: np.ndarray
-) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
-    """((input_ids [P], position_ids [3, P]), {pixel_values_videos, video_grid_thw}) by the checkpoint's own processor."""
+def encode_prompts(
+    prompts: Sequence[TrainingPrompt], processor: Any, config: Any, videos: Sequence[Sequence[np.ndarray]]
+) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], dict[str, torch.Tensor]]:
+    """((input_ids [P], position_ids [3, P]) of each, {pixel_values_videos, video_grid_thw} of all) by the checkpoint's own processor, in one call.
+
+    `videos`: [T, H, W, C] of each prompt, in their order.
+    """
     from transformers.video_utils import VideoMetadata
 
-    given = [one for one in (prompt.video_metadata, prompt.evidence_metadata) if one is not None]
+    given = [one for prompt in prompts for one in (prompt.video_metadata, prompt.evidence_metadata) if one is not None]
     metadata = [VideoMetadata(**{key: value for key, value in one.items() if key != "do_sample_frames"}) for one in given]
-    encoded = processor(text=[prompt.prompt], videos=list(videos_THWC), video_metadata=metadata, do_sample_frames=False, return_tensors="pt")
-    ids = encoded["input_ids"][0]
-    if token_digest(ids.tolist()) != prompt.prompt_digest:
-        raise ValueError(
-            f"the engine's prompt and the learner's differ ({prompt.prompt_tokens} against {len(ids)} tokens): the checkpoint's processor is not the engine's"
-        )
-    seconds = encoded.get("second_per_grid_ts")
-    seconds_list = [float(value) for value in seconds] if seconds is not None else None
-    positions = named(config.model_type).position_ids(config, ids.tolist(), encoded["video_grid_thw"].tolist(), seconds_list)
-    return (ids, positions), {name: encoded[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    flat, texts = [video for own in videos for video in own], [prompt.prompt for prompt in prompts]
+    options = {"do_sample_frames": False, "padding": True, "padding_side": "right", "return_tensors": "pt"}
+    encoded = processor(text=texts, videos=flat, video_metadata=metadata, **options)
+    grids, seconds = encoded["video_grid_thw"].tolist(), encoded.get("second_per_grid_ts")
+    paces = None if seconds is None else [float(value) for value in seconds]
+    positions: dict[tuple[Any, ...], NDArray[np.int64]] = {}  # variants of a video differ in their pixels only
+    found, first = [], 0
+    for prompt, own, ids_P, mask_P in zip(prompts, videos, encoded["input_ids"].numpy(), encoded["attention_mask"].numpy(), strict=True):
+        ids = ids_P[: mask_P.sum()]
+        if token_digest(ids.tolist()) != prompt.prompt_digest:
+            raise ValueError(
+                f"the engine's prompt and the learner's differ ({prompt.prompt_tokens} against {len(ids)} tokens): "
+                "the checkpoint's processor is not the engine's"
+            )
+        here = slice(first, first + len(own))
+        first += len(own)
+        known = prompt.prompt_digest, str(grids[here]), str(paces and paces[here])
+        if known not in positions:
+            positions[known] = named(config.model_type).position_ids(config, ids.tolist(), grids[here], paces and paces[here]).numpy()
+        found.append((ids, positions[known]))
+    return found, {name: encoded[name] for name in ("pixel_values_videos", "video_grid_thw")}
 
 
 class _Row:
     """One prompt and its answers in one row: ids [N], positions [3, N], lengths, and who predicts which answer token."""
 
-    def __init__(self, prompt: TrainingPrompt, prompt_ids_P: torch.Tensor, positions_3P: torch.Tensor) -> None:
-        answers = [torch.tensor(tokens) for tokens in prompt.tokens_MN]
+    def __init__(self, prompt: TrainingPrompt, prompt_ids_P: NDArray[np.int64], positions_3P: NDArray[np.int64]) -> None:
         length, after = len(prompt_ids_P), int(positions_3P.max()) + 1
-        starts = np.cumsum([length] + [len(answer) for answer in answers]).tolist()
-        self.targets_A = torch.cat(answers)
-        self.input_ids_N = torch.cat([prompt_ids_P, self.targets_A])
-        self.position_ids_3N = torch.cat([positions_3P] + [(after + torch.arange(len(answer))).expand(3, -1) for answer in answers], dim=1)
-        self.predictors_A = torch.cat([torch.cat([torch.tensor([length - 1]), torch.arange(s, s + len(a) - 1)]) for s, a in zip(starts, answers, strict=False)])
-        self.lengths = [length] + [len(answer) for answer in answers]
-
-
-def _per_token(prompt: TrainingPrompt, values_M: Sequence[float]) -> torch.Tensor:
-    """Repeat a value per answer over that answer's tokens."""
-    lengths = torch.tensor([len(tokens) for tokens in prompt.tokens_MN])
-    return torch.repeat_interleave(torch.tensor(list(values_M), dtype=torch.float32), lengths)
+        self.lengths = [length] + [len(tokens) for tokens in prompt.tokens_MN]
+        self.targets_A = np.concatenate([np.array(tokens, dtype=np.int64) for tokens in prompt.tokens_MN])
+        self.input_ids_N = np.concatenate([prompt_ids_P, self.targets_A])
+        within_A = np.concatenate([np.arange(answer) for answer in self.lengths[1:]])
+        self.position_ids_3N = np.concatenate([positions_3P, np.broadcast_to(after + within_A, (3, len(within_A)))], axis=1)
+        self.predictors_A = np.where(within_A == 0, length - 1, length + np.arange(len(within_A)) - 1)

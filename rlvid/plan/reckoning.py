@@ -2,7 +2,7 @@
 
 - Weights, gradients, optimizer state by ZeRO stage: Rajbhandari et al., arXiv 1910.02054, section 3 (2 + 2 + 12 bytes a parameter in mixed
   precision, each part divided by the ranks from its stage on). DeepSpeed keeps the float32 master copy in float32 training, too.
-- Activations: counted from the tensors that autograd keeps for Qwen's layers over a packed row (see learner/attention.py), in the manner of Korthikanti et al.,
+- Activations: counted from the tensors that autograd keeps for Qwen's layers over a packed row (see learner/merged.py), in the manner of Korthikanti et al.,
   arXiv 2205.05198, section 4; tests compare the count with the tensors that a real forward keeps.
 - Key-value cache: 2 x layers x key-value heads x head size x bytes a token (Kwon et al., arXiv 2309.06180, section 3).
 - [D] what is left is this project's estimate, and named so where it stands.
@@ -157,7 +157,7 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """What autograd keeps of one micro-batch. With gradient checkpointing: each layer's input, and one layer in full."""
     width = _width(config)
     patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
-    text = tokens.micro_batch * _kept(size.text, width) + side_by_side_bytes(config, size, tokens)
+    text = tokens.micro_batch * kept_by_text(config, size)
     vision = patches * _kept(size.vision, width)
     outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
     if not config.learner.gradient_checkpointing:
@@ -166,23 +166,17 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     return outside + inputs + max(text, vision)
 
 
-def side_by_side_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
-    """What one text layer keeps in addition under SDPA: the answers' queries and output, and their keys and values behind copies of the prompt's."""
-    from rlvid.learner.attention import answers_together
-
-    if config.model.attention != "sdpa":
-        return 0
-    answers = [config.rollout.max_tokens] * config.rollout.answers
-    answered = tokens.micro_batch_prompts * sum(answers)
-    copied = len(answers_together(answers)) * (tokens.micro_batch - answered)
-    return _width(config) * size.text.attention * (3 * answered + 2 * copied)
+def kept_by_text(config: Config, size: ModelSize) -> int:
+    """Bytes per token that one layer of the text model keeps."""
+    return _kept(size.text, _width(config), merged=config.model.attention == "sdpa")
 
 
-def _kept(tower: Tower, width: int) -> int:
+def _kept(tower: Tower, width: int, *, merged: bool = False) -> int:
     """Bytes per token that one layer keeps for its backward pass: two norms (their input in float32 and what they scale, and the result), queries,
-    repeated keys and values, the attention's output twice, and the MLP's inner values."""
+    repeated keys and values, the attention's output twice, and the MLP's inner values. `merged` (learner/merged.py): keys and values as they are, the
+    output once."""
     norms = tower.hidden * (8 + 4 * width)
-    attention = 5 * width * tower.attention
+    attention = width * (2 * tower.attention + 2 * tower.key_value if merged else 5 * tower.attention)
     heads = (4 + width) * (tower.attention + tower.key_value) if tower.query_key_norm else 0
     return norms + attention + heads + (4 if tower.gated else 2) * width * tower.inner
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.results import FOLDER, results
 
-HELPERS = {"environment", "results", "rollouts_counter", "shapes"}
+HELPERS = {"against_side", "environment", "results", "rollouts_counter", "shapes"}
 
 
 def test_the_page_is_made_from_the_measurements():

@@ -1,7 +1,9 @@
 """One forward for a prompt and all its answers is exactly the separate forwards, for every model family. The rest of the contract with a family stands in
 tests/integration/test_families.py."""
 
+import copy
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from transformers.video_utils import VideoMetadata
 from rlvid.data.prompts import chat_prompt
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
-from rlvid.learner.attention import PACKED, WINDOWS, Part, attention_arguments, packed_sdpa, sdpa_in_windows
+from rlvid.learner.attention import PACKED, WINDOWS, PatchProduct, attention_arguments, packed_sdpa, sdpa_in_windows, set_attention
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
-from rlvid.learner.packing import encode_prompt, pack, split_by_budget, spread_over_ranks, videos_of
+from rlvid.learner.merged import Look, Ragged, Row, plain, plain_backward
+from rlvid.learner.packing import encode_prompts, pack, split_by_budget, spread_over_ranks, videos_of
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import evidence_metadata, patched_prompt
 from rlvid.types import EvidencePatch, TrainingPrompt, VariantSpec
@@ -70,6 +73,12 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
     logprobs = tuple(tuple((-rng.random(length)).tolist()) for length in answers)
     advantages = tuple(rng.normal(size=len(answers)).tolist())
     return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, tuple(1 / 20 for _ in answers))
+
+
+def encode_prompt(prompt, processor, config, *videos):
+    """((input_ids [P], position_ids [3, P]), pixels) of one prompt, as tensors."""
+    ((ids, positions),), pixels = encode_prompts([prompt], processor, config, [videos])
+    return (torch.from_numpy(ids), torch.from_numpy(positions)), pixels
 
 
 def per_answer(model, processor, prompt):
@@ -192,24 +201,150 @@ def test_the_mask_hides_other_answers_and_prompts():
     assert ["".join("1" if mask.mask_mod(0, 0, query, key) else "." for key in places) for query in places] == SEEN
 
 
-@pytest.mark.parametrize("together", [1, 3, 100])
-def test_attention_over_a_packed_row_is_that_under_the_mask(monkeypatch, together):
-    """Three query heads to one of keys; values and gradients, in double precision, against softmax with the mask above. Answers apart and together."""
-    monkeypatch.setattr("rlvid.learner.attention.TOGETHER", together)
+ROWS = [
+    LENGTHS,
+    [[10, 3, 4, 5]],
+    [[10, 3, 3, 3]],
+    [[10, 3, 3, 3], [11, 3, 3, 3], [10, 2, 4], [40, 20, 30]],
+    [[66, 2, 2, 3, 2]] * 4,
+    [[100, 70, 3, 90, 1], [120, 80, 85, 2]],
+    [[5, 0, 2], [9, 1]],
+]
+"""One prompt and several, alike and not, answers of one length and of several, one of them empty."""
+
+
+def hidden_in(lengths):
+    """[N, N], True where a query sees nothing of a key, token by token."""
+    owner = [(prompt, answer) for prompt, parts in enumerate(lengths) for answer, length in enumerate(parts) for _ in range(length)]
+    return torch.tensor([[key > query or k[0] != q[0] or k[1] not in (0, q[1]) for key, k in enumerate(owner)] for query, q in enumerate(owner)])
+
+
+def test_what_is_hidden_is_as_written_out_by_hand():
+    assert hidden_in(LENGTHS).tolist() == [[one != "1" for one in line] for line in SEEN]
+
+
+def in_plain(monkeypatch):
+    """The formula in place of the kernel, seven queries at a time."""
+    monkeypatch.setattr("rlvid.learner.merged.PLAIN", 7)
+
+    def hidden(look):
+        return None if look.causal else look.keys.hidden_B11L
+
+    def back(look, gradient, taken, output, total, scale):
+        gradient, total = look.queries.silence(gradient, total)
+        return plain_backward(gradient, *taken, output, total, hidden(look), look.causal, scale)
+
+    monkeypatch.setattr(Look, "ahead", lambda look, *taken_scale: plain(*taken_scale[:-1], hidden(look), look.causal, taken_scale[-1]))
+    monkeypatch.setattr(Look, "back", back)
+
+
+def in_ragged(monkeypatch):
+    """CUDA's kernels for rows without padding, by what their documentation says of them: one segment after the other."""
+
+    def pieces(ends):
+        return [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
+
+    def ahead(query, key, value, ends_q, ends_k, longest_q, longest_k, _dropout, causal, _debug, *, scale):
+        assert longest_q == ends_q.diff().max() and longest_k == ends_k.diff().max()
+        parts = [
+            plain(*(one.transpose(0, 1)[None] for one in (query[q], key[k], value[k])), None, causal, scale)
+            for q, k in zip(pieces(ends_q), pieces(ends_k), strict=True)
+        ]
+        return torch.cat([seen[0].transpose(0, 1) for seen, _ in parts]), torch.cat([said[0] for _, said in parts], dim=1), None, None, None
+
+    def back(gradient, query, key, value, output, total, ends_q, ends_k, _longest_q, _longest_k, _dropout, causal, _rng, _unused, *, scale):
+        assert total.shape == (query.shape[1], len(query)) and total.is_contiguous()
+        found = []
+        for q, k in zip(pieces(ends_q), pieces(ends_k), strict=True):
+            batch = [one.transpose(0, 1)[None] for one in (gradient[q], query[q], key[k], value[k], output[q])]
+            found.append(plain_backward(*batch, total[None, :, q], None, causal, scale))
+        return [torch.cat([one[0].transpose(0, 1) for one in column]) for column in zip(*found, strict=True)]
+
+    class Kernels:
+        _flash_attention_forward = staticmethod(ahead)
+        _flash_attention_backward = staticmethod(back)
+
+    monkeypatch.setattr("rlvid.learner.merged.KERNELS", Kernels)
+
+
+@pytest.mark.parametrize("lengths", ROWS, ids=str)
+@pytest.mark.parametrize("slack", [0, 16])
+@pytest.mark.parametrize("way", ["kernel", "plain", "ragged"])
+def test_attention_over_a_packed_row_is_that_under_the_mask(monkeypatch, way, slack, lengths):
+    """Three query heads to one of keys; values and gradients, in double precision, against softmax with the mask written out token by token."""
+    monkeypatch.setattr("rlvid.learner.merged.SLACK", slack)
+    row = Row(lengths, torch.device("cpu"), torch.double, ragged=way == "ragged")
+    assert isinstance(row.answers[0].queries, Ragged) == (way == "ragged")
+    {"kernel": lambda _: None, "plain": in_plain, "ragged": in_ragged}[way](monkeypatch)
     torch.manual_seed(0)
-    query, key, value = (torch.randn(1, heads, 7, 8, dtype=torch.double, requires_grad=True) for heads in (6, 2, 2))
-    module = torch.nn.Module()
-    module.num_key_value_groups = 3
-    row = [Part(prompt, answers, torch.device("cpu"), torch.double) for prompt, *answers in LENGTHS]
-    found, _ = packed_sdpa(module, query, key, value, None, row=row, scaling=0.3)
-    hidden = torch.tensor([[one != "1" for one in line] for line in SEEN])
-    scores = (query @ key.repeat_interleave(3, 1).transpose(2, 3) * 0.3).masked_fill(hidden, float("-inf"))
+    tokens = sum(map(sum, lengths))
+    query, key, value = (torch.randn(1, heads, tokens, 8, dtype=torch.double, requires_grad=True) for heads in (6, 2, 2))
+    found, _ = packed_sdpa(None, query, key, value, None, row=row, scaling=0.3)
+    scores = (query @ key.repeat_interleave(3, 1).transpose(2, 3) * 0.3).masked_fill(hidden_in(lengths), float("-inf"))
     known = (scores.softmax(-1) @ value.repeat_interleave(3, 1)).transpose(1, 2)
     assert torch.allclose(found, known, atol=1e-12)
     weights = torch.randn_like(found)
     gradients = [torch.autograd.grad((result * weights).sum(), (query, key, value)) for result in (found, known)]
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_in_half_precision_the_merge_loses_nothing():
+    """bfloat16 against the formula in double precision: no worse than one call of torch's attention under the mask."""
+    lengths = [[300, 40, 64, 64], [280, 50, 3]]
+    torch.manual_seed(0)
+    exact = [torch.randn(1, heads, sum(map(sum, lengths)), 16, dtype=torch.double) for heads in (4, 2, 2)]
+    query, key, value = (one.bfloat16() for one in exact)
+    found, _ = packed_sdpa(None, query, key, value, None, row=Row(lengths, torch.device("cpu"), torch.bfloat16), scaling=0.25)
+    known, one_call = (
+        torch.nn.functional.scaled_dot_product_attention(*taken, attn_mask=~hidden_in(lengths), scale=0.25, enable_gqa=True).transpose(1, 2)
+        for taken in ((query.double(), key.double(), value.double()), (query, key, value))
+    )
+    assert (found.double() - known).abs().max() < 2 * (one_call.double() - known).abs().max()
+
+
+def test_no_copy_of_the_prompts_keys_is_kept():
+    """What autograd keeps of a row's attention: queries, keys and values as they came, the output, and a number a query and head."""
+    lengths, heads, size = [[400] + [20] * 8], 4, 16
+    tensors = [torch.randn(1, count, sum(lengths[0]), size, requires_grad=True) for count in (heads, 2, 2)]
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(one.data_ptr(), one), lambda one: one):
+        packed_sdpa(None, *tensors, None, row=Row(lengths, torch.device("cpu"), torch.float32), scaling=0.25)
+    assert sum(one.numel() for one in kept.values()) == sum(lengths[0]) * (heads * size * 2 + 2 * 2 * size + heads)
+
+
+def test_a_patch_is_embedded_by_a_product_that_is_the_convolution(tiny):
+    """Value and gradients; patches that are no whole kernel are refused."""
+    model = copy.deepcopy(tiny[0])
+    set_attention(model, "sdpa")
+    product = model.model.visual.patch_embed.proj
+    assert isinstance(product, PatchProduct)
+    patches = torch.randn(5, 3, *product.kernel_size, requires_grad=True)
+    known, found = torch.nn.Conv3d.forward(product, patches), product(patches)
+    assert found.shape == known.shape and relative(found, known) < 1e-5
+    wanted = torch.randn_like(known)
+    for ours, theirs in zip(*(torch.autograd.grad(one, (patches, product.weight), wanted) for one in (found, known)), strict=True):
+        assert relative(ours, theirs) < 1e-5
+    with pytest.raises(AssertionError, match="a patch of"):
+        product(torch.randn(1, 3, 4, 14, 14))
+
+
+def test_the_last_mlp_sees_only_tokens_that_predict(tiny):
+    """Every answer's but its last, and each prompt's last; checkpointing computes the same."""
+    model, processor, size = tiny
+    model = copy.deepcopy(model).train()
+    batch = pack([make_prompt(processor, size, seed=seed, answers=(3, 1, 4)) for seed in (1, 2)], processor, model.config)
+    wrapped = AnswerLogProbs(model, chunk=100, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
+    seen, gradients = [], []
+    model.model.language_model.layers[-1].mlp.gate_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.zero_grad()
+        (wrapped(batch) * batch.advantages_A).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert seen == [2 * (1 + 2 + 0 + 3)] * 3
+    assert relative(*gradients) < 1e-5
 
 
 def test_chunks_do_not_matter(tiny):

@@ -26,9 +26,9 @@ from rlvid.plan.reckoning import (
     checkpoint_bytes,
     count_tokens,
     frames_bytes,
+    kept_by_text,
     learner_bytes,
     reckon,
-    side_by_side_bytes,
     start_bytes,
     state_bytes,
 )
@@ -152,7 +152,7 @@ def test_activations_are_those_that_a_forward_keeps(tmp_path: Path, family: str,
         reckoned = activation_bytes(config, size, tokens)
         if checkpointing:  # the layer that is computed again is not there yet
             width = 2 if dtype == "bfloat16" else 4
-            one_layer = tokens.micro_batch * _kept(size.text, width) + side_by_side_bytes(config, size, tokens)
+            one_layer = tokens.micro_batch * kept_by_text(config, size)
             reckoned -= max(one_layer, patches * _kept(size.vision, width))
         assert reckoned == pytest.approx(kept, rel=0.15), (checkpointing, reckoned / kept)
 
