@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,14 @@ from rlvid.process.log import last_error, to_log_file
 from rlvid.process.role import Role, bundle
 from rlvid.process.traces import own_traces
 from rlvid.process.vllm_options import engine_environment, shared_arguments
+from rlvid.sync.adapter import RANKS
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
 from rlvid.types import GenerateRequest, GenerateResult, Rollout
+
+ADAPTER_ID = 1
+"""vLLM's number for the one adapter."""
 
 
 def role(config: Config) -> Role:
@@ -63,6 +70,8 @@ class RolloutActor:
         self.given_up = 0
         self.paused_at = 0.0
         self.engine: Any = None
+        self.adapter: Any = None
+        self.adapter_names: list[str] = []
 
     async def start(self) -> str:
         """Start the engine. Returns vLLM's version. Raises EngineStartError with the cause that the engine's own process wrote down."""
@@ -96,7 +105,7 @@ class RolloutActor:
         if self.config.sync.mode == "keep":
             names = {"multi_modal_uuids": {"video": [self._identity(*video) for video in videos]}} if videos else {}
             prompt |= {"cache_salt": str(self.pushes), **names}
-        outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex)]
+        outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex, lora_request=self.adapter)]
         output = outputs[-1]
         assert output.finished
         rollouts = tuple(
@@ -171,6 +180,9 @@ class RolloutActor:
         Frozen answers still need theirs (vLLM has dropped their pixels), so with sync.mode keep the caches go on, under other names.
         """
         await self.engine.finish_weight_update(weight_version=str(version))
+        return await self._serve_again()
+
+    async def _serve_again(self) -> float:
         self.half_loaded = False
         if self.config.sync.mode == "wait":
             await self.engine.reset_prefix_cache()
@@ -179,13 +191,43 @@ class RolloutActor:
         await self.engine.resume_generation()
         return time.perf_counter() - self.paused_at
 
+    async def take_adapter(self, packed: bytes, names: list[str], version: int) -> float:
+        """A whole push where an adapter is trained: like `start_update`, `receive_update` and `finish_update` in one. `packed`: a safetensors file.
+
+        vLLM ignores new bytes under a known id unless they are loaded in place, and what it has cached counts on until the caches are reset. Each push has
+        a name of its own, too, which is part of the key of every cached block.
+        """
+        self.paused_at, given_up = time.perf_counter(), self.given_up
+        await self.engine.pause_generation(mode=self.config.sync.mode, clear_cache=False)
+        if self.given_up > given_up:
+            return 0.0
+        self.pushes += 1
+        self.half_loaded = True
+        with tempfile.TemporaryDirectory(prefix="rlvid-adapter-") as folder:
+            write_for_vllm(Path(folder), packed, self.config.learner.lora.rank, names)
+            self.adapter = await self._load_adapter(folder)
+        self.adapter_names = names
+        await self.engine.update_weight_version(str(version))
+        return await self._serve_again()
+
+    async def _load_adapter(self, folder: str) -> Any:
+        """Returns what requests name it by."""
+        from vllm.lora.request import LoRARequest
+
+        name = f"push-{self.pushes}"
+        if not await self.engine.add_lora(LoRARequest(name, ADAPTER_ID, folder, load_inplace=True)):
+            raise RuntimeError(f"rollout engine {self.number} did not load the adapter")
+        return LoRARequest(name, ADAPTER_ID, folder)
+
     async def go_on(self) -> None:
         """Serve again after a push that failed elsewhere and left the weights as they were."""
         self.given_up += 1
         await self.engine.resume_generation()
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
-        """(version as the engine echoes it, checksum of the loaded weights; None where unasked or hidden by tensor parallelism).
+        """(version as the engine echoes it, checksum of the loaded weights, or of the adapter once there is one).
+
+        The checksum is None where unasked or hidden by tensor parallelism.
 
         Raises RuntimeError where a push ended half-way. One that ended before any weight came is closed here.
         """
@@ -197,7 +239,12 @@ class RolloutActor:
         version = int(await self.engine.get_weight_version())
         if not with_checksum:
             return version, None
-        checksums = await self.engine.collective_rpc("loaded_checksum")
+        if self.adapter is None:
+            checksums = await self.engine.collective_rpc("loaded_checksum")
+        elif self.config.rollout.tensor_parallel == 1:
+            checksums = await self.engine.collective_rpc("loaded_adapter", args=(self.adapter_names,))
+        else:
+            return version, None
         return version, checksums[0] if len(checksums) == 1 else None
 
     # ---- life
@@ -223,6 +270,23 @@ def forbidden_tokens(model: str) -> dict[int, float]:
     return {token: -1e30 for token in family_of(model).media_token_ids(load_tokenizer(model))}
 
 
+def adapter_arguments(config: Config) -> dict[str, Any]:
+    """vLLM's arguments where an adapter is trained: room for one."""
+    lora = config.learner.lora
+    if not lora.rank:
+        return {}
+    room = next(rank for rank in RANKS if rank >= lora.rank)
+    return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": room, "enable_tower_connector_lora": lora.vision}
+
+
+def write_for_vllm(folder: Path, packed: bytes, rank: int, names: list[str]) -> None:
+    """An adapter folder. B is scaled already (rlvid/sync/adapter.py), so alpha is the rank."""
+    modules = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in names})
+    told = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": modules, "bias": "none", "lora_dropout": 0.0}
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+    (folder / "adapter_model.safetensors").write_bytes(packed)
+
+
 def engine_arguments(config: Config) -> Any:
     """vLLM's arguments for one engine of this run."""
     from vllm import AsyncEngineArgs
@@ -242,5 +306,6 @@ def engine_arguments(config: Config) -> Any:
         seed=config.run.seed,
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]
         worker_extension_cls="rlvid.sync.engine_side.WorkerExtension",
+        **adapter_arguments(config),
         **shared_arguments(on_gpu=config.on_gpu, tensor_parallel=rollout.tensor_parallel, kv_cache_gib=rollout.kv_cache_gib),
     )

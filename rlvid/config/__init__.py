@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -48,9 +48,21 @@ class Config(Section):
     tracker: Tracker = Tracker()
     report: ReportConfig = ReportConfig()
     cluster: Cluster = Cluster()
+    placement: Literal["split", "colocated"] = "split"
+    """split: engines and ranks have GPUs of their own and take turns. colocated: each GPU holds an engine and a rank. While one works the other's memory is
+    given back (the engine sleeps, the rank's optimizer state goes to the host); the rank's weights stay. Set rollout.num_gpus and learner.num_gpus to
+    fractions that add up to 1, and rollout.gpu_memory_utilization to what the weights of both leave."""
 
     @model_validator(mode="after")
     def _pairs(self) -> Config:
+        if self.placement == "colocated":
+            self._check_colocated()
+        elif self.rollout.num_gpus not in (0, self.rollout.tensor_parallel):
+            raise ValueError(
+                f"rollout.num_gpus ({self.rollout.num_gpus:g}) must equal rollout.tensor_parallel ({self.rollout.tensor_parallel}), or be 0 without GPUs"
+            )
+        if self.sync.transport == "ipc" and not (self.placement == "colocated" and self.learner.num_gpus):
+            raise ValueError("sync.transport ipc hands weights over inside one GPU: set placement colocated with GPUs, or use auto")
         if (self.learner.num_gpus > 0) != (self.rollout.num_gpus > 0):
             raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
         if self.sync.transport == "nccl" and not self.learner.num_gpus:
@@ -63,6 +75,8 @@ class Config(Section):
             raise ValueError("advantage.group per_variant with rollout.answers 1 gives no signal: raise answers or use joint")
         if self.variants_per_question * self.rollout.answers == 1:
             raise ValueError("one variant and one answer give no signal: raise rollout.answers or name more variants.kinds")
+        if self.learner.lora.vision and (self.model.freeze_vision or not self.learner.lora.rank):
+            raise ValueError("learner.lora.vision needs learner.lora.rank above 0 and model.freeze_vision false: the adapter would not reach the vision tower")
         if self.repair.enabled and self.teacher.kind == "none":
             raise ValueError("repair.enabled needs a teacher: set teacher.kind to annotation, chat or engine, or repair.enabled to false")
         if self.video.max_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
@@ -71,6 +85,27 @@ class Config(Section):
                 f"rollout.max_model_len ({self.rollout.max_model_len}): raise it or lower them"
             )
         return self
+
+    def _check_colocated(self) -> None:
+        rollout, learner = self.rollout, self.learner
+        if rollout.engines != learner.ranks or rollout.tensor_parallel != 1:
+            raise ValueError(
+                f"placement colocated puts one engine and one rank on each GPU: set rollout.engines ({rollout.engines}) and learner.ranks ({learner.ranks}) "
+                f"to the same number and rollout.tensor_parallel ({rollout.tensor_parallel}) to 1"
+            )
+        if rollout.max_staleness or rollout.max_engines:
+            raise ValueError("placement colocated takes turns: set rollout.max_staleness and rollout.max_engines to 0, or placement to split")
+        if learner.num_gpus and abs(rollout.num_gpus + learner.num_gpus - 1) > 1e-6:
+            raise ValueError(
+                f"placement colocated shares a GPU: rollout.num_gpus ({rollout.num_gpus:g}) and learner.num_gpus ({learner.num_gpus:g}) must add up to 1, "
+                f"such as 0.5 and 0.5"
+            )
+        if self.sync.transport == "nccl":
+            raise ValueError("sync.transport nccl refuses two processes on one GPU, as placement colocated has them: use auto")
+
+    @property
+    def colocated(self) -> bool:
+        return self.placement == "colocated"
 
     @property
     def variants_per_question(self) -> int:
@@ -111,7 +146,7 @@ class Config(Section):
     @property
     def transport(self) -> str:
         if self.sync.transport == "auto":
-            return "nccl" if self.on_gpu else "gloo"
+            return ("ipc" if self.colocated else "nccl") if self.on_gpu else "gloo"
         return self.sync.transport
 
     def dump(self) -> str:

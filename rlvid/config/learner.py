@@ -39,11 +39,27 @@ class Loss(Section):
     """Updates made from one batch of rollouts; from the second on the clip acts."""
 
 
+class Lora(Section):
+    rank: Annotated[int, Field(ge=0, le=512)] = 0
+    """Rank of the adapter's matrices; 0: none, all weights are trained. With one the model itself stays as it is: what is trained, kept in checkpoints and
+    pushed is the adapter, and the reference policy of `loss.kl_coef` is the model with the adapter switched off. It wants about ten times the learning rate."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapter's product is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Linear layers that get one, by their last names, such as [q_proj, v_proj]; empty: all that the model's family names (attention and MLP)."""
+    vision: bool = False
+    """Adapt the vision tower and its merger, too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the adapter's inputs, in the learner alone: above 0 its log-probabilities differ from the sampler's."""
+
+
 class Learner(Section):
     ranks: Positive = 1
     """DeepSpeed ranks (actors)."""
     zero_stage: Literal[1, 2, 3] = 1
     """ZeRO stage."""
+    lora: Lora = Lora()
+    """Train a low-rank adapter in place of the model."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     """Peak learning rate of AdamW."""
     min_lr_share: Share = 0.0
@@ -79,8 +95,8 @@ class Learner(Section):
 
 
 class Sync(Section):
-    transport: Literal["auto", "gloo", "nccl"] = "auto"
-    """auto: nccl between GPUs, gloo otherwise."""
+    transport: Literal["auto", "gloo", "nccl", "ipc"] = "auto"
+    """auto: nccl between GPUs, ipc within one (placement colocated), gloo otherwise."""
     mode: Literal["wait", "keep"] = "wait"
     """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
     keep: they stand still and go on with the new ones, on the keys and values of the old ones; the dumps say from which token on."""

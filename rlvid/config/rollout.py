@@ -34,7 +34,7 @@ class RolloutConfig(Section):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     """CPUs that Ray reserves for each engine."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs that Ray reserves for each engine (0 on a machine without GPU, else tensor_parallel)."""
+    """GPUs that Ray reserves for each engine: 0 on a machine without GPU, else tensor_parallel, or a fraction of the one it shares (placement colocated)."""
     resources: Resources = {}
     """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     threads: Positive = 1
@@ -69,6 +69,4 @@ class RolloutConfig(Section):
             )
         if self.max_tokens >= self.max_model_len:
             raise ValueError(f"rollout.max_tokens ({self.max_tokens}) leaves no room for a prompt in rollout.max_model_len ({self.max_model_len})")
-        if self.num_gpus and self.num_gpus != self.tensor_parallel:
-            raise ValueError(f"rollout.num_gpus ({self.num_gpus}) must equal rollout.tensor_parallel ({self.tensor_parallel}), or be 0 without GPUs")
         return self

@@ -6,9 +6,12 @@ imported inside methods: the configuration asks for names before anything is sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from rlvid.config import ConfigError
 
 CHATML = """{%- for message in messages -%}
 <|im_start|>{{ message['role'] }}
@@ -36,6 +39,10 @@ class Tower:
     """Queries and keys are normalized (Qwen3)."""
 
 
+def _either(names: Sequence[str]) -> str:
+    return "|".join(re.escape(name) for name in names)
+
+
 class Family:
     """One family of checkpoints, by the `model_type` of their config.json.
 
@@ -45,6 +52,8 @@ class Family:
     Time
         uneven_times: the model can be told that frames stand at uneven times.
         timestamp_tokens: text tokens that the processor writes before each merged frame [D: an upper bound]; 0 where time is in the positions.
+    Adapters
+        text_linear, vision_linear: last names of the linear layers that may have one, in the text layers, and in the vision tower and its mergers.
     Tiny checkpoints, for tests and the quickstart
         patch: pixels along a vision patch, as in the published checkpoints. tiny_frame: (height, width) of frames that no processor resizes.
         special_tokens: of the tokenizer, media among them; end_token ends a turn, pad_token fills. media_keys: where config.json says which is which.
@@ -57,6 +66,8 @@ class Family:
     uneven_times: ClassVar[bool] = False
     timestamp_tokens: ClassVar[int] = 0
     query_key_norm: ClassVar[bool] = False
+    text_linear: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    vision_linear: ClassVar[tuple[str, ...]] = ()
     vision_gated: ClassVar[bool] = False
     patch: ClassVar[int]
     tiny_frame: ClassVar[tuple[int, int]]
@@ -107,6 +118,20 @@ class Family:
     def vision(self, model: Any) -> Any:
         """The module that `model.freeze_vision` leaves alone and whose layers see pixels only."""
         return model.model.visual
+
+    def adapted(self, targets: Sequence[str], *, vision: bool) -> str:
+        """Regular expression for the names of the modules that get an adapter: those of `targets`, by their last names, or all that may have one.
+
+        Raises ConfigError for a target that is none of them.
+        """
+        of_text = [name for name in self.text_linear if name in targets or not targets]
+        of_vision = [name for name in self.vision_linear if name in targets or not targets] if vision else []
+        known = {*self.text_linear, *(self.vision_linear if vision else ())}
+        if unknown := [name for name in targets if name not in known]:
+            raise ConfigError(f"learner.lora.targets: a {self.model_type} model has no {unknown[0]} to adapt (it has {', '.join(sorted(known))})")
+        parts = [rf"model\.language_model\.layers\.\d+\.(?:self_attn|linear_attn|mlp|mlp\.shared_expert)\.(?:{_either(of_text)})"] if of_text else []
+        parts += [rf"model\.visual\.(?:blocks\.\d+\.(?:attn|mlp)|merger|deepstack_merger_list\.\d+)\.(?:{_either(of_vision)})"] if of_vision else []
+        return "|".join(parts)
 
     def attention(self, text: str, windows: str) -> dict[str, str]:
         """Names of the attention functions by part of the configuration: `text` knows packed rows, `windows` knows the vision tower's."""

@@ -11,6 +11,7 @@ from rlvid.families.base import Family
 class Qwen25VL(Family):
     model_type = "qwen2_5_vl"
     vision_gated = True
+    vision_linear = ("qkv", "proj", "gate_proj", "up_proj", "down_proj", "mlp.0", "mlp.2")
     patch = 14
     tiny_frame = (84, 84)
 

@@ -13,6 +13,7 @@ class Qwen3VL(Family):
     uneven_times = True
     timestamp_tokens = 16
     query_key_norm = True
+    vision_linear = ("qkv", "proj", "linear_fc1", "linear_fc2")
     patch = 16
     tiny_frame = (96, 96)
 

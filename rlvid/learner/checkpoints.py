@@ -190,6 +190,7 @@ def fingerprint(config: Config) -> dict[str, Any]:
         "data.questions_per_step": config.data.questions_per_step,
         "variants.kinds": list(config.variants.kinds),
         "rollout.answers": config.rollout.answers,
+        "learner.lora": config.learner.lora.model_dump(mode="json", exclude={"dropout"}) if config.learner.lora.rank else None,
     }
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.families import Family, named
+from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
 
@@ -93,7 +95,6 @@ class Rank:
     def _load_model(self) -> None:
         import torch
 
-        from rlvid.families import named
         from rlvid.families.checkpoint import load_processor
         from rlvid.learner.logprobs import AnswerLogProbs
 
@@ -104,7 +105,9 @@ class Rank:
         model.train()
         if self.config.learner.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if self.config.model.freeze_vision:
+        if self.config.learner.lora.rank:
+            add_adapter(model, self._adapted(family), self.config.learner.lora, self.config.run.seed)
+        elif self.config.model.freeze_vision:
             family.vision(model).requires_grad_(False)
         self.model_config = model.config
         options: dict[str, Any] = {
@@ -114,19 +117,52 @@ class Rank:
             "attention": self.config.model.attention,
         }
         self.module = AnswerLogProbs(model, **options)
-        self.reference = self._frozen_copy(options) if self.config.loss.kl_coef else None
+        self.reference = self._reference(options) if self.config.loss.kl_coef else None
+
+    def _adapted(self, family: Family) -> str:
+        return family.adapted(self.config.learner.lora.targets, vision=self.config.learner.lora.vision)
 
     def _read_model(self) -> Any:
+        """The checkpoint as the learner holds it, read layer by layer by rank 0: under ZeRO 3 each rank has its share, otherwise all of it on its device."""
+        from rlvid.learner.pieces import read_in_pieces
+
+        keep = self._keep_share if self.config.learner.zero_stage == 3 else self._keep_whole
+        model = read_in_pieces(self.config.model.path, self.dtype, keep, reads=self.rank == 0)
+        return self._read_whole().to("cuda" if self.config.on_gpu else "cpu") if model is None else model
+
+    def _keep_share(self, parameters: list[Any]) -> None:
+        """Rank 0's values of these parameters, divided among the ranks; the whole is let go."""
+        import deepspeed
+        import torch
+
+        deepspeed.zero.Init(module=torch.nn.ParameterList(parameters), config_dict_or_path=deepspeed_settings(self.config), dtype=self.dtype)
+
+    def _keep_whole(self, parameters: list[Any]) -> None:
+        """Rank 0's values of these parameters."""
+        import torch
+
+        for parameter in parameters:
+            if self.config.on_gpu:
+                parameter.data = parameter.data.to("cuda")
+            torch.distributed.broadcast(parameter.data.view(-1).view(torch.uint8), 0)
+
+    def _read_whole(self) -> Any:
         from rlvid.families.checkpoint import load_model
 
         return load_model(self.config.model.path, dtype=self.dtype)
 
-    def _frozen_copy(self, options: dict[str, Any]) -> Any:
-        """The starting policy, kept whole on this rank for the KL term."""
+    def _reference(self, options: dict[str, Any]) -> Any:
+        """The starting policy for the KL term: the model without its adapter, or a copy that is divided as the policy is."""
         from rlvid.learner.logprobs import AnswerLogProbs
 
-        model = self._read_model()
-        return AnswerLogProbs(model.requires_grad_(False), **options).to("cuda" if self.config.on_gpu else "cpu")
+        if self.config.learner.lora.rank:
+            return WithoutAdapter(self.module)
+        reference = AnswerLogProbs(self._read_model().requires_grad_(False), **options)
+        if self.config.learner.zero_stage < 3:
+            return reference
+        import deepspeed
+
+        return deepspeed.initialize(model=reference, config=deepspeed_settings(self.config), dist_init_required=False)[0]
 
     def _build_engine(self) -> None:
         import deepspeed
@@ -134,7 +170,13 @@ class Rank:
 
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         settings = self.config.learner
-        optimizer = torch.optim.AdamW(trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trained,
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=(self.config.on_gpu and not settings.offload_optimizer) or None,  # no temporaries of the size of what is stepped
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_share(step))  # a method would be pickled into checkpoints
         self.engine, *_ = deepspeed.initialize(
             model=self.module,
@@ -165,6 +207,10 @@ class Rank:
 
         They are those of the first pass, whose policy is the one that was sent; what is clipped is the last pass's, the first clips nothing.
         """
+        import torch
+
+        if self.config.learner.lora.dropout:
+            torch.manual_seed(hash((self.config.run.seed, self.version, self.rank)))  # a resumed run drops the same
         packed = [batch.to(self.engine.device, self.dtype) for batch in self.packed]
         self.packed = []
         old: list[Any] = [None] * len(packed)
@@ -219,12 +265,12 @@ class Rank:
 
         # Before 3.11.4 Python pickles such a member as a call of getattr, which no checkpoint may hold; later ones by value, as here.
         ZeroStageEnum.__reduce_ex__ = lambda member, _: (ZeroStageEnum, (member.value,))
-        self.engine.save_checkpoint(folder, tag="learner", save_latest=False)
+        self.engine.save_checkpoint(folder, tag="learner", save_latest=False, exclude_frozen_parameters=bool(self.config.learner.lora.rank))
 
     def load(self, folder: str, version: int, tag: str = "learner") -> None:
         """Weights, optimizer and scheduler of a checkpoint. `tag`: learner, or universal where it was written by another number of ranks."""
         self.engine._config.load_universal_checkpoint = tag == "universal"
-        path, _ = self.engine.load_checkpoint(folder, tag=tag)
+        path, _ = self.engine.load_checkpoint(folder, tag=tag, load_module_strict=not self.config.learner.lora.rank)
         if path is None:
             raise RuntimeError(f"{folder} holds no learner checkpoint")
         for state in self.engine.optimizer.state.values():  # of a universal checkpoint all share one count of steps, and each would add to it
@@ -240,18 +286,35 @@ class Rank:
             group |= {"initial_lr": settings.lr, "lr": rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
 
     def export(self, folder: str) -> None:
-        """Write a Hugging Face checkpoint that from_pretrained and vLLM load. Rank 0 writes, all ranks gather."""
+        """Write a Hugging Face checkpoint that from_pretrained and vLLM load. Rank 0 writes, all ranks gather.
+
+        Of an adapter: the model with the adapter merged in, and the adapter alone in a folder of that name inside.
+        """
+        from rlvid.sync.adapter import adapter_tensors
         from rlvid.sync.source import ZeroSource
 
         state = {}
+        if self.config.learner.lora.rank:
+            for name, tensor in adapter_tensors(self.module.model):
+                if self.rank == 0:
+                    state[name] = tensor.detach().cpu().clone()
+            if self.rank == 0:
+                self._write_adapter(state, Path(folder))
+            return
         for name, tensor in ZeroSource(self.module.model):
             if self.rank == 0:
                 state[name] = tensor.detach().cpu().clone()
         if self.rank == 0:
             self._write_export(state, Path(folder))
 
+    def _write_adapter(self, tensors: dict[str, Any], folder: Path) -> None:
+        where = self._adapted(named(self.model_config.model_type))
+        write_adapter(folder / ADAPTER, tensors, where, self.config.learner.lora, self.config.model.path)
+        merged(self._read_whole(), folder / ADAPTER).save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
     def _write_export(self, state: dict[str, Any], folder: Path) -> None:
-        model = self._read_model()
+        model = self._read_whole()
         unknown = model.load_state_dict(state, strict=False).unexpected_keys
         assert not unknown, f"export has unknown parameters {unknown}"
         model.save_pretrained(folder)
@@ -272,19 +335,23 @@ class Rank:
         return self.transfer.send(self.version)
 
     def checksum(self) -> str:
-        """Checksum of the current weights; all ranks take part."""
+        """Checksum of the weights that the engines must hold; all ranks take part. Of an adapter: its own, once there was an update."""
+        from rlvid.sync.adapter import adapter_digest, adapter_tensors, sent_scale
         from rlvid.sync.checksum import checksum
         from rlvid.sync.source import ZeroSource
+
+        if self.config.learner.lora.rank and self.version:
+            return adapter_digest(adapter_tensors(self.module.model, sent_scale(self.config)))
 
         return checksum(tensor for _, tensor in ZeroSource(self.module.model))
 
     def perturb(self, scale: float) -> None:
-        """Debug door: add noise to the language model's output head and embeddings, so that greedy answers change. Counts as an update."""
+        """Debug door: add noise to all that is trained, so that greedy answers change. Counts as an update."""
         import deepspeed
         import torch
 
         generator = torch.Generator().manual_seed(0)
-        for parameter in self.module.parameters():
+        for parameter in (parameter for parameter in self.module.parameters() if parameter.requires_grad):
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
                 parameter.data.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * scale)
         self.version += 1

@@ -140,7 +140,7 @@ def _end_on_sigterm() -> None:
 
 def _check_model(config: Config) -> None:
     """Refuse a checkpoint that is not there, or whose video pixels the engine would normalize differently."""
-    family_of(config.model.path)
+    family_of(config.model.path).adapted(config.learner.lora.targets, vision=config.learner.lora.vision)
     problem = pixel_normalisation_problem(config.model.path)
     if problem:
         raise ConfigError(f"model.path: {problem}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlvid.config import ConfigError, is_hub_id
@@ -26,6 +26,8 @@ class ModelSize:
     patch: int
     merge: int
     frames_per_token: int
+    linear: tuple[tuple[str, int, int], ...] = field(default=(), compare=False, repr=False)
+    """(name, inputs, outputs) of every linear layer."""
 
     @property
     def factor(self) -> int:
@@ -45,7 +47,7 @@ def model_size(path: str) -> ModelSize:
 
 def _size(config: Any) -> ModelSize:
     text, vision = config.get_text_config(), config.vision_config
-    parameters, vision_parameters = _count(config)
+    parameters, vision_parameters, linear = _count(config)
     text_tower, vision_tower = named(config.model_type).towers(config)
     return ModelSize(
         family=named(config.model_type),
@@ -58,6 +60,7 @@ def _size(config: Any) -> ModelSize:
         patch=vision.patch_size,
         merge=vision.spatial_merge_size,
         frames_per_token=vision.temporal_patch_size,
+        linear=linear,
     )
 
 
@@ -76,11 +79,13 @@ def _read(path: str) -> Any:
     return config
 
 
-def _count(config: Any) -> tuple[int, int]:
-    """(all parameters, the vision tower's)."""
+def _count(config: Any) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:
+    """(all parameters, the vision tower's, linear layers)."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in named(config.model_type).vision(model).parameters())
+    linear = tuple((name, module.in_features, module.out_features) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    vision = named(config.model_type).vision(model)
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in vision.parameters()), linear

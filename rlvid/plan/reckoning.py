@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from rlvid.config import Config
@@ -129,15 +130,31 @@ def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, 
     return state_bytes(config, size) | {
         "activations and logits, or the optimizer's step": max(work, 0 if config.learner.offload_optimizer else step),
         "micro-batches of the step": tokens.micro_batches * _pixels(config, size, tokens),
-        "reference policy": _width(config) * size.parameters if config.loss.kl_coef else 0,
-        "sync buckets": 2 * min(config.sync.bucket_bytes, _width(config) * size.parameters),
+        "reference policy": model_bytes(config, size)["reference policy"],
+        "sync buckets": 2 * push_bytes(config, size) if config.learner.lora.rank else 2 * min(config.sync.bucket_bytes, push_bytes(config, size)),
         "device": DEVICE_BYTES if config.on_gpu else 0,
     }
 
 
-def start_bytes(config: Config, size: ModelSize) -> int:
-    """Host memory of a rank while it starts: it reads the whole model, and the reference beside it, before anything is divided."""
-    return _width(config) * size.parameters * (2 if config.loss.kl_coef else 1)
+def start_bytes(config: Config, size: ModelSize) -> dict[str, int]:
+    """Most of a rank while the model comes in, on the host and on its GPU (learner/pieces.py): what it keeps, of the reference too, and one piece on its way.
+
+    Without a GPU what it keeps is the host's. Files that engines map into memory are the page cache's, once a node, and not counted.
+    """
+    kept = sum(model_bytes(config, size).values())
+    piece = _width(config) * max(size.vocabulary * size.text.hidden, _layer_parameters(size.text))
+    return {"host": 2 * piece, "gpu": kept + piece} if config.on_gpu else {"host": kept + piece, "gpu": 0}
+
+
+def model_bytes(config: Config, size: ModelSize) -> dict[str, int]:
+    """Weights that one rank keeps, and the reference policy's: with an adapter that is the model itself, switched off."""
+    kept = _width(config) * size.parameters // (config.learner.ranks if config.learner.zero_stage == 3 else 1)
+    second = config.loss.kl_coef and not config.learner.lora.rank
+    return {"weights": kept, "reference policy": kept if second else 0}
+
+
+def _layer_parameters(tower: Tower) -> int:
+    return tower.hidden * (2 * tower.attention + 2 * tower.key_value + (3 if tower.gated else 2) * tower.inner)
 
 
 def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
@@ -145,8 +162,9 @@ def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
     stage, ranks, width, trained = config.learner.zero_stage, config.learner.ranks, _width(config), trained_parameters(config, size)
     live = min(size.parameters, LIVE_ELEMENTS) if stage == 3 and ranks > 1 else 0
     bucket = BUCKET_ELEMENTS if config.on_gpu else min(trained, BUCKET_ELEMENTS)  # taken whole; a CPU's memory is used as it is touched
+    adapter = width * adapter_parameters(config, size)
     return {
-        "weights": width * size.parameters // (ranks if stage == 3 else 1),
+        "weights": model_bytes(config, size)["weights"] + adapter // (ranks if stage == 3 else 1),
         "gradients": width * trained // (ranks if stage >= 2 else 1),
         "optimizer": 0 if config.learner.offload_optimizer else 12 * trained // ranks,
         "DeepSpeed's buffers": width * (live + bucket),
@@ -160,9 +178,10 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     text = tokens.micro_batch * kept_by_text(config, size)
     vision = patches * _kept(size.vision, width)
     outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
+    seen = size.vision.layers if trains_vision(config) else 0  # a frozen tower keeps nothing: no gradient passes through it
     if not config.learner.gradient_checkpointing:
-        return outside + size.text.layers * text + size.vision.layers * vision
-    inputs = width * (size.text.layers * tokens.micro_batch * size.text.hidden + size.vision.layers * patches * size.vision.hidden)
+        return outside + size.text.layers * text + seen * vision
+    inputs = width * (size.text.layers * tokens.micro_batch * size.text.hidden + seen * patches * size.vision.hidden)
     return outside + inputs + max(text, vision)
 
 
@@ -184,16 +203,37 @@ def _kept(tower: Tower, width: int, *, merged: bool = False) -> int:
 def logits_bytes(config: Config, size: ModelSize) -> int:
     """One chunk of answer tokens x vocabulary (the others do not exist yet, or any more), and the head's gradient before it joins the others."""
     answers = config.rollout.answers * config.rollout.max_tokens
-    return size.vocabulary * (LOGIT_BYTES * min(config.learner.logprob_chunk, answers) + _width(config) * size.text.hidden)
+    head = 0 if config.learner.lora.rank else _width(config) * size.text.hidden
+    return size.vocabulary * (LOGIT_BYTES * min(config.learner.logprob_chunk, answers) + head)
 
 
 def checkpoint_bytes(config: Config, size: ModelSize) -> int:
-    """Of all ranks together, on disk: weights, and 12 bytes a trained parameter."""
-    return _width(config) * size.parameters + 12 * trained_parameters(config, size)
+    """Of all ranks together, on disk: weights, or the adapter alone, and 12 bytes a trained parameter."""
+    return push_bytes(config, size) + 12 * trained_parameters(config, size)
 
 
 def trained_parameters(config: Config, size: ModelSize) -> int:
+    if config.learner.lora.rank:
+        return adapter_parameters(config, size)
     return size.parameters - (size.vision_parameters if config.model.freeze_vision else 0)
+
+
+def adapter_parameters(config: Config, size: ModelSize) -> int:
+    """Of the low-rank adapter; 0 without one."""
+    lora = config.learner.lora
+    if not lora.rank:
+        return 0
+    where = size.family.adapted(lora.targets, vision=lora.vision)
+    return lora.rank * sum(inputs + outputs for name, inputs, outputs in size.linear if re.fullmatch(where, name))
+
+
+def push_bytes(config: Config, size: ModelSize) -> int:
+    """What a push carries: all weights, or the adapter."""
+    return _width(config) * (adapter_parameters(config, size) if config.learner.lora.rank else size.parameters)
+
+
+def trains_vision(config: Config) -> bool:
+    return config.learner.lora.vision if config.learner.lora.rank else not config.model.freeze_vision
 
 
 def _pixels(config: Config, size: ModelSize, tokens: Tokens) -> int:
@@ -213,7 +253,7 @@ def _width(config: Config) -> int:
 def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str, int]:
     """Of one GPU of an engine (without GPUs: of the engine), by part. The cache takes what gpu_memory_utilization leaves."""
     rollout, width = config.rollout, _width(config)
-    weights = width * size.parameters // rollout.tensor_parallel
+    weights = width * (size.parameters + adapter_parameters(config, size)) // rollout.tensor_parallel
     batched = max(rollout.max_model_len, rollout.batched_tokens)
     work = batched * width * (4 * size.text.hidden + 3 * size.text.inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
     if not config.on_gpu or assumed.gpu_memory_gib is None:
@@ -221,6 +261,19 @@ def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str,
     device = DEVICE_BYTES + (0 if rollout.enforce_eager else GRAPH_BYTES) + 2 * min(config.sync.bucket_bytes, weights)
     cache = int(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB) - weights - work - device
     return {"weights": weights, "key-value cache": max(0, cache), "work": work, "device": device}
+
+
+def shared_bytes(config: Config, size: ModelSize, found: Plan) -> dict[str, int]:
+    """placement colocated: of an engine and a rank on one GPU, in each phase of a step. On the CPU both stay resident.
+
+    What stays while the engine samples: the rank's weights and its process. While the rank learns, the sleeping engine keeps its process alone.
+    """
+    engine, learner = sum(found.engine.values()), sum(found.learner.values())
+    if not config.on_gpu:
+        return {"always": engine + learner}
+    stays = found.learner["weights"] + found.learner["reference policy"] + found.learner["device"]
+    awake = engine - found.engine["key-value cache"]
+    return {"sampling": engine + stays, "new weights": awake + stays + found.learner["sync buckets"], "learning": learner + DEVICE_BYTES}
 
 
 def cache_bytes_per_token(config: Config, size: ModelSize) -> int:

@@ -14,7 +14,7 @@ from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
-from rlvid.plan.reckoning import GIB, Assumed, reckon, start_bytes
+from rlvid.plan.reckoning import GIB, Assumed, push_bytes, reckon, shared_bytes, start_bytes, trained_parameters
 
 
 def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
@@ -32,12 +32,16 @@ def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, s
     time = step_time(config, found.tokens, rates) if rates else None
     return {
         "run": config.run.name,
-        "model": asdict(size),
+        "model": {name: value for name, value in asdict(size).items() if name != "linear"},
         "assumed": asdict(assumed),
         "plan": asdict(found),
         "learner_bytes": sum(found.learner.values()),
         "engine_bytes": sum(found.engine.values()),
-        "rank_start_bytes": start_bytes(config, size),
+        "rank_start_bytes": start_bytes(config, size)["host"],
+        "rank_start_gpu_bytes": start_bytes(config, size)["gpu"],
+        "trained_parameters": trained_parameters(config, size),
+        "push_bytes": push_bytes(config, size),
+        "shared_gpu_bytes": shared_bytes(config, size, found) if config.colocated else None,
         "gpus": gpus(config),
         "time": _time_json(time),
         "advice": list(advice(config, size, assumed, found)),
@@ -55,7 +59,7 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
     plan, assumed = report["plan"], report["assumed"]
     tokens = plan["tokens"]
-    console.print(_memory(config, plan, assumed["gpu_memory_gib"] if config.on_gpu else None))
+    console.print(_memory(config, plan, assumed["gpu_memory_gib"] if config.on_gpu else None, report["shared_gpu_bytes"]))
     rows = {
         "parameters": f"{plan['parameters']:,}",
         "GPUs": " + ".join(f"{number:g} for the {role}" for role, number in report["gpus"].items()),
@@ -67,7 +71,8 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
         "key-value cache of an engine": f"{plan['cache_tokens']:,} tokens, at full length {plan['cache_tokens_wanted']:,} are wanted",
         "frames of a step": f"{_gib(plan['frames_bytes'])} in the object store, {_gib(plan['object_store_bytes'])} with the step ahead",
-        "host memory of a starting rank": _gib(report["rank_start_bytes"]),
+        "trained, pushed": f"{report['trained_parameters']:,} parameters, {_gib(report['push_bytes'])}",
+        "memory of a starting rank": _starting(report),
         "a checkpoint": f"{_gib(plan['checkpoint_bytes'])}, {config.run.keep_checkpoints} are kept",
         "time": _time_text(report["time"]),
     }
@@ -79,7 +84,12 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         console.print(f"- {line}", highlight=False)
 
 
-def _memory(config: Config, plan: dict[str, Any], limit_gib: float | None) -> Table:
+def _starting(report: dict[str, Any]) -> str:
+    gpu = report["rank_start_gpu_bytes"]
+    return f"{_gib(report['rank_start_bytes'])} of the host" + (f", {_gib(gpu)} of its GPU" if gpu else "")
+
+
+def _memory(config: Config, plan: dict[str, Any], limit_gib: float | None, shared: dict[str, int] | None) -> Table:
     where = "GPU" if config.on_gpu else "process"
     table = Table("part", f"learner rank, per {where}", f"engine, per {where}", title="memory")
     for part in dict.fromkeys([*plan["learner"], *plan["engine"]]):
@@ -87,6 +97,8 @@ def _memory(config: Config, plan: dict[str, Any], limit_gib: float | None) -> Ta
             table.add_row(part, _gib(plan["learner"].get(part, 0)), _gib(plan["engine"].get(part, 0)))
     table.add_section()
     table.add_row("all", _gib(sum(plan["learner"].values())), _gib(sum(plan["engine"].values())))
+    for phase, size in (shared or {}).items():
+        table.add_row(f"both, {phase}", _gib(size), "")
     if limit_gib is not None:
         table.add_row("there is", f"{limit_gib:.0f} GiB", f"{limit_gib:.0f} GiB")
     return table

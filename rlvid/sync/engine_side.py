@@ -19,6 +19,7 @@ from vllm.distributed.utils import stateless_init_torch_distributed_process_grou
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.packed_tensor import unpack_tensor
 
+from rlvid.sync.adapter import adapter_digest, loaded_tensors
 from rlvid.sync.checksum import checksum
 
 
@@ -124,3 +125,7 @@ class WorkerExtension:
     def loaded_checksum(self) -> str:
         """Checksum over all loaded parameters of this worker."""
         return checksum(self.model_runner.get_model().parameters())
+
+    def loaded_adapter(self, names: list[str]) -> str:
+        """Digest of the adapter that this worker computes with, taken from where its layers read it. `names`: of the tensors that were sent."""
+        return adapter_digest(loaded_tensors(self.model_runner.lora_manager._adapter_manager, names))

@@ -19,6 +19,7 @@ import torch
 from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, TrainerWeightTransferEngine, VLLMWeightSyncClient, WeightSource
 
 from rlvid.config import Config
+from rlvid.sync.adapter import AdapterTransfer
 from rlvid.sync.checksum import element_sum, to_hex
 from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, Room, join_group
 from rlvid.sync.source import ZeroSource
@@ -92,6 +93,11 @@ class EngineClient:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.pause_s = max(self._wait("finish the weight update", [engine.finish_update.remote(self.version) for engine in self.engines]))
+
+    def take_adapter(self, packed: Any, names: list[str], version: int) -> float:
+        """`packed`: reference to the file's bytes. Returns the longest that an engine stood still, in seconds."""
+        calls = [engine.take_adapter.remote(packed, names, version) for engine in self.engines]
+        return max(self._wait("take the adapter", calls, self.pause_deadline_s + self.deadline_s))
 
     def _wait(self, what: str, calls: list[Any], deadline_s: float = 0.0) -> list[Any]:
         import ray
@@ -196,9 +202,11 @@ class Transfer:
         self.engine.shutdown()
 
 
-def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer:
+def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer | AdapterTransfer:
     """Connect this rank to the engines; all ranks call it, rank 0 sends."""
     client = EngineClient(engines, widths, deadline_s=config.sync.deadline_s, pause_deadline_s=pause_deadline_s(config))
+    if config.learner.lora.rank:
+        return AdapterTransfer(config, rank, model, client)
     source = SummedSource(model, summed=config.sync.verify)
     where: dict[str, Any] = {"rank": rank, "master_address": _own_address(), "master_port": _free_port(), "world_size": 1 + sum(widths)}
     trainer: TrainerWeightTransferEngine[Any]

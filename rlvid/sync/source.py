@@ -9,8 +9,8 @@ import torch
 
 
 def unwrap(name: str) -> str:
-    """Parameter name without wrappers' prefixes."""
-    return name.replace("_checkpoint_wrapped_module.", "")
+    """Parameter name without what wrappers put into it."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace(".base_layer.", ".")
 
 
 class ZeroSource:
@@ -18,10 +18,12 @@ class ZeroSource:
 
     Under ZeRO-3 the parameters of one layer are gathered together on all ranks (so every rank must iterate in step) and
     released again before the next, which bounds the extra memory to one layer. Tied parameters come once.
+    `adapter`: of a model with a low-rank adapter its parameters alone; otherwise all but those.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, adapter: bool = False) -> None:
         self.model = model
+        self.adapter = adapter
 
     def shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         """(name, dtype, full shape) in iteration order, without gathering."""
@@ -38,6 +40,8 @@ class ZeroSource:
         """Parameters by layer: the first number in the name and what stands before it."""
         groups: dict[str, list[tuple[str, Any]]] = {}
         for name, parameter in self.model.named_parameters():
+            if (".lora_" in name) != self.adapter:
+                continue
             parts = name.split(".")
             digit = next((i for i, part in enumerate(parts) if part.isdigit()), None)
             key = ".".join(parts[: digit + 1]) if digit is not None else name

@@ -17,7 +17,7 @@ UPDATES = 3
 def ray_here():
     from rlvid.actors.placement import connect
 
-    connect(load(CONFIG))
+    connect(load(CONFIG), [])
     import ray
 
     yield ray

@@ -99,8 +99,11 @@ def test_states_by_stage() -> None:
 
 
 def test_a_rank_reads_the_whole_model_first() -> None:
-    assert start_bytes(strive(), QWEN_7B) == 2 * QWEN_7B.parameters
-    assert start_bytes(strive("loss.kl_coef=0.04"), QWEN_7B) == 4 * QWEN_7B.parameters
+    piece = 2 * QWEN_7B.vocabulary * QWEN_7B.text.hidden
+    for kl, copies in ((0, 1), (0.04, 2)):
+        peak = start_bytes(strive(f"loss.kl_coef={kl}", "learner.zero_stage=3", "learner.ranks=4"), QWEN_7B)
+        assert peak["host"] == 2 * piece, "one piece at a time, as stored and in the model's dtype"
+        assert peak["gpu"] == copies * (2 * QWEN_7B.parameters // 4) + piece
 
 
 def test_parts_that_a_setting_adds() -> None:
