@@ -119,6 +119,7 @@ def update(config: Config, session: Session, groups: list[Group], advantages: li
     assert session.learner is not None
     started = time.perf_counter()
     check_staleness(groups, oldest=step - 1 - config.rollout.max_staleness)
+    session.to_learner()
     try:
         metrics = session.learner.update(training_prompts(config, groups, advantages))
     except FramesLost as error:
@@ -174,6 +175,7 @@ def resume(run: Run) -> int:
         return 1
     folder, state = found
     checkpoints.check_same_run(config, state)
+    session.to_learner()
     checkpoints.load(folder, state, session.learner, config)
     session.learner.set_rates()
     run.feed.restore(state["feed"])
@@ -184,10 +186,13 @@ def resume(run: Run) -> int:
 
 
 def save(run: Run, step: int) -> None:
-    """What a resumed run needs to go on exactly."""
+    """What a resumed run needs to go on exactly. Engines that gave their GPUs for it get their weights back."""
     assert run.session.learner is not None
+    run.session.to_learner()
     state = {"feed": run.feed.state(), "fingerprint": checkpoints.fingerprint(run.config), "layout": checkpoints.layout(run.config)}
     run.saver.save(step, run.session.learner, state)
+    if run.config.colocated and step < run.config.run.steps:
+        run.session.sync()
 
 
 def export(config: Config, session: Session) -> None:

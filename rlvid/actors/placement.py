@@ -88,7 +88,8 @@ def place(config: Config, roles: Sequence[Role], deadline_s: float = 300) -> dic
     """Reserve room for all actors, by their role's name. Raises PlacementError when the cluster is too small."""
     import ray
 
-    bundles = [role.needs for role in roles for _ in range(role.count)]
+    standing = stand(roles)
+    bundles = in_bundles(standing)
     group = ray.util.placement_group(bundles, strategy=config.cluster.placement)
     try:
         ray.get(group.ready(), timeout=deadline_s)
@@ -97,8 +98,28 @@ def place(config: Config, roles: Sequence[Role], deadline_s: float = 300) -> dic
         total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in names}
         there = {name: ray.cluster_resources().get(name, 0) for name in names}
         raise PlacementError(f"the run wants {total}, the cluster has {there}: lower rollout.engines or learner.ranks, or add nodes") from None
-    places = (Place(group, number, needs, logs(config)) for number, needs in enumerate(bundles))
-    return {role.name: list(itertools.islice(places, role.count)) for role in roles}
+    return {name: [Place(group, number, needs, logs(config)) for number, needs in where] for name, where in standing.items()}
+
+
+def stand(roles: Sequence[Role]) -> dict[str, list[tuple[int, dict[str, float]]]]:
+    """(number of its bundle, what it needs there) of each actor, by role. A role that stands beside another shares that one's bundles."""
+    names = {role.name for role in roles}
+    numbers = itertools.count()
+    found: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    for role in sorted(roles, key=lambda role: role.beside in names):
+        bundles = [number for number, _ in found[role.beside]] if role.beside in names else [next(numbers) for _ in range(role.count)]
+        found[role.name] = [(number, role.needs) for number in bundles]
+    return found
+
+
+def in_bundles(standing: dict[str, list[tuple[int, dict[str, float]]]]) -> list[dict[str, float]]:
+    """The bundles, each with the needs of all who stand in it."""
+    bundles: dict[int, dict[str, float]] = {}
+    for number, needs in itertools.chain.from_iterable(standing.values()):
+        bundle = bundles.setdefault(number, {})
+        for name, amount in needs.items():
+            bundle[name] = bundle.get(name, 0) + amount
+    return [bundles[number] for number in sorted(bundles)]
 
 
 async def room_for_one_more(config: Config, role: Role) -> Place:

@@ -79,6 +79,8 @@ class ActorPool:
         self.closed = False
         self.resting = False
         """While True, no heartbeat is asked for: the actors are busy with something that has a deadline of its own."""
+        self.asleep = False
+        """While True, likewise: the actors are asleep, and nobody may be replaced."""
         self._waiting: deque[asyncio.Future[Slot]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_failure = ""
@@ -280,7 +282,7 @@ class ActorPool:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.heartbeat_s)
-            if not self.resting:
+            if not (self.resting or self.asleep):
                 await asyncio.gather(*[self._beat(slot.handle, slot.number) for slot in self.slots if slot.serving])
 
     async def _beat(self, handle: Any, number: int) -> None:
@@ -289,7 +291,7 @@ class ActorPool:
         try:
             await self._bounded(handle.check.remote(), self.heartbeat_s, f"a sign of life of {self.name} {number}")
         except (RayError, TimeoutError) as error:
-            if not self.resting:
+            if not (self.resting or self.asleep):
                 self.failed(handle, error)
 
     def _begin(self, work: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import pickle
 import tempfile
 import time
 import uuid
@@ -51,7 +53,9 @@ def role(config: Config) -> Role:
 
 def rollout_environment(config: Config) -> dict[str, str]:
     """Environment of the actor's process, set before vLLM is imported."""
-    return ({} if config.on_gpu else {KEEP_WEIGHTS: "1"}) | engine_environment(config.rollout.threads, on_gpu=config.on_gpu)
+    # Handles to the learner's memory come pickled, from this run's own rank 0 and through Ray, which pickles all that it carries.
+    handles = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if config.transport == "ipc" else {}
+    return handles | ({} if config.on_gpu else {KEEP_WEIGHTS: "1"}) | engine_environment(config.rollout.threads, on_gpu=config.on_gpu)
 
 
 class EngineStartError(RuntimeError):
@@ -70,6 +74,8 @@ class RolloutActor:
         self.given_up = 0
         self.paused_at = 0.0
         self.engine: Any = None
+        self.can_sleep = config.colocated and config.on_gpu
+        self.sleeping = False
         self.adapter: Any = None
         self.adapter_names: list[str] = []
 
@@ -169,8 +175,11 @@ class RolloutActor:
     async def receive_update(self, update_info: Any) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        # Over nccl vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, and the checksum tells.
-        self.update_opened, self.half_loaded = False, self.config.transport == "nccl"
+        # Over nccl and ipc vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, and the checksum tells.
+        self.update_opened, self.half_loaded = False, self.config.transport in ("nccl", "ipc")
+        if "ipc_handles" in update_info:  # they hold types, which vLLM's messages do not carry
+            update_info = dict(update_info)
+            update_info["ipc_handles_pickled"] = base64.b64encode(pickle.dumps(update_info.pop("ipc_handles"))).decode()
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_update(self, version: int) -> float:
@@ -188,7 +197,8 @@ class RolloutActor:
             await self.engine.reset_prefix_cache()
             await self.engine.reset_encoder_cache()
             await self.engine.reset_mm_cache()
-        await self.engine.resume_generation()
+        if not self.sleeping:  # else waking for the cache resumes
+            await self.engine.resume_generation()
         return time.perf_counter() - self.paused_at
 
     async def take_adapter(self, packed: bytes, names: list[str], version: int) -> float:
@@ -222,7 +232,8 @@ class RolloutActor:
     async def go_on(self) -> None:
         """Serve again after a push that failed elsewhere and left the weights as they were."""
         self.given_up += 1
-        await self.engine.resume_generation()
+        if not self.sleeping:
+            await self.engine.resume_generation()
 
     async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
         """(version as the engine echoes it, checksum of the loaded weights, or of the adapter once there is one).
@@ -246,6 +257,23 @@ class RolloutActor:
         else:
             return version, None
         return version, checksums[0] if len(checksums) == 1 else None
+
+    # ---- turns on a shared GPU (rlvid/loop/turns.py)
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back: the cache, and the weights, which a push brings again. With an adapter the push does not, so they go to the host.
+
+        vLLM has no sleep without a GPU: there the engine stays as it is.
+        """
+        if self.can_sleep and not self.sleeping:
+            self.sleeping = True
+            await self.engine.sleep(level=1 if self.config.learner.lora.rank else 2)
+
+    async def wake(self, what: str) -> None:
+        """`what`: weights, before a push, then kv_cache. An engine that was started meanwhile is awake."""
+        if self.sleeping:
+            await self.engine.wake_up(tags=[what])
+            self.sleeping = what != "kv_cache"
 
     # ---- life
 
@@ -306,6 +334,7 @@ def engine_arguments(config: Config) -> Any:
         seed=config.run.seed,
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]
         worker_extension_cls="rlvid.sync.engine_side.WorkerExtension",
+        enable_sleep_mode=config.colocated and config.on_gpu,
         **adapter_arguments(config),
         **shared_arguments(on_gpu=config.on_gpu, tensor_parallel=rollout.tensor_parallel, kv_cache_gib=rollout.kv_cache_gib),
     )

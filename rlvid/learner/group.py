@@ -24,7 +24,8 @@ class FramesLost(RuntimeError):
 def role(config: Config) -> Role:
     """The learner's ranks."""
     learner = config.learner
-    return Role("learner rank", Rank, learner.ranks, bundle(learner.num_cpus, learner.num_gpus, learner.resources), learner_environment(config))
+    needs = bundle(learner.num_cpus, learner.num_gpus, learner.resources)
+    return Role("learner rank", Rank, learner.ranks, needs, learner_environment(config), beside="rollout engine" if config.colocated else "")
 
 
 def learner_environment(config: Config) -> dict[str, str]:
@@ -100,6 +101,13 @@ class LearnerGroup:
     def perturb(self, scale: float) -> None:
         """Debug door: see Rank.perturb."""
         self._all("perturb", *[(scale,)] * len(self.ranks))
+
+    def rest(self) -> None:
+        """Leave the GPUs to the engines: see Rank.rest."""
+        self._all("rest", *[()] * len(self.ranks))
+
+    def wake(self) -> None:
+        self._all("wake", *[()] * len(self.ranks))
 
     def stop(self) -> None:
         import ray

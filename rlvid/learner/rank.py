@@ -257,6 +257,23 @@ class Rank:
         self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights already make it one sum
         return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch)
 
+    # ---- turns on a shared GPU (rlvid/loop/turns.py)
+
+    def rest(self) -> None:
+        """Gradients, master weights and moments go to the host. The weights stay: a push needs them, and a new engine may want one at any time."""
+        if self.config.on_gpu:
+            import torch
+            from deepspeed.runtime.zero.offload_config import OffloadStateTypeEnum as States
+
+            away = [state for state in States if state is not States.lp_params]
+            self.engine.offload_states(include=away, pin_memory=True)
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Take back what `rest` sent away."""
+        if self.config.on_gpu:
+            self.engine.reload_states()
+
     # ---- checkpoints
 
     def save(self, folder: str) -> None:

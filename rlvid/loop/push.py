@@ -12,6 +12,7 @@ from typing import Any
 from rlvid.actors.pool import ActorPool, what_it_says
 from rlvid.config import Config
 from rlvid.learner.group import LearnerGroup
+from rlvid.loop.turns import Turns
 
 log = logging.getLogger("rlvid")
 
@@ -31,6 +32,7 @@ class Weights:
         self.engines = engines
         self.learner = learner
         self.loop = loop
+        self.turns = Turns(config, engines, learner)
         self.attempts = 1 + config.rollout.max_restarts
         self.version = 0
         self.costs: dict[str, float] = {}
@@ -43,10 +45,12 @@ class Weights:
 
         An engine that failed in it is replaced and the weights are pushed again. Raises SyncError when no engine takes them.
         """
+        self.turns.to_engines()
         for _ in range(self.attempts):
             self._wait_for_an_engine()
             with self._one_at_a_time:
                 if self._try_push():
+                    self.turns.serve()
                     return
         raise SyncError(f"the engines did not take the new weights in {self.attempts} attempts; logs/ of the run folder holds what they said")
 

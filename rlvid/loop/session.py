@@ -78,6 +78,11 @@ class Session:
         for future in list(self.waits):
             future.cancel()
 
+    def to_learner(self) -> None:
+        """Where engines and ranks share GPUs: it is the learner's turn, until `sync`."""
+        if self.weights is not None:
+            self.weights.turns.to_learner()
+
     def sync(self) -> None:
         """Push the learner's weights to every engine and see that they arrived. Raises SyncError."""
         assert self.weights is not None
@@ -169,15 +174,17 @@ def learner_group(config: Config, role: Role, places: list[Place]) -> LearnerGro
 
 
 def _start(session: Session) -> None:
-    """Engines and variant actors start while the learner does."""
+    """Engines and variant actors start while the learner does; where they share GPUs, after it, when it has made room."""
 
     async def start_pools() -> None:
         await asyncio.gather(*[pool.start() for pool in session.pools])
 
-    pools = asyncio.run_coroutine_threadsafe(start_pools(), session.loop)
+    pools = None if session.config.colocated else asyncio.run_coroutine_threadsafe(start_pools(), session.loop)
     if session.learner is not None:
         log.info("learner: %s parameters", f"{session.learner.start():,}")
-    pools.result()
+        if session.config.colocated:
+            session.learner.rest()
+    (pools or asyncio.run_coroutine_threadsafe(start_pools(), session.loop)).result()
     session.joins = asyncio.run_coroutine_threadsafe(session.let_engines_join(), session.loop)
 
 

@@ -11,7 +11,7 @@ class Role:
     """`actor` is made `count` times as actor(config, number), each in a process with `environment`, where Ray has `needs` (CPU, GPU, resources by name).
 
     concurrency: calls that one actor takes at a time (None: Ray's default, one after the other). pool: options of its ActorPool; a role without any is not
-    dispatched to but driven as a group (the learner's ranks).
+    dispatched to but driven as a group (the learner's ranks). beside: name of the role in whose bundles its actors stand, number by number.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Role:
     environment: dict[str, str]
     concurrency: int | None = None
     pool: dict[str, Any] = field(default_factory=dict)
+    beside: str = ""
 
 
 def bundle(cpus: float, gpus: float, resources: dict[str, float]) -> dict[str, float]:

@@ -79,7 +79,8 @@ class EngineClient:
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         offsets = [1 + sum(self.widths[:i]) for i in range(len(self.engines))]
-        self._wait("join the weight transfer", [e.join_transfer.remote(init_info | {"rank_offset": o}) for e, o in zip(self.engines, offsets, strict=True)])
+        places: list[dict[str, Any]] = [{"rank_offset": offset} if "rank_offset" in init_info else {} for offset in offsets]  # ipc has no group to join
+        self._wait("join the weight transfer", [e.join_transfer.remote(init_info | place) for e, place in zip(self.engines, places, strict=True)])
 
     def start_weight_update(self) -> None:
         self._wait("pause for new weights", [engine.start_update.remote() for engine in self.engines], self.pause_deadline_s)
@@ -213,6 +214,12 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
     if config.transport == "gloo":
         info = GlooTrainerInitInfo(**where, bucket_bytes=config.sync.bucket_bytes, timeout_s=config.sync.deadline_s)
         trainer = GlooTrainerEngine.trainer_init(info, client=client, source=source)
+    elif config.transport == "ipc":
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+        ipc = IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=config.sync.bucket_bytes)
+        trainer = WeightTransferTrainerFactory.trainer_init(ipc, client=client, source=source)
     else:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
