@@ -120,23 +120,7 @@ class Learner:
         return {"prompts": TOGETHER, "visual": visual, "length": length, "answers": answers, "time_over_one_each": statistics.median(a / b for a, b in times)}
 
     def prompt(self, visual: int, length: int, answers: int) -> TrainingPrompt:
-        rng = np.random.default_rng(0)
-        frames = 2 * visual // TOKENS_PER_PAIR
-        spec = VariantSpec("uniform", tuple(np.arange(frames) / 2.0), None, (SIDE, SIDE), 0)
-        video = rng.integers(0, 255, (frames, SIDE, SIDE, 3), dtype=np.uint8)
-        text, metadata = chat_prompt(self.processor, "What colour is it?"), video_metadata(spec)
-        ids = self.token_ids(text, video, metadata)
-        tokens = tuple(tuple(rng.integers(20, 200, length).tolist()) for _ in range(answers))
-        logprobs = tuple(tuple([-1.0] * length) for _ in range(answers))
-        advantages = tuple(rng.normal(size=answers).tolist())
-        weights = tuple(1 / (answers * length) for _ in range(answers))
-        return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, weights)
-
-    def token_ids(self, text: str, video: np.ndarray, metadata: dict[str, Any]) -> list[int]:
-        from transformers.video_utils import VideoMetadata
-
-        known = VideoMetadata(**{name: value for name, value in metadata.items() if name != "do_sample_frames"})
-        return self.processor(text=[text], videos=[video], video_metadata=[known], do_sample_frames=False, return_tensors="pt")["input_ids"][0].tolist()
+        return training_prompt(self.processor, visual, length, answers)
 
     def packed(self, prompts: list[TrainingPrompt]) -> MicroBatch:
         return pack(prompts, self.processor, self.model.config).to(self.device, self.dtype)
@@ -184,6 +168,28 @@ class Learner:
         alone = row(prompt + length, (prompt + length) ** 2 / 2) + length * head + tower
         together = row(prompt + answers * length, prompt**2 / 2 + answers * (prompt * length + length**2 / 2)) + answers * length * head + tower
         return together, alone
+
+
+def training_prompt(processor: Any, visual: int, length: int, answers: int) -> TrainingPrompt:
+    """A prompt with so many visual tokens, and random answers."""
+    rng = np.random.default_rng(0)
+    frames = 2 * visual // TOKENS_PER_PAIR
+    spec = VariantSpec("uniform", tuple(np.arange(frames) / 2.0), None, (SIDE, SIDE), 0)
+    video = rng.integers(0, 255, (frames, SIDE, SIDE, 3), dtype=np.uint8)
+    text, metadata = chat_prompt(processor, "What colour is it?"), video_metadata(spec)
+    ids = token_ids(processor, text, video, metadata)
+    tokens = tuple(tuple(rng.integers(20, 200, length).tolist()) for _ in range(answers))
+    logprobs = tuple(tuple([-1.0] * length) for _ in range(answers))
+    advantages = tuple(rng.normal(size=answers).tolist())
+    weights = tuple(1 / (answers * length) for _ in range(answers))
+    return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, weights)
+
+
+def token_ids(processor: Any, text: str, video: np.ndarray, metadata: dict[str, Any]) -> list[int]:
+    from transformers.video_utils import VideoMetadata
+
+    known = VideoMetadata(**{name: value for name, value in metadata.items() if name != "do_sample_frames"})
+    return processor(text=[text], videos=[video], video_metadata=[known], do_sample_frames=False, return_tensors="pt")["input_ids"][0].tolist()
 
 
 def split(prompt: TrainingPrompt) -> list[TrainingPrompt]:
