@@ -48,7 +48,11 @@ class EvidencePatch:
 
 @dataclass(frozen=True)
 class Question:
-    """One line of a question file. `video` is an absolute path, or pictures at a rate (`rlvid.video.pictures`); `answer` is the option's text for a choice."""
+    """One line of a question file. `video` is an absolute path, or pictures at a rate (`rlvid.video.pictures`); `answer` is the option's text for a choice.
+
+    answers: empty where there is one answer. With options the set of all right ones, each of which has to be named; without, texts any of which is right.
+    span_mode: of several `spans`, does a reply have to give any one, or all?
+    """
 
     id: str
     video: str
@@ -60,6 +64,13 @@ class Question:
     evidence: Evidence = field(default_factory=Evidence)
     clip: Span | None = None
     source: str = ""
+    answers: tuple[str, ...] = ()
+    span_mode: Literal["any", "all"] = "any"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every right answer: `answers`, or the one there is."""
+        return self.answers or ((self.answer,) if self.answer is not None else ())
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,21 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from rlvid.data import options as lettered
 from rlvid.data.prompts import LETTERS
 from rlvid.process.one_line import printable
-from rlvid.reading import answers
+from rlvid.reading import answers as reading
 from rlvid.types import Box, Evidence, Question, Region, Span, Task
 from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
 REQUIRED = ("id", "video", "question", "task")
-KEYS = (*REQUIRED, "options", "answer", "spans", "evidence", "clip", "fps", "source")
+KEYS = (*REQUIRED, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source")
+SPAN_MODES = ("any", "all")
 MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
 NO_TEXT = {
     b"PAR1": "is a parquet file, not a question file (rlvid data convert auto FILE OUT makes one of it)",
@@ -37,6 +39,7 @@ EXAMPLES = 3
 _WITH_OPTIONS = ("multiple_choice", "grounded_qa")
 WITH_SPANS = ("temporal_grounding", "grounded_qa")
 _NUMBERS = ("numeric", "regression")
+CUT_TO_CLIP, CUT_TO_VIDEO = "spans: cut to the clip", "spans: cut to the video"
 
 
 class QuestionError(ValueError):
@@ -57,12 +60,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found in a whole file."""
+    """What `check` found in a whole file. `changed` counts by kind what was read otherwise than it stands there; such questions are good."""
 
     path: str
     questions: int
     tasks: dict[str, int]
     problems: dict[str, Problem] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -81,15 +85,31 @@ class Report:
         for kind, problem in sorted(self.problems.items(), key=lambda item: -item[1].count):
             lines.append(f"{kind}: {problem.count}")
             lines += [f"  {message}" for message in problem.first]
+        lines += [f"changed: {kind}: {count}" for kind, count in sorted(self.changed.items(), key=lambda item: -item[1])]
         return "\n".join(lines)
 
 
 def parse_line(raw: bytes | str, *, path: str | Path, line: int) -> Question:
     """One line of a question file, or QuestionError. `video` becomes absolute: relative paths start at the file's folder."""
+    return parsed(raw, path=path, line=line)[0]
+
+
+def parsed(raw: bytes | str, *, path: str | Path, line: int) -> tuple[Question, tuple[str, ...]]:
+    """As `parse_line`, and the kinds of what was changed: letters taken off options, spans cut to the clip."""
     try:
         return _question(_object(raw), os.path.dirname(os.path.abspath(path)))
     except _Wrong as wrong:
         raise QuestionError(f"{path}:{line}: {wrong}", wrong.kind) from None
+
+
+def within_video(question: Question, duration_s: float) -> Question:
+    """The question with its times cut to the video's length. QuestionError where nothing of a span or of the clip is left."""
+    try:
+        spans, evidence = (_cut(spans, (0.0, duration_s), "spans", "the video") for spans in (question.spans, question.evidence.spans))
+        (clip,) = _cut((question.clip,), (0.0, duration_s), "clip", "the video") if question.clip else (None,)
+        return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence), clip=clip)
+    except _Wrong as wrong:
+        raise QuestionError(f"{question.video}: {wrong}", wrong.kind) from None
 
 
 def raw_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
@@ -125,18 +145,22 @@ def check(path: str | Path, *, videos: bool = True) -> Report:
     found: dict[str, list[str]] = {}
     counts: Counter[str] = Counter()
     tasks: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
     seen = SeenIds(path)
     try:
         for line, _, raw in raw_lines(path):
             try:
-                tasks[_checked(raw, path, line, seen, videos).task] += 1
+                question, changes = _checked(raw, path, line, seen, videos)
+                tasks[question.task] += 1
+                changed.update(changes)
             except QuestionError as error:
                 _note(error, counts, found)
         if not tasks and not counts:
             raise QuestionError(f"{path}: holds no question (one JSON object a line)", "empty file")
     except QuestionError as error:
         _note(error, counts, found)
-    return Report(str(path), sum(tasks.values()), dict(tasks), {kind: Problem(count, tuple(found[kind])) for kind, count in counts.items()})
+    problems = {kind: Problem(count, tuple(found[kind])) for kind, count in counts.items()}
+    return Report(str(path), sum(tasks.values()), dict(tasks), problems, dict(changed))
 
 
 class SeenIds:
@@ -152,14 +176,33 @@ class SeenIds:
             raise QuestionError(f"{self.path}:{line}: id: {id[:80]!r} is line {first}'s already (give every question its own id)", "id: used twice")
 
 
-def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: bool) -> Question:
-    question = parse_line(raw, path=path, line=line)
+def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: bool) -> tuple[Question, tuple[str, ...]]:
+    question, changes = parsed(raw, path=path, line=line)
     seen.add(question.id, line)
     if videos and pictures.is_missing(question.video):
         raise QuestionError(f"{path}:{line}: video: {_missing(question.video)}", MISSING_VIDEO)
     if videos and not pictures.parsed(question.video) and not os.path.getsize(question.video):
         raise QuestionError(f"{path}:{line}: video: {question.video} is empty (copy it anew, or take the line out)", EMPTY_VIDEO)
-    return question
+    duration_s = _length_s(question) if videos else None
+    if duration_s is None:
+        return question, changes
+    try:
+        cut = within_video(question, duration_s)
+    except QuestionError as error:
+        raise QuestionError(f"{path}:{line}: {str(error).removeprefix(f'{question.video}: ')}", error.kind) from None
+    return question, changes if cut == question else (*changes, CUT_TO_VIDEO)
+
+
+def _length_s(question: Question) -> float | None:
+    """By the file's header, for questions that name times; None where it does not tell, or cannot be opened (the run says why)."""
+    if not (question.spans or question.evidence.spans or question.clip):
+        return None
+    try:
+        from rlvid.data.sources.videos import header
+
+        return header(question.video)[0]
+    except ImportError:  # question files are checked without the packages that read videos, too
+        return None
 
 
 def _missing(video: str) -> str:
@@ -215,7 +258,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _question(data: dict[str, Any], folder: str) -> Question:
+def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, ...]]:
     _known_keys(data, KEYS, "")
     for key in REQUIRED:
         if key not in data:
@@ -224,18 +267,44 @@ def _question(data: dict[str, Any], folder: str) -> Question:
     if task not in TASKS:
         raise _Wrong("task", f"unknown task {_shown(task)}", f"one of {', '.join(TASKS)}", "unknown task")
     options = _options(data.get("options"), task)
-    return Question(
+    references = _answers(data.get("answer"), data.get("answers"), task, options)
+    question = Question(
         id=_text(data, "id"),
         video=_video(data, folder),
         question=_text(data, "question"),
         task=task,
-        options=options,
-        answer=_answer(data.get("answer"), task, options),
+        options=options.texts,
+        answer=references[0] if references else None,
         spans=_task_spans(data.get("spans"), task),
         evidence=_evidence(data.get("evidence")),
         clip=_span(data["clip"], "clip") if data.get("clip") is not None else None,
         source=_string(data.get("source") if data.get("source") is not None else "", "source"),
+        answers=references if data.get("answers") is not None else (),
+        span_mode=_span_mode(data.get("span_mode"), task),
     )
+    inside = _within_clip(question)
+    return inside, options.changes + ((CUT_TO_CLIP,) if inside != question else ())
+
+
+def _within_clip(question: Question) -> Question:
+    """Spans and evidence cut to the clip that is shown; one that lies wholly outside is refused."""
+    if question.clip is None:
+        return question
+    spans = _cut(question.spans, question.clip, "spans", "the clip")
+    evidence = _cut(question.evidence.spans, question.clip, "evidence.spans", "the clip")
+    for region in question.evidence.regions:
+        if not question.clip[0] <= region.time_s <= question.clip[1]:
+            raise _Wrong("evidence.regions", f"{region.time_s:g} s lies outside the clip", "all times are seconds of the file", "outside the clip")
+    return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence))
+
+
+def _cut(spans: tuple[Span, ...], bounds: Span, key: str, whole: str) -> tuple[Span, ...]:
+    """Each span as far as it lies within the bounds. _Wrong where nothing of one is left."""
+    for start_s, end_s in spans:
+        if start_s >= bounds[1] or end_s <= bounds[0]:
+            what = f"[{start_s:g}, {end_s:g}] lies outside {whole} ({bounds[0]:g} to {bounds[1]:.2f} s)"
+            raise _Wrong(key, what, "all times are seconds of the file", f"outside {whole}")
+    return tuple((max(start_s, bounds[0]), min(end_s, bounds[1])) for start_s, end_s in spans)
 
 
 def _video(data: dict[str, Any], folder: str) -> str:
@@ -280,52 +349,75 @@ def _string(value: Any, key: str) -> str:
     return value
 
 
-def _options(value: Any, task: str) -> tuple[str, ...]:
+def _options(value: Any, task: str) -> lettered.Options:
     if value is None or value == []:
         if task == "multiple_choice":
             raise _Wrong("options", "are missing", "a multiple_choice question lists at least two")
-        return ()
+        return lettered.Options()
     if task not in _WITH_OPTIONS:
         raise _Wrong("options", f"do not belong to task {task}", f"leave them out, or use {' or '.join(_WITH_OPTIONS)}", "task takes none")
-    options = tuple(_string(option, "options") for option in _list(value, "options"))
-    if not 2 <= len(options) <= len(LETTERS):
-        raise _Wrong("options", f"there are {len(options)}", f"between 2 and {len(LETTERS)}, one letter each", "too many or too few")
-    if not all(option.strip() for option in options):
+    given = [_string(option, "options") for option in _list(value, "options")]
+    if not 2 <= len(given) <= len(LETTERS):
+        raise _Wrong("options", f"there are {len(given)}", f"between 2 and {len(LETTERS)}, one letter each", "too many or too few")
+    try:
+        options = lettered.read(given)
+    except ValueError as error:
+        raise _Wrong("options", str(error), "write the texts alone: the prompt adds letters", "letters that cannot be read") from None
+    if len(options.texts) < len(given):
         raise _Wrong("options", "one is empty", "give it some text")
-    alike = Counter(" ".join(option.casefold().split()) for option in options).most_common(1)[0]
-    if alike[1] > 1:
-        raise _Wrong("options", f"{_shown(alike[0])} stands twice", "options must differ, or no answer could be told right", "one stands twice")
+    distinct = {" ".join(option.casefold().split()) for option in options.texts}
+    if len(distinct) == 1:
+        raise _Wrong("options", f"{_shown(distinct.pop())} stands twice", "options must differ, or no answer could be told right", "one stands twice")
     return options
 
 
-def _answer(value: Any, task: str, options: tuple[str, ...]) -> str | None:
+def _answers(answer: Any, answers: Any, task: str, options: lettered.Options) -> tuple[str, ...]:
+    """The one answer, or all of `answers`: with options the set of all right ones, without any text that is right."""
+    if answers is None:
+        only = _answer(answer, task, options)
+        return () if only is None else (only,)
+    if answer is not None:
+        raise _Wrong("answers", "stand beside answer", "keep one of the two keys")
+    if task == "temporal_grounding":
+        raise _Wrong("answers", f"do not belong to task {task}", "leave them out: its truth stands in spans", "task takes none")
+    given = _list(answers, "answers")
+    if not given:
+        raise _Wrong("answers", "are empty", "list at least one")
+    found = tuple(text for text in (_answer(one, task, options, "answers") for one in given) if text is not None)
+    if len(set(found)) < len(found):
+        raise _Wrong("answers", "one stands twice", "keep one")
+    return found
+
+
+def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer") -> str | None:
     if value is None and task == "temporal_grounding":
         return None
     if value is None:
-        raise _Wrong("answer", "is missing", f"a {task} question needs its answer", "missing")
+        raise _Wrong(key, "is missing", f"a {task} question needs its answer", "missing")
     if task in _NUMBERS and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = repr(value)
-    text = _string(value, "answer")
-    if options:
-        return _option(text, options)
+    text = _string(value, key)
+    if options.texts:
+        # The text goes first: an option may itself be a letter.
+        found = options.by_text(text) or options.by_letter(text)
+        if found is None:
+            raise _Wrong(key, f"{_shown(text)} is not among the options", f"one of {_shown(options.texts)} or its letter", "not among the options")
+        return found
     if not text.strip() and task != "temporal_grounding":
-        raise _Wrong("answer", "is empty", "give it some text")
-    if task in _NUMBERS and answers.number(text)[0] is None:
-        raise _Wrong("answer", f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
+        raise _Wrong(key, "is empty", "give it some text")
+    if task in _NUMBERS and reading.number(text)[0] is None:
+        raise _Wrong(key, f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
     return text
 
 
-def _option(text: str, options: tuple[str, ...]) -> str:
-    """The option's text for an answer given as that text or as its letter. The text goes first: an option may itself be a letter."""
-    if text in options:
-        return text
-    folded = [option for option in options if " ".join(option.casefold().split()) == " ".join(text.casefold().split())]
-    letter = text.strip().strip("().").upper()
-    if folded:
-        return folded[0]
-    if len(letter) == 1 and letter in LETTERS[: len(options)]:
-        return options[LETTERS.index(letter)]
-    raise _Wrong("answer", f"{_shown(text)} is not among the options", f"one of {_shown(options)} or its letter", "not among the options")
+def _span_mode(value: Any, task: str) -> Literal["any", "all"]:
+    if value is None:
+        return "any"
+    if task not in WITH_SPANS:
+        raise _Wrong("span_mode", f"does not belong to task {task}", f"leave it out, or use {' or '.join(WITH_SPANS)}", "task takes none")
+    if value not in SPAN_MODES:
+        raise _Wrong("span_mode", f"{_shown(value)} is not known", "any: one of the spans is asked for; all: every one", "unknown")
+    return "all" if value == "all" else "any"
 
 
 def _task_spans(value: Any, task: str) -> tuple[Span, ...]:

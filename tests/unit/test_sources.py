@@ -76,7 +76,7 @@ def test_llava_video_means(turned):
 
 def test_grounding_sources_mean(turned):
     charades = only(turned, "charades_sta")
-    assert [question.spans for question in charades] == [((0.3, 1.4),), ((0.0, 2.2),)]
+    assert [question.spans for question in charades] == [((0.3, 1.4),), ((0.0, 2.0),)]
     assert "person turn a light on." in charades[0].question and charades[0].task == "temporal_grounding"
     captions = only(turned, "activitynet_captions")
     assert [question.spans for question in captions] == [((0.1, 1.0),), ((1.0, 1.9),)]

@@ -107,16 +107,17 @@ def test_answers_not_among_the_options(tmp_path, turned, name, row, change):
 
 
 def test_spans_beyond_the_end(tmp_path, turned, root):
-    """By the file's own header where it can be read; a second beyond the end is rounding."""
-    (tmp_path / "sta.txt").write_text("3MSZA 0.5 2.9##within a second\n3MSZA 0.5 3.1##too late\n3MSZA 40 50##far too late\n")
+    """By the file's own header where it can be read: cut where something is left, and refused where the file is not the annotated video."""
+    (tmp_path / "sta.txt").write_text("3MSZA 0.5 2.9##late\n3MSZA 0.5 3.1##later\n3MSZA 40 50##after the end\n")
     report = turned("charades_sta", tmp_path / "sta.txt")
-    assert (report.questions, kinds(report)) == (1, {"spans: beyond the end of the video": 2})
-    assert "3.1 s is beyond the end" in report.problems["spans: beyond the end of the video"].first[0]
+    assert (report.questions, kinds(report), report.changed) == (2, {"spans: beyond the end of the video": 1}, {"spans: cut to the video": 2})
+    assert "[40, 50] s is beyond the end" in report.problems["spans: beyond the end of the video"].first[0]
     late = {"v_one": {"duration": 600, "timestamps": [[1, 500]], "sentences": ["late"]}}
     assert kinds(turned("activitynet_captions", published.write_json(tmp_path / "val_1.json", late))) == {"spans: beyond the end of the video": 1}
     clip = published.write_json(tmp_path / "action_sequence.json", [published.MVBENCH[0] | {"end": 60}])
     os.link(root / "clip.mp4", tmp_path / "ZS9XR.mp4")
-    assert kinds(convert(named("mvbench"), str(clip), tmp_path / "out.jsonl", progress=False)) == {"spans: beyond the end of the video": 1}
+    assert convert(named("mvbench"), str(clip), tmp_path / "out.jsonl", progress=False).changed == {"clip: cut to the video": 1}
+    assert json.loads((tmp_path / "out.jsonl").read_text())["clip"] == [0.2, 2.0]
 
 
 def test_malformed_spans(tmp_path, turned):

@@ -28,7 +28,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Draft:
-    """A question as its source tells it; `video` is the file found, `duration_s` the video's length if the annotation has it."""
+    """A question as its source tells it; `video` is the file found, `duration_s` the video's length if the annotation has it, `changes` the kinds of
+    what stands otherwise in the file (`rlvid.data.options`)."""
 
     id: str
     video: str
@@ -40,6 +41,7 @@ class Draft:
     spans: tuple[Span, ...] = ()
     clip: Span | None = None
     duration_s: float | None = None
+    changes: tuple[str, ...] = ()
 
 
 def _whole(record: Record) -> Iterator[Mapping[str, Any]]:

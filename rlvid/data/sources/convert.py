@@ -9,10 +9,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlvid.data.questions import EXAMPLES, Problem, QuestionError, Report, parse_line
+from rlvid.data.questions import CUT_TO_VIDEO, EXAMPLES, Problem, QuestionError, Report, parse_line
 from rlvid.data.sources import files, hub
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import COLUMNS, Unusable
@@ -20,8 +21,11 @@ from rlvid.data.sources.videos import Videos
 from rlvid.process.one_line import printable
 from rlvid.types import Span
 
-END_TOLERANCE_S = 1.0
-"""So far may a span reach beyond the video's end [D]: annotations are rounded, some to whole seconds. Such a span stays as it is."""
+INSTANT_S = 0.05
+"""An annotation without a length is this much to both sides [D]: published times have one decimal."""
+SHORTER = 0.9
+"""A file with less than this share of the annotated length, two seconds allowed, is not the annotated video [D]."""
+WIDENED, CUT_CLIP = "spans: an instant widened", "clip: cut to the video"
 PROGRESS_EVERY = 200
 
 
@@ -55,6 +59,7 @@ class _Conversion:
         self._source, self._given, self._out, self._videos, self._seen, self._file = source, given, out, videos, seen, file
         self._tasks: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._changed: Counter[str] = Counter()
         self._first: dict[str, list[str]] = {}
 
     @property
@@ -75,14 +80,13 @@ class _Conversion:
 
     def report(self) -> Report:
         problems = {kind: Problem(count, tuple(self._first[kind])) for kind, count in self._counts.items()}
-        return Report(self._given, self.questions, dict(self._tasks), problems)
+        return Report(self._given, self.questions, dict(self._tasks), problems, dict(self._changed))
 
     def _take_one(self, record: Record, values: Any) -> None:
         place = f"{self._given}: {record.place}: "
         try:
             _check_columns(self._source, values)
-            draft = self._source.draft(record, values, self._videos)
-            self._check_times(draft)
+            draft = self._within_video(self._source.draft(record, values, self._videos))
             line = json.dumps(_question(draft, self._out), ensure_ascii=False)
             parse_line(line, path=place, line=0)
             self._check_id(draft.id, record.place)
@@ -95,16 +99,26 @@ class _Conversion:
         else:
             self._file.write(line + "\n")
             self._tasks[draft.task] += 1
+            self._changed.update(draft.changes)
 
-    def _check_times(self, draft: Draft) -> None:
+    def _within_video(self, draft: Draft) -> Draft:
+        """The draft with its times cut to the video, which the benchmarks' own code scores all the same. Unusable where nothing of one is left."""
         times = draft.spans + ((draft.clip,) if draft.clip else ())
         if not times:
-            return
+            return draft
         measured_s = self._videos.duration_s(draft.video)
-        duration_s = draft.duration_s if measured_s is None else measured_s
-        late = _latest(times)
-        if duration_s is not None and late > duration_s + END_TOLERANCE_S:
-            raise Unusable("spans", f"{late:g} s is beyond the end of {draft.video} ({duration_s:.2f} s)", "beyond the end of the video")
+        end_s = draft.duration_s if measured_s is None else measured_s
+        late = max((span for span in times), key=lambda span: span[1])
+        other = measured_s is not None and draft.duration_s is not None and measured_s < SHORTER * draft.duration_s - 2
+        outside = [span for span in times if end_s is not None and span[0] >= end_s]
+        if end_s is not None and (outside or (other and late[1] > end_s)):
+            shown = f"[{late[0]:g}, {late[1]:g}]"
+            raise Unusable("spans", f"{shown} s is beyond the end of {draft.video} ({end_s:.2f} s)", "beyond the end of the video")
+        spans = tuple(_widened(span) for span in draft.spans)
+        cut = tuple((max(0.0, start_s), end if end_s is None else min(end, end_s)) for start_s, end in (*spans, *((draft.clip,) if draft.clip else ())))
+        changes = ((WIDENED,) if spans != draft.spans else ()) + ((CUT_TO_VIDEO,) if cut[: len(spans)] != spans else ())
+        changes += (CUT_CLIP,) if draft.clip and cut[-1] != draft.clip else ()
+        return replace(draft, spans=cut[: len(spans)], clip=cut[-1] if draft.clip else None, changes=draft.changes + changes)
 
     def _check_id(self, id: str, place: str) -> None:
         first = self._seen.add(id, place)
@@ -163,8 +177,9 @@ def _question(draft: Draft, out: Path) -> dict[str, Any]:
     return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
 
 
-def _latest(times: tuple[Span, ...]) -> float:
-    return max(end_s for _, end_s in times)
+def _widened(span: Span) -> Span:
+    """An instant as the stretch that its rounding leaves; other spans as they are. The end before the start stays, and is refused by name."""
+    return (span[0] - INSTANT_S, span[1] + INSTANT_S) if span[0] == span[1] else span
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def _split(record: Record) -> Iterator[Mapping[str, Any]]:
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     asked = re.sub(r"<(?:image|video)>", "", texts.text(values["conversations"], "value"))
     question, options = texts.split_options(asked)
-    if not options:
+    if not options.texts:
         raise Unusable("options", "the question holds no lines A. ..., B. ... (the multiple-choice files are named *_mc_*)", "none in the question")
     video = texts.text(values, "video")
     return Draft(
@@ -43,8 +43,9 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         question=question,
         task="multiple_choice",
         source=f"llava_video/{values.get('data_source') or 'unknown'}",
-        options=options,
+        options=options.texts,
         answer=texts.by_letter(texts.text(values["answer"], "value"), options),
+        changes=options.changes,
     )
 
 

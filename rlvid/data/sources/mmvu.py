@@ -18,18 +18,21 @@ from rlvid.data.sources.videos import Videos
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     path = _path(values)
-    given = values.get("choices") if values["question_type"] == "multiple-choice" else None
-    choices = {letter: text for letter, text in texts.rows_of(given, "choices", dict).items() if text} if given is not None else {}
-    options = tuple(choices.values())
+    kind = texts.kind_of(texts.text(values, "question_type"))
+    if kind not in ("multiple choice", "open ended"):
+        raise Unusable("question_type", f"{kind!r} is not multiple-choice or open-ended", "unknown")
+    given = texts.rows_of(values.get("choices"), "choices", dict) if kind == "multiple choice" else {}
+    options = texts.options([f"{letter}. {text or ''}" for letter, text in given.items()], "choices")
     answer = texts.text(values, "answer")
     return Draft(
         id=f"mmvu-{texts.text(values, 'id')}",
         video=videos.find(path, f"videos/{path}"),
         question=texts.text(values, "question"),
-        task="multiple_choice" if options else "open",
+        task="multiple_choice" if options.texts else "open",
         source=f"mmvu/{path.split('/')[-2] if '/' in path else 'unknown'}",
-        options=options,
-        answer=texts.by_name(answer, choices) if options else answer,
+        options=options.texts,
+        answer=texts.by_letter(answer, options) if options.texts else answer,
+        changes=options.changes,
     )
 
 

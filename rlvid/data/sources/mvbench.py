@@ -47,19 +47,20 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     task, name = _task(record.origin), texts.text(values, "video")
-    options = tuple(option.strip() for option in texts.strings(values["candidates"], "candidates"))
+    options = texts.options(values["candidates"], "candidates")
     question, answer = texts.text(values, "question"), texts.text(values, "answer")
     bounds = (values.get("start"), values.get("end"))
     video = videos.find(*(f"{part}{folder}/{name}" for folder in FOLDERS[task] for part in ("", "video/", "data0613/")), name)
     whole = "_segment" + os.sep not in os.path.relpath(video, videos.root)
     return Draft(
-        id=texts.derived_id("mvbench", task, name, question, options, bounds),
+        id=texts.derived_id("mvbench", task, name, question, options.texts, bounds),
         video=video,
         question=question,
         task="multiple_choice",
         source=f"mvbench/{task}",
-        options=options,
+        options=options.texts,
         answer=texts.by_text(answer, options),
+        changes=options.changes,
         clip=texts.span(bounds, "start, end") if whole and None not in bounds else None,
     )
 

@@ -54,7 +54,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     video, qid, kind = (texts.text(values, key) for key in ("video_id", "qid", "type"))
-    options = tuple(texts.text(values, key) for key in OPTIONS)
+    options = texts.options([texts.text(values, key) for key in OPTIONS], "a0 to a4")
     answer = texts.text(values, "answer")
     spans = tuple(texts.span(span, "spans") for span in texts.rows_of(values.get("spans") or [], "spans", list))
     if "spans" in values and not spans:
@@ -65,8 +65,9 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         question=texts.text(values, "question"),
         task="grounded_qa" if spans else "multiple_choice",
         source=f"nextgqa/{kind}",
-        options=options,
-        answer=texts.by_index(answer, options) if answer.isdecimal() and answer not in options else texts.by_text(answer, options),
+        options=options.texts,
+        answer=texts.by_index(answer, options) if answer.isdecimal() and answer not in options.texts else texts.by_text(answer, options),
+        changes=options.changes,
         spans=spans,
         duration_s=texts.seconds(values["duration"], "duration") if values.get("duration") is not None else None,
     )

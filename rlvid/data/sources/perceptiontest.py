@@ -27,15 +27,16 @@ def _split(record: Record) -> Iterator[Mapping[str, Any]]:
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     name = texts.text(values, "video_name")
-    options = texts.strings(values["options"], "options")
+    options = texts.options(values["options"], "options")
     return Draft(
         id=f"perceptiontest-{name}-{texts.text(values, 'question_id')}",
         video=videos.find(name, f"videos/{name}"),
         question=texts.text(values, "question"),
         task="multiple_choice",
         source=f"perceptiontest/{values.get('area') or 'unknown'}/{values.get('reasoning') or 'unknown'}",
-        options=tuple(option.strip() for option in options),
-        answer=texts.by_index(values["answer_id"], options).strip(),
+        options=options.texts,
+        answer=texts.by_index(values["answer_id"], options),
+        changes=options.changes,
     )
 
 

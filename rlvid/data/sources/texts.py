@@ -6,66 +6,71 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlvid.data import options as lettered
+from rlvid.data.options import Options
 from rlvid.data.prompts import LETTERS
 from rlvid.data.sources.unusable import COLUMNS, Unusable
 
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(.*\S)\s*", re.DOTALL)
-_ANSWER_LETTER = re.compile(r"\s*\(?([A-Z])(?:[.):].*)?\s*", re.DOTALL)
+_INSTRUCTION = re.compile(r"\s*(?:please|answer|respond|reply|select|choose|give|provide|pick|note)\b.*", re.IGNORECASE)
 
 
-def without_letters(options: Sequence[str]) -> tuple[str, ...]:
-    """`A. red`, `B. green` -> `red`, `green`, if every option has its own letter in front; otherwise as they are."""
-    found = [_LETTERED.fullmatch(option) for option in options]
-    if all(match and match[1] == letter for match, letter in zip(found, LETTERS, strict=False)):
-        return tuple(match[2] for match in found if match)
-    return tuple(option.strip() for option in options)
+def options(value: Any, key: str) -> Options:
+    """The options of a row, letters taken off. Unusable where they cannot be told."""
+    try:
+        return lettered.read(strings(value, key))
+    except ValueError as error:
+        raise Unusable(key, str(error), "letters that cannot be read") from None
 
 
-def by_letter(answer: str, options: Sequence[str]) -> str:
-    """The option that `B`, `(B)` or `B. green` stands for, also where an option is a letter itself. Unusable if there is none."""
-    return by_name(answer, dict(zip(LETTERS, options, strict=False)))
+def by_letter(answer: str, options: Options) -> str:
+    """The option that `B`, `b`, `(B)` or `B. green` stands for, also where an option is a letter itself. Unusable if there is none."""
+    return _among(options.by_letter(answer), answer, options)
 
 
-def by_name(answer: str, options: Mapping[str, str]) -> str:
-    """The same where the options come with their letters."""
-    match = _ANSWER_LETTER.fullmatch(answer)
-    if not match or not options.get(match[1]):
-        raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
-    return options[match[1]]
-
-
-def by_text(answer: str, options: Sequence[str]) -> str:
+def by_text(answer: str, options: Options) -> str:
     """The option with this text. Unusable if there is none."""
-    if answer.strip() not in options:
-        raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options)} options", "not among the options")
-    return answer.strip()
+    return _among(options.by_text(answer), answer, options)
 
 
-def by_index(answer: Any, options: Sequence[str]) -> str:
+def _among(found: str | None, answer: str, options: Options) -> str:
+    if found is None:
+        raise Unusable("answer", f"{answer[:80]!r} is not among the {len(options.texts)} options", "not among the options")
+    return found
+
+
+def by_index(answer: Any, options: Options) -> str:
     """The option at a position counted from 0. Unusable if there is none."""
     try:
         at = int(answer) if not isinstance(answer, bool) and float(answer).is_integer() else -1
     except (TypeError, ValueError, OverflowError):
         at = -1
-    if not 0 <= at < len(options):
-        raise Unusable("answer", f"{answer!r} is not a position among the {len(options)} options", "not among the options")
-    return options[at]
+    letter = LETTERS[at] if 0 <= at < len(LETTERS) else ""
+    if letter not in options.letters:
+        raise Unusable("answer", f"{answer!r} is not a position among the {len(options.texts)} options", "not among the options")
+    return options.texts[options.letters.index(letter)]
 
 
-def split_options(text: str) -> tuple[str, tuple[str, ...]]:
-    """A question whose options stand in its last lines as `A. red` -> (question, options). What follows the options is dropped."""
+def split_options(text: str) -> tuple[str, Options]:
+    """A question whose options stand in its last lines as `A. red` -> (question, options).
+
+    A line without a letter goes on with the option before it, up to a blank line or an instruction ("Please answer ...") after the last one.
+    """
     question: list[str] = []
-    options: list[str] = []
+    found: list[str] = []
     for line in text.splitlines():
         match = _LETTERED.fullmatch(line)
-        if match and len(options) < len(LETTERS) and match[1] == LETTERS[len(options)]:
-            options.append(match[2])
-        elif not options:
+        if match and len(found) < len(LETTERS) and match[1] == LETTERS[len(found)]:
+            found.append(line)
+        elif not found:
             question.append(line)
-    return "\n".join(question).removesuffix("Options:").strip(), tuple(options)
+        elif not line.strip() or _INSTRUCTION.fullmatch(line):
+            break
+        else:
+            found[-1] += f" {line.strip()}"
+    return "\n".join(question).removesuffix("Options:").strip(), lettered.read(found)
 
 
 def strings(value: Any, key: str) -> tuple[str, ...]:
@@ -118,6 +123,11 @@ def _parsed(value: str) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def kind_of(value: str) -> str:
+    """A kind as published, whatever its case and joints: `Multiple-choice` and `multiple choice` are one."""
+    return " ".join(re.split(r"[\s_-]+", value.strip().lower()))
 
 
 def when(sentence: str) -> str:

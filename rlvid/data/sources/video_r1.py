@@ -16,17 +16,17 @@ from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
 from rlvid.types import Task
 
-TASKS: dict[str, Task] = {"multiple choice": "multiple_choice", "numerical": "numeric", "regression": "regression", "free-form": "open", "ocr": "open"}
+TASKS: dict[str, Task] = {"multiple choice": "multiple_choice", "numerical": "numeric", "regression": "regression", "free form": "open", "ocr": "open"}
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
-    if values["data_type"] != "video":
+    if texts.kind_of(texts.text(values, "data_type")) != "video":
         raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is not video (rlvid trains on videos)", "not video")
-    kind = texts.text(values, "problem_type")
-    if kind.lower() not in TASKS:
+    kind = texts.kind_of(texts.text(values, "problem_type"))
+    if kind not in TASKS:
         raise Unusable("problem_type", f"{kind!r} is not one of {', '.join(TASKS)}", "unknown")
-    task = TASKS[kind.lower()]
-    options = texts.without_letters(texts.strings(values.get("options"), "options")) if task == "multiple_choice" else ()
+    task = TASKS[kind]
+    options = texts.options(values.get("options") if task == "multiple_choice" else [], "options")
     answer = _inside(texts.text(values, "solution"))
     return Draft(
         id=f"video_r1-{texts.text(values, 'problem_id')}",
@@ -34,8 +34,9 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         question=texts.text(values, "problem"),
         task=task,
         source=f"video_r1/{values.get('data_source') or 'unknown'}",
-        options=options,
-        answer=texts.by_letter(answer, options) if options else answer,
+        options=options.texts,
+        answer=texts.by_letter(answer, options) if options.texts else answer,
+        changes=options.changes,
     )
 
 

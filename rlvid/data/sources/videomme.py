@@ -15,7 +15,7 @@ from rlvid.data.sources.videos import Videos
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
-    options = texts.without_letters(texts.strings(values["options"], "options"))
+    options = texts.options(values["options"], "options")
     name = texts.text(values, "videoID")
     return Draft(
         id=f"videomme-{texts.text(values, 'question_id')}",
@@ -23,8 +23,9 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         question=texts.text(values, "question"),
         task="multiple_choice",
         source=f"videomme/{texts.text(values, 'duration')}",
-        options=options,
+        options=options.texts,
         answer=texts.by_letter(texts.text(values, "answer"), options),
+        changes=options.changes,
     )
 
 

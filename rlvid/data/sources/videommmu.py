@@ -23,16 +23,17 @@ _PICTURE = "The picture that this question speaks of is shown at the end of the 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     track, name = _track(record.origin), texts.text(values, "id")
-    options = texts.without_letters(texts.strings(values.get("options") or [], "options"))
+    options = texts.options(values.get("options") or [], "options")
     question, answer = texts.text(values, "question"), texts.text(values, "answer")
     return Draft(
         id=f"videommmu-{track}-{name}",
         video=videos.find(name, *(f"{folder}/{name}" for folder in DISCIPLINES)),
         question=f"{question}\n{_PICTURE}" if track == "Adaptation" else question,
-        task="multiple_choice" if options else "open",
+        task="multiple_choice" if options.texts else "open",
         source=f"videommmu/{track}",
-        options=options,
-        answer=texts.by_letter(answer, options) if options else answer,
+        options=options.texts,
+        answer=texts.by_letter(answer, options) if options.texts else answer,
+        changes=options.changes,
     )
 
 

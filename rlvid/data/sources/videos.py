@@ -30,7 +30,7 @@ class Videos:
 
     def duration_s(self, path: str) -> float | None:
         """Length by the file's header in seconds, None where the header does not tell. Raises Unusable for a file that is no video."""
-        duration_s, problem = _header(path)
+        duration_s, problem = header(path)
         if problem:
             raise Unusable("video", problem, "cannot be opened")
         return duration_s
@@ -51,8 +51,8 @@ def _spellings(path: str) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _header(path: str) -> tuple[float | None, str]:
-    """(seconds or None, "") or (None, what is wrong)."""
+def header(path: str) -> tuple[float | None, str]:
+    """(seconds or None, "") or (None, what is wrong), by the file's header."""
     import av
 
     try:

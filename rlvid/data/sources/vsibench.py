@@ -16,15 +16,16 @@ from rlvid.data.sources.videos import Videos
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     dataset, scene, answer = (texts.text(values, key) for key in ("dataset", "scene_name", "ground_truth"))
-    options = texts.without_letters(texts.strings(values.get("options") or [], "options"))
+    options = texts.options(values.get("options") or [], "options")
     return Draft(
         id=f"vsibench-{texts.text(values, 'id')}",
         video=videos.find(f"{dataset}/{scene}"),
         question=texts.text(values, "question"),
-        task="multiple_choice" if options else "regression",
+        task="multiple_choice" if options.texts else "regression",
         source=f"vsibench/{texts.text(values, 'question_type')}",
-        options=options,
-        answer=texts.by_letter(answer, options) if options else answer,
+        options=options.texts,
+        answer=texts.by_letter(answer, options) if options.texts else answer,
+        changes=options.changes,
     )
 
 
