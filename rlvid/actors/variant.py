@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from rlvid.config import Config, ConfigError, needs_relevance
-from rlvid.data.questions import WITH_SPANS
+from rlvid.data.questions import CUT_TO_VIDEO, WITH_SPANS, QuestionError, within_video
 from rlvid.process.confine import confine
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
@@ -83,7 +83,7 @@ class VariantActor:
         except MemoryError:
             limit = self.config.variants.memory_gib
             return [Quarantined(question.id, f"{question.video}: needs more memory than variants.memory_gib ({limit:g})"), *[None] * len(kinds)]
-        except VideoError as error:
+        except (VideoError, QuestionError) as error:
             return [Quarantined(question.id, str(error)), *[None] * len(kinds)]
         except Exception as error:  # whatever a file makes of a decoder: one video must not end a run
             log.exception("%s", question.video)
@@ -97,8 +97,11 @@ class VariantActor:
 
         prompt = self.config.prompt
         clock = _Laps()
-        spans = question.spans if question.task in WITH_SPANS else ()
         clip, hit = self._clip(question)
+        asked, question = question, within_video(question, clip.duration_s)
+        if asked != question:
+            log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, clip.duration_s)
+        spans = question.spans if question.task in WITH_SPANS else ()
         if hidden := [span for span in spans if hides(clip.times_s_N, [span])]:
             clip = with_frames_at(clip, question.video, [(start + end) / 2 for start, end in hidden], threads=self.config.variants.threads)
         clock.lap("decode_s")

@@ -47,8 +47,8 @@ def test_lists(given, texts, letters, changes):
 
 
 def test_texts_that_only_begin_alike_stay_whole():
-    for given in (["1 cup", "2 cups"], ["A boy", "A girl"], ["A ball", "no ball"], ["10 m", "20 m"], ["A", "A cat"]):
-        assert read(given).texts == tuple(given)
+    for texts in (["1 cup", "2 cups"], ["A boy", "A girl"], ["A ball", "no ball"], ["10 m", "20 m"], ["A", "A cat"]):
+        assert read(texts).texts == tuple(texts)
 
 
 @pytest.mark.parametrize("form", FORMS)
