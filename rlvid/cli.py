@@ -341,7 +341,7 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
 
 @data_app.command("convert")
 def data_convert(
-    source: Annotated[str, typer.Argument(help="Name of the published format; rlvid data sources lists them.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="Name of the published format, or auto; rlvid data sources lists them.", show_default=False)],
     given: Annotated[str, typer.Argument(metavar="IN", help="File or folder as downloaded, or a hub id OWNER/NAME\\[:CONFIG]\\[@SPLIT].", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Question file to write (JSON lines).", show_default=False)],
     videos: Annotated[Path | None, typer.Option("--videos", help="Folder under which the videos lie. Default: the folder of IN.")] = None,
@@ -349,15 +349,23 @@ def data_convert(
 ) -> None:
     """Make a question file of a published data set or benchmark, and count what of it cannot be used, with examples.
 
-    Sources: video_r1, llava_video, charades_sta, activitynet_captions, nextgqa, videomme, tempcompass, videommmu, mmvu, vsibench, perceptiontest, mvbench.
+    `auto` tells the format from the first rows and says which it took the file for and why; `rlvid data sources` lists all with their columns:
+    video_r1, llava_video, temporal_r1, messages, problems, longvideo_reason, qvhighlights, charades_sta, activitynet_captions, nextgqa, videomme, tempcompass,
+    videommmu, mmvu, vsibench, perceptiontest, mvbench, video_holmes, longvideobench, lvbench, mlvu, motionbench, minerva, activitynet_rtl.
+
     Questions whose video is missing are left out. Exit code 2 if no question is usable; OUT is then left as it was.
 
     Example: rlvid data convert charades_sta charades_sta_test.txt test.jsonl --videos Charades_v1_480
     """
-    from rlvid.data.sources import named
+    from rlvid.data.sources import SOURCES, named
+    from rlvid.data.sources.auto import recognised
     from rlvid.data.sources.convert import convert
 
-    found = named(source)
+    if source == "auto":
+        found, why = recognised(given, SOURCES)
+        print(why)
+    else:
+        found = named(source)
     if videos is not None:
         _must_exist(videos, "--videos")
     if out.is_dir():

@@ -19,6 +19,7 @@ from rlvid.types import Question, Span
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 GROUNDED_THRESHOLDS = (0.3, 0.5)
+MAP_THRESHOLDS = tuple(round(0.5 + 0.05 * at, 2) for at in range(10))
 MRA_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
@@ -119,6 +120,48 @@ def nextgqa(items: Sequence[Answered]) -> Metrics:
     return metrics | {f"{name}@{limit}": _share(values, limit) for name, values in (("IoP", iops), ("IoU", ious)) for limit in GROUNDED_THRESHOLDS}
 
 
+def mean_over_kinds(items: Sequence[Answered]) -> Metrics:
+    """Accuracy by kind of task, and their mean `M-Avg`, which MLVU reports (arXiv 2406.04264; kinds that do not occur are left out of it)."""
+    by_kind = _accuracy(items, _right, lambda one: one.categories[:1])
+    return by_kind | {"M-Avg": _mean([value for name, value in by_kind.items() if name != "accuracy"])}
+
+
+def by_category(items: Sequence[Answered]) -> Metrics:
+    """Accuracy over all questions and by every category that a question has.
+
+    So report Video-Holmes (kind of question), LongVideoBench (length, category), LVBench (a question may be of several kinds), MotionBench (kind), MINERVA
+    (kind, split, domain) and LongVideo-Reason.
+    """
+    return _accuracy(items, _right, lambda one: one.categories)
+
+
+def activitynet_rtl(items: Sequence[Answered]) -> Metrics:
+    """mIoU and P@0.5 as LITA's evaluation reports them: the mean over videos of the mean over a video's questions (arXiv 2403.19046).
+
+    A reply without a span counts 0; LITA's own code takes the whole video for it [D].
+    """
+    by_video: dict[str, list[float]] = {}
+    for one in items:
+        by_video.setdefault(one.question.video, []).append(one.parts.get("temporal_iou", 0.0))
+    return {"mIoU": _mean([_mean(ious) for ious in by_video.values()]), "P@0.5": _mean([_share(ious, 0.5) for ious in by_video.values()])}
+
+
+def qvhighlights(items: Sequence[Answered]) -> Metrics:
+    """R1@0.5, R1@0.7 (the best of the true windows counts), mIoU, and mAP over IoU 0.5 ... 0.95, mAP@0.5, mAP@0.75, as moment_detr's evaluation defines them.
+
+    A reply gives one window: at a threshold that it reaches, its average precision is one over the number of true windows.
+    """
+    ious = [one.parts.get("temporal_iou", 0.0) for one in items]
+    windows = [max(1, len(one.question.spans)) for one in items]
+    aps = {limit: _mean([(iou >= limit) / count for iou, count in zip(ious, windows, strict=True)]) for limit in MAP_THRESHOLDS}
+    return {
+        **{f"R1@{limit}": _share(ious, limit) for limit in (0.5, 0.7)},
+        "mIoU": _mean(ious),
+        "mAP": _mean(list(aps.values())),
+        **{f"mAP@{limit}": aps[limit] for limit in (0.5, 0.75)},
+    }
+
+
 def open_match(answer: str, truth: str) -> bool:
     """Whether an open answer is right by MMMU's rule, which Video-MMMU uses: the same number to two decimals, or the truth's words stand in the answer.
 
@@ -207,12 +250,21 @@ _MMVU_SUBJECTS = {
 MMVU_GROUPS = {subject: group for group, subjects in _MMVU_SUBJECTS.items() for subject in subjects.split()}
 BENCHMARKS: dict[str, Callable[[Sequence[Answered]], Metrics]] = {
     "activitynet_captions": grounding,
+    "activitynet_rtl": activitynet_rtl,
     "charades_sta": grounding,
+    "longvideo_reason": by_category,
+    "longvideobench": by_category,
+    "lvbench": by_category,
+    "minerva": by_category,
+    "mlvu": mean_over_kinds,
     "mmvu": mmvu,
+    "motionbench": by_category,
     "mvbench": mvbench,
     "nextgqa": nextgqa,
     "perceptiontest": perceptiontest,
+    "qvhighlights": qvhighlights,
     "tempcompass": tempcompass,
+    "video_holmes": by_category,
     "videomme": videomme,
     "videommmu": videommmu,
     "vsibench": vsibench,

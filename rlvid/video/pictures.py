@@ -79,11 +79,15 @@ def is_missing(video: str) -> bool:
 
 
 def relative(video: str, folder: str) -> tuple[str | list[str], float | None]:
-    """What a question file in that folder holds under `video` and `fps`."""
+    """What a question file in that folder holds under `video` and `fps`; the paths as they are where no folder is named."""
     found = parsed(video)
+
+    def told(path: str) -> str:
+        return os.path.relpath(path, folder) if folder else path
+
     if not found:
-        return os.path.relpath(video, folder), None
-    return ([os.path.relpath(one, folder) for one in found.listed] if found.listed else os.path.relpath(found.folder, folder)), found.fps
+        return told(video), None
+    return ([told(one) for one in found.listed] if found.listed else told(found.folder)), found.fps
 
 
 def is_animated(path: str) -> bool:

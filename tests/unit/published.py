@@ -191,6 +191,174 @@ PERCEPTIONTEST = {"video_1": {"metadata": {"split": "valid", "video_id": "video_
 MVBENCH = [{"video": "ZS9XR.mp4", "question": "What next?", "candidates": ["sit", "run"], "answer": "run", "start": 0.2, "end": 1.6, "question_id": "x"}]
 
 
+VIDEO_HOLMES = [
+    {
+        "video ID": "0at001QMutY",
+        "Question ID": "0",
+        "Question Type": kind,
+        "Question": "Who is the ghost?",
+        "Options": {"A": "The man", "B": "The girl", "C": "Nobody", "D": "The dog", "E": "Both", "F": "The cook"},
+        "Answer": "B",
+        "Explanation": "She is seen in the mirror.",
+    }
+    for kind in ("SR",)
+]
+LONGVIDEOBENCH = [
+    {
+        "video_id": "86CxyhFV9MI",
+        "question": "In the video, which subtitles appear at the same time as the man with black hair?",
+        "question_wo_referring_query": "Which subtitles appear?",
+        "candidates": ["promisc has come to an end", "run for the hills", "so no one", "the end", "a start"],
+        "correct_choice": 1,
+        "position": [10, 20],
+        "topic_category": "NP-News-Programs",
+        "question_category": "TOS",
+        "level": "L2-Relation",
+        "id": "86CxyhFV9MI_0",
+        "video_path": "86CxyhFV9MI.mp4",
+        "subtitle_path": "86CxyhFV9MI_en.json",
+        "duration_group": 15,
+        "starting_timestamp_for_subtitles": 0,
+        "duration": 2.0,
+        "view_count": 100,
+    }
+]
+LONGVIDEOBENCH_ROWS = [
+    {key: value for key, value in LONGVIDEOBENCH[0].items() if key != "candidates"} | {"option0": "one", "option1": "two", "option2": "N/A", "option4": "N/A"}
+]
+LVBENCH = [
+    {
+        "key": "Cm73ma6Ibcs",
+        "type": "cartoon",
+        "qa": [
+            {
+                "uid": "28",
+                "question": "What year appears in the opening caption?\n(A) 1636\n(B) 1366\n(C) 1363\n(D) 1633",
+                "answer": "D",
+                "question_type": ["key information retrieval", "reasoning"],
+                "time_reference": "00:15-00:19",
+            }
+        ],
+        "video_info": {"duration_minutes": 0.03, "fps": 25.0},
+    }
+]
+LVBENCH_ROWS = [{"video_path": "Cm73ma6Ibcs.mp4", "question": "What year?\n(A) 1636\n(B) 1366", "answer": "B", "uid": "29", "question_type": ["reasoning"]}]
+ACTIVITYNET_RTL = [
+    {
+        "question_id": "b5",
+        "vid": "one",
+        "question": "When does the man take a break?",
+        "answer": "<0.3> <1.2> He stops to drink.",
+        "duration": 2.0,
+    }
+]
+MLVU = [
+    {
+        "video": "movie101_66.mp4",
+        "duration": 2.0,
+        "question": "What colour is the hat?",
+        "candidates": ["Yellow", "Red", "Blue", "Green"],
+        "answer": "Red",
+        "question_type": "plotQA",
+    }
+]
+MLVU_ROWS = [{"video_name": "test_sports_1.mp4", "question": "How many?\n(A) 1\n(B) 2\n(C) 3\n(D) 4", "answer": "C", "task_type": "count", "duration": 2.0}]
+LONGVIDEO_REASON = [
+    {"problem": "Why does she run?\nA. Fear\nB. Joy\nC. Habit\nD. Love", "videos": "_EVlnT6-0vM.mp4", "answer": "A", "reasoning": "<think>..</think>"}
+]
+MOTIONBENCH = [
+    {
+        "question_type": "Camera Motion",
+        "video_type": "movie",
+        "key": "MNa5h",
+        "video_path": "MNa5h.mp4",
+        "video_info": {"fps": 25.0, "duration": 2.0},
+        "qa": [{"uid": "HmVfRUwu", "question": "How does the camera move?\nA. left\nB. right\nC. up", "answer": "B"}],
+    }
+]
+MINERVA = [
+    {
+        "key": "5SDSlw_7ZNQ:1",
+        "video_id": "5SDSlw_7ZNQ",
+        "question": "Who scores first?",
+        "answer": "Blue",
+        "answer_choice_0": "Red",
+        "answer_choice_1": "Blue",
+        "answer_choice_2": "Green",
+        "answer_choice_3": "Nobody",
+        "answer_choice_4": "Both",
+        "answer_id": 1,
+        "reasoning": "At 0:01 ...",
+        "question_type": "Counting",
+        "split": "Sports",
+        "category": "Football",
+    }
+]
+QVHIGHLIGHTS = [
+    {
+        "qid": 2579,
+        "query": "A girl and her mother cooked while talking.",
+        "duration": 2,
+        "vid": "NUsG9BgSes0_210.0_360.0",
+        "relevant_clip_ids": [0],
+        "saliency_scores": [[4, 1, 1]],
+        "relevant_windows": [[0, 0.6], [1.0, 1.8]],
+    }
+]
+TEMPORAL_R1 = [{"video": "AO8RW.mp4", "problem": "When does a person put a book on a shelf?", "solution": [0.1, 0.75], "dataset": "charades_train"}]
+PROBLEMS = [  # OneThinker
+    {
+        "problem_id": 1,
+        "problem": 'When does "he jumps" happen?',
+        "data_type": "video",
+        "problem_type": "temporal grounding",
+        "options": [],
+        "solution": '<answer>{"time": [0.2, 1.4]}</answer>',
+        "path": "./TVG/a.mp4",
+        "data_source": "TVG",
+    },
+    {
+        "problem_id": 2,
+        "problem": "What is it?",
+        "data_type": "video",
+        "problem_type": "open-ended",
+        "options": [],
+        "solution": "<answer>a hat</answer>",
+        "path": "./TVG/a.mp4",
+    },
+]
+EASYR1 = [{"problem": "<video>How many cups?", "answer": "3", "videos": ["TVG/a.mp4"]}]
+VERL = [
+    {
+        "data_source": "own",
+        "prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "<video>Which?\nA. red\nB. blue"}],
+        "videos": [{"video": "TVG/a.mp4"}],
+        "ability": "video",
+        "reward_model": {"style": "rule", "ground_truth": "B"},
+        "extra_info": {"index": 0},
+    }
+]
+MESSAGES = [  # ms-swift: with an answer, for GRPO with a solution, and as parts of a turn; LLaMA-Factory's has the same keys
+    {
+        "messages": [{"role": "user", "content": "<video>What is it?"}, {"role": "assistant", "content": "<think>so</think><answer>a hat</answer>"}],
+        "videos": ["clips/a.mp4"],
+    },
+    {"messages": [{"role": "user", "content": "<video>Which?\nA. red\nB. blue"}], "videos": ["clips/a.mp4"], "solution": "B"},
+]
+PARTS = [{"messages": [{"role": "user", "content": [{"type": "video", "video": "clips/a.mp4"}, {"type": "text", "text": "How many?"}]}], "solution": "4"}]
+CONVERSATIONS = [
+    {
+        "video": "clips/a.mp4",
+        "conversations": [
+            {"from": "human", "value": "<video>\nDescribe it."},
+            {"from": "gpt", "value": "A red hat lies on the table."},
+            {"from": "human", "value": "Which colour?\nA. red\nB. blue"},
+            {"from": "gpt", "value": "A"},
+        ],
+    }
+]
+
+
 def _nextgqa(folder: Path) -> Path:
     write_json(folder / "gsub_val.json", GSUB)
     write_json(folder / "map_vid_vidorID.json", {"111": "0101/111"})
@@ -244,5 +412,24 @@ CASES: list[tuple[str, str, Callable[[Path], Path], int]] = [
     ("perceptiontest", "videos/video_1.mp4", _perceptiontest_rows, 1),
     ("mvbench", "video/star/Charades_v1_480/ZS9XR.mp4", lambda folder: write_json(folder / "action_sequence.json", MVBENCH), 1),
     ("mvbench", "star/Charades_segment/ZS9XR.mp4", lambda folder: write_json(folder / "json" / "action_prediction.json", MVBENCH).parent, 1),
+    ("video_holmes", "videos_cropped/0at001QMutY.mp4", lambda folder: write_json(folder / "test_Video-Holmes.json", VIDEO_HOLMES), 1),
+    ("longvideobench", "videos/86CxyhFV9MI.mp4", lambda folder: write_json(folder / "lvb_val.json", LONGVIDEOBENCH), 1),
+    ("longvideobench", "86CxyhFV9MI.mp4", lambda folder: write_parquet(folder / "validation.parquet", LONGVIDEOBENCH_ROWS), 1),
+    ("lvbench", "Cm73ma6Ibcs.mp4", lambda folder: write_lines(folder / "video_info.meta.jsonl", LVBENCH), 1),
+    ("lvbench", "all_videos/Cm73ma6Ibcs.mp4", lambda folder: write_parquet(folder / "train.parquet", LVBENCH_ROWS), 1),
+    ("activitynet_rtl", "v_one.mp4", lambda folder: write_json(folder / "annot_val_1_q229.json", ACTIVITYNET_RTL), 1),
+    ("mlvu", "video/1_plotQA/movie101_66.mp4", lambda folder: write_json(folder / "1_plotQA.json", MLVU), 1),
+    ("mlvu", "test_sports_1.mp4", lambda folder: write_parquet(folder / "test.parquet", MLVU_ROWS), 1),
+    ("longvideo_reason", "longvila_videos/_EVlnT6-0vM.mp4", lambda folder: write_lines(folder / "test.jsonl", LONGVIDEO_REASON), 1),
+    ("motionbench", "self-collected/MNa5h.mp4", lambda folder: write_lines(folder / "video_info.meta.jsonl", MOTIONBENCH), 1),
+    ("minerva", "5SDSlw_7ZNQ.mp4", lambda folder: write_json(folder / "minerva.json", MINERVA), 1),
+    ("qvhighlights", "NUsG9BgSes0_210.0_360.0.mp4", lambda folder: write_lines(folder / "highlight_val_release.jsonl", QVHIGHLIGHTS), 1),
+    ("temporal_r1", "Charades_v1/AO8RW.mp4", lambda folder: write_json(folder / "charades_train.json", TEMPORAL_R1), 1),
+    ("problems", "TVG/a.mp4", lambda folder: write_json(folder / "onethinker_rl_train.json", PROBLEMS), 2),
+    ("problems", "TVG/a.mp4", lambda folder: write_lines(folder / "easyr1.jsonl", EASYR1), 1),
+    ("problems", "TVG/a.mp4", lambda folder: write_parquet(folder / "verl.parquet", VERL), 1),
+    ("messages", "clips/a.mp4", lambda folder: write_lines(folder / "swift.jsonl", MESSAGES), 2),
+    ("messages", "clips/a.mp4", lambda folder: write_lines(folder / "parts.jsonl", PARTS), 1),
+    ("messages", "clips/a.mp4", lambda folder: write_json(folder / "llava.json", CONVERSATIONS), 2),
 ]
 """Source, where its video lies, the file's writer, how many questions it holds."""

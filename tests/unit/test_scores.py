@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +40,7 @@ def asked(source, answer, said, *, task="multiple_choice", spans=(), options=OPT
 
 
 def test_every_benchmark_among_the_sources_has_its_scores():
-    assert BENCHMARKS.keys() == SOURCES.keys() - {"video_r1", "llava_video"}
+    assert BENCHMARKS.keys() == SOURCES.keys() - {"video_r1", "llava_video", "messages", "problems", "temporal_r1"}
 
 
 def test_videomme_by_duration():
@@ -182,7 +183,7 @@ def lmms(tmp_path_factory):
     tasks = Path(next(iter(found.submodule_search_locations))) / "tasks"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
-        for name in ("datasets", "pandas"):
+        for name in ("datasets", "pandas", "pytz"):
             if importlib.util.find_spec(name) is None:
                 stand_in = ModuleType(name)
                 stand_in.Dataset = object
@@ -319,3 +320,132 @@ def test_mmvu_agrees_on_choices(lmms):
     ours = benchmark_scores(items)
     assert ours["mmvu/accuracy"] * 100 == pytest.approx(task.mmvu_aggregate_results_val(theirs))
     assert {name.removeprefix("mmvu/accuracy_") for name in ours} >= {"Science", "Engineering", "Healthcare", "Humanities_and_Social_Science"}
+
+
+# --- the benchmarks of long videos, of reasoning and of moments
+
+
+def test_accuracy_by_every_category_of_a_question():
+    items = [asked("lvbench/reasoning/entity_recognition", "red", "A"), asked("lvbench/reasoning", "red", "B")]
+    expected = {"lvbench/accuracy": 0.5, "lvbench/accuracy_entity_recognition": 1.0, "lvbench/accuracy_reasoning": 0.5}
+    assert benchmark_scores(items) == pytest.approx(expected)
+
+
+def test_activitynet_rtl_is_a_mean_over_videos():
+    """Two questions about one video, one about another: (0.5 + 0) / 2 and 1, so 0.625."""
+    spans = ((0.0, 10.0),)
+    said = ["0 - 5", "20 - 30", "0 - 10"]
+    items = [asked("activitynet_rtl", None, one, task="temporal_grounding", spans=spans) for one in said]
+    items[2] = replace(items[2], question=replace(items[2].question, video="/other.mp4"))
+    assert benchmark_scores(items) == pytest.approx({"activitynet_rtl/mIoU": 0.625, "activitynet_rtl/P@0.5": 0.75})
+
+
+def average_precision(iou, windows, limit):
+    """moment_detr's definition, written out: one prediction, precision and recall after it, the area under the interpolated curve."""
+    hit = iou >= limit
+    recall, precision = [0.0, (1 / windows if hit else 0.0), 1.0], [0.0, float(hit), 0.0]
+    for at in (1, 0):
+        precision[at] = max(precision[at], precision[at + 1])
+    return sum((recall[at] - recall[at - 1]) * precision[at] for at in (1, 2) if recall[at] != recall[at - 1])
+
+
+def test_qvhighlights_by_moment_detr_s_definition():
+    items = [
+        asked("qvhighlights", None, "0 - 10", task="temporal_grounding", spans=((0.0, 10.0), (20.0, 30.0))),
+        asked("qvhighlights", None, "0 - 6", task="temporal_grounding", spans=((0.0, 10.0),)),
+        asked("qvhighlights", None, "50 - 60", task="temporal_grounding", spans=((0.0, 10.0),)),
+    ]
+    found, ious = benchmark_scores(items), [1.0, 0.6, 0.0]
+    windows, limits = [2, 1, 1], [0.5 + 0.05 * at for at in range(10)]
+    aps = [sum(average_precision(iou, count, round(limit, 2)) for iou, count in zip(ious, windows, strict=True)) / 3 for limit in limits]
+    assert (found["qvhighlights/R1@0.5"], found["qvhighlights/R1@0.7"]) == pytest.approx((2 / 3, 1 / 3))
+    assert found["qvhighlights/mAP"] == pytest.approx(sum(aps) / 10) and found["qvhighlights/mAP@0.75"] == pytest.approx(aps[5])
+    assert found["qvhighlights/mAP@0.5"] == pytest.approx((0.5 + 1 + 0) / 3)
+
+
+def test_mlvu_agrees(lmms):
+    task = lmms("mlvu")
+    for kinds, aggregate in ((MLVU_DEV, task.mlvu_aggregate_results_dev), (MLVU_TEST, task.mlvu_aggregate_results_test)):
+        theirs, items = [], []
+        for at, (right, said) in enumerate(letters(180)):
+            kind = kinds[at % len(kinds)]
+            theirs.append(task.mlvu_process_results({"question": "?", "task_type": kind, "answer": right}, [said])["mlvu_percetion_score"])
+            items.append(asked(f"mlvu/{kind}", OPTIONS["ABCD".index(right)], said))
+        assert benchmark_scores(items)["mlvu/M-Avg"] * 100 == pytest.approx(aggregate(theirs))
+
+
+MLVU_DEV = ("anomaly_reco", "count", "ego", "needle", "order", "plotQA", "topic_reasoning")
+MLVU_TEST = ("anomaly_reco", "count", "ego", "needleQA", "order", "plotQA", "sportsQA", "topic_reasoning", "tutorialQA")
+
+
+def test_lvbench_agrees(lmms):
+    task = lmms("lvbench")
+    pairs = letters(120)
+    theirs = [task.lvbench_process_results({"answer": right}, [said])["lvbench_score"] for right, said in pairs]
+    ours = benchmark_scores(asked("lvbench/reasoning", OPTIONS["ABCD".index(right)], said) for right, said in pairs)
+    assert ours["lvbench/accuracy"] == pytest.approx(sum(theirs) / len(theirs))
+
+
+def test_longvideobench_agrees(lmms):
+    task = lmms("longvideobench")
+    theirs, items = [], []
+    for at, (right, said) in enumerate(letters(120)):
+        group, category = (15, 60, 600, 3600)[at % 4], ("TOS", "S2E")[at % 2]
+        doc = {"id": str(at), "duration_group": group, "question_category": category, "correct_choice": "ABCD".index(right), "option4": "N/A"}
+        doc |= {f"option{number}": option for number, option in enumerate(OPTIONS)}
+        theirs.append(task.longvideobench_process_results(doc, [said])["lvb_acc"])
+        items.append(asked(f"longvideobench/{group}/{category}", OPTIONS["ABCD".index(right)], said))
+    ours = benchmark_scores(items)
+    assert ours["longvideobench/accuracy"] == pytest.approx(task.longvideobench_aggregate_results(theirs), abs=1e-5)
+    own = [result for result in theirs if result["duration_group"] == 600]
+    assert ours["longvideobench/accuracy_600"] == pytest.approx(task.evaluate_longvideobench(own)[1]["acc"])
+
+
+def test_video_holmes_agrees(lmms):
+    task = lmms("video_holmes")
+    theirs, items = [], []
+    for at, (right, said) in enumerate(letters(140)):
+        kind = task.QUESTION_TYPES[at % 7]
+        doc = {"Options": dict(zip("ABCD", OPTIONS, strict=True)), "Answer": right, "Question Type": kind}
+        theirs.append(task.video_holmes_process_results(doc, [said])["video_holmes_accuracy"])
+        items.append(asked(f"video_holmes/{kind}", OPTIONS["ABCD".index(right)], said))
+    ours = benchmark_scores(items)
+    assert ours["video_holmes/accuracy"] * 100 == pytest.approx(task.video_holmes_aggregate_accuracy(theirs))
+    for kind in task.QUESTION_TYPES:
+        assert ours[f"video_holmes/accuracy_{kind}"] * 100 == pytest.approx(task._aggregate_by_question_type(theirs, kind))
+
+
+def test_motionbench_agrees(lmms):
+    task = lmms("motionbench")
+    pairs = letters(120)
+    theirs = [task.motionbench_process_results({"answer": right, "question_type": "Camera Motion"}, [said])["motionbench_acc"] for right, said in pairs]
+    ours = benchmark_scores(asked("motionbench/Camera_Motion", OPTIONS["ABCD".index(right)], said) for right, said in pairs)
+    assert ours["motionbench/accuracy"] == ours["motionbench/accuracy_Camera_Motion"] == pytest.approx(task.motionbench_aggregate_acc(theirs))
+
+
+def test_minerva_agrees(lmms):
+    task = lmms("minerva")
+    theirs, items = [], []
+    for right, said in letters(120):
+        doc = {f"answer_choice_{at}": option for at, option in enumerate((*OPTIONS, "none"))} | {"answer_id": "ABCD".index(right), "key": "k"}
+        theirs.append(task.minerva_process_results(doc, [said])["minerva_acc"])
+        items.append(asked("minerva/Counting/Sports/Football", OPTIONS["ABCD".index(right)], said, options=(*OPTIONS, "none")))
+    ours = benchmark_scores(items)
+    assert ours["minerva/accuracy"] * 100 == pytest.approx(task.minerva_aggregate_results(theirs))
+
+
+def test_qvhighlights_agrees_on_one_window(lmms):
+    """timelens has QVHighlights with one window a question."""
+    task = lmms("timelens")
+    generator = random.Random(3)
+    items, theirs = [], []
+    for at in range(200):
+        start, said_start = generator.uniform(0, 60), generator.uniform(0, 60)
+        truth, said = (round(start, 1), round(start + generator.uniform(1, 40), 1)), (round(said_start, 1), round(said_start + generator.uniform(1, 40), 1))
+        words = f"{said[0]} - {said[1]}" if at % 10 else "I cannot tell"
+        items.append(asked("qvhighlights", None, words, task="temporal_grounding", spans=(truth,)))
+        doc = {"video_path": f"v{at}.mp4", "query": "q", "span": [list(truth)]}
+        theirs.append(task.timelens_process_results(doc, [words])["timelens_mIOU"])
+    ours = benchmark_scores(items)
+    for metric, aggregate in (("R1@0.5", "iou5"), ("R1@0.7", "iou7"), ("mIoU", "miou")):
+        assert ours[f"qvhighlights/{metric}"] * 100 == pytest.approx(getattr(task, f"timelens_aggregate_{aggregate}")(theirs, None))

@@ -184,6 +184,18 @@ PLAIN = {
     "vsibench": published.VSIBENCH,
     "perceptiontest": [{"video_name": "video_1", **published.PERCEPTION_QUESTION, "question_id": 0}],
     "mvbench": published.MVBENCH,
+    "video_holmes": published.VIDEO_HOLMES,
+    "longvideobench": [*published.LONGVIDEOBENCH, *[row | {"id": "x"} for row in published.LONGVIDEOBENCH_ROWS]],
+    "lvbench": [*published.LVBENCH, *published.LVBENCH_ROWS],
+    "activitynet_rtl": published.ACTIVITYNET_RTL,
+    "mlvu": [*published.MLVU, *published.MLVU_ROWS],
+    "longvideo_reason": published.LONGVIDEO_REASON,
+    "motionbench": published.MOTIONBENCH,
+    "minerva": published.MINERVA,
+    "qvhighlights": published.QVHIGHLIGHTS,
+    "temporal_r1": published.TEMPORAL_R1,
+    "problems": [*published.PROBLEMS, *published.EASYR1, *published.VERL],
+    "messages": [*published.MESSAGES, *published.PARTS, *published.CONVERSATIONS],
 }
 
 

@@ -7,13 +7,25 @@ import difflib
 from rlvid.config import ConfigError
 from rlvid.data.sources import (
     activitynet_captions,
+    activitynet_rtl,
     charades_sta,
     llava_video,
+    longvideo_reason,
+    longvideobench,
+    lvbench,
+    messages,
+    minerva,
+    mlvu,
     mmvu,
+    motionbench,
     mvbench,
     nextgqa,
     perceptiontest,
+    problems,
+    qvhighlights,
     tempcompass,
+    temporal_r1,
+    video_holmes,
     video_r1,
     videomme,
     videommmu,
@@ -22,8 +34,13 @@ from rlvid.data.sources import (
 from rlvid.data.sources.base import Source
 
 _MODULES = (
+    problems,
     video_r1,
     llava_video,
+    temporal_r1,
+    messages,
+    longvideo_reason,
+    qvhighlights,
     charades_sta,
     activitynet_captions,
     nextgqa,
@@ -34,6 +51,13 @@ _MODULES = (
     vsibench,
     perceptiontest,
     mvbench,
+    video_holmes,
+    longvideobench,
+    lvbench,
+    mlvu,
+    motionbench,
+    minerva,
+    activitynet_rtl,
 )
 SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
 """Training sets first, then what serves both, then benchmarks."""

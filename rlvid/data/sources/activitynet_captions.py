@@ -17,7 +17,7 @@ from rlvid.data.sources.videos import Videos
 
 def _split(record: Record) -> Iterator[Mapping[str, Any]]:
     whole = record.values
-    if "key" in whole:
+    if set(whole) == {"key", "value"}:
         whole = {"video": whole["key"], **texts.rows_of(whole["value"], "value", dict)}
     sentences, timestamps = whole.get("sentences"), whole.get("timestamps")
     if not isinstance(sentences, list) or not isinstance(timestamps, list):

@@ -20,6 +20,7 @@ from rlvid.data.sources.unusable import COLUMNS, Unusable
 from rlvid.data.sources.videos import Videos
 from rlvid.process.one_line import printable
 from rlvid.types import Span
+from rlvid.video import pictures
 
 INSTANT_S = 0.05
 """An annotation without a length is this much to both sides [D]: published times have one decimal."""
@@ -171,9 +172,18 @@ def _check_columns(source: Source, values: Any) -> None:
 
 def _question(draft: Draft, out: Path) -> dict[str, Any]:
     """The draft as a line of a question file. A video below the file's folder is named relative to it, so that both can move together."""
-    video = draft.video.removeprefix(f"{os.path.abspath(out.parent)}{os.sep}")
+    folder = os.path.abspath(out.parent)
+    relative, fps = pictures.relative(draft.video, folder)
+    inside = not any(one.startswith("..") for one in ([relative] if isinstance(relative, str) else relative))
+    video, fps = (relative, fps) if inside else pictures.relative(draft.video, "")
     line: dict[str, Any] = {"id": draft.id, "video": video, "question": draft.question, "task": draft.task}
-    optional = {"options": list(draft.options), "answer": draft.answer, "spans": [list(span) for span in draft.spans], "clip": draft.clip and list(draft.clip)}
+    optional: dict[str, Any] = {
+        "options": list(draft.options),
+        "answer": draft.answer,
+        "spans": [list(span) for span in draft.spans],
+        "clip": draft.clip and list(draft.clip),
+    }
+    optional |= {"fps": fps}
     return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
 
 

@@ -2,8 +2,8 @@
 
 Columns: a file for each task (`json/action_sequence.json`, ...), rows of `video`, `question`, `candidates`, `answer` (a candidate's text), for some tasks
 `start` and `end` in seconds, as in OpenGVLab/MVBench; the task is taken from the file's name (or the hub configuration). Videos: the folder `video` with
-the data set's own folders, as in lmms-eval's task. Where only the whole video is there, start and end become the question's clip; folders named
-`*_segment` hold cut videos.
+the data set's own folders, as in lmms-eval's task; episodic reasoning comes as folders of pictures, three a second. Where only the whole video is there,
+start and end become the question's clip; folders named `*_segment` hold cut videos.
 """
 
 from __future__ import annotations
@@ -45,12 +45,17 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 }
 
 
+PICTURES, FPS = "episodic_reasoning", 3.0
+"""TVQA's episodes are published as folders of pictures, three a second."""
+
+
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     task, name = _task(record.origin), texts.text(values, "video")
     options = texts.options(values["candidates"], "candidates")
     question, answer = texts.text(values, "question"), texts.text(values, "answer")
     bounds = (values.get("start"), values.get("end"))
-    video = videos.find(*(f"{part}{folder}/{name}" for folder in FOLDERS[task] for part in ("", "video/", "data0613/")), name)
+    names = [f"{part}{folder}/{name}" for folder in FOLDERS[task] for part in ("", "video/", "data0613/")] + [name]
+    video = videos.find_pictures(names[0], FPS, *names[1:]) if task == PICTURES and any(map(videos.is_folder, names)) else videos.find(*names)
     whole = "_segment" + os.sep not in os.path.relpath(video, videos.root)
     return Draft(
         id=texts.derived_id("mvbench", task, name, question, options.texts, bounds),

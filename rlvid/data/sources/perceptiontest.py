@@ -16,7 +16,7 @@ from rlvid.data.sources.videos import Videos
 
 
 def _split(record: Record) -> Iterator[Mapping[str, Any]]:
-    if "key" not in record.values:
+    if set(record.values) != {"key", "value"}:
         yield record.values
         return
     value = texts.rows_of(record.values["value"], "value", dict)

@@ -22,7 +22,7 @@ _CAPTION = re.compile(r"((?:Option|Sentence|Caption) \w): *(.*\S)\s*")
 
 
 def _split(record: Record) -> Iterator[Mapping[str, Any]]:
-    if "key" not in record.values:
+    if set(record.values) != {"key", "value"}:
         yield record.values
         return
     for dimension, items in texts.rows_of(record.values["value"], "value", dict).items():

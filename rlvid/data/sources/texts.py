@@ -25,6 +25,17 @@ def options(value: Any, key: str) -> Options:
         raise Unusable(key, str(error), "letters that cannot be read") from None
 
 
+def named_options(value: Any, key: str) -> Options:
+    """The options of a row that names each by its letter: `{"A": "red", "B": "green"}`."""
+    return options([f"{letter}. {text or ''}" for letter, text in rows_of(value, key, dict).items()], key)
+
+
+def inside_tag(solution: str) -> str:
+    """What stands in the last `<answer>` of a solution; the whole of it without one."""
+    found = re.findall(r"<answer>(.*?)</answer>", solution, re.DOTALL)
+    return (found[-1] if found else solution).strip()
+
+
 def by_letter(answer: str, options: Options) -> str:
     """The option that `B`, `b`, `(B)` or `B. green` stands for, also where an option is a letter itself. Unusable if there is none."""
     return _among(options.by_letter(answer), answer, options)

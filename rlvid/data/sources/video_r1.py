@@ -6,7 +6,6 @@ Video-R1/Video-R1-data shows them (arXiv 2503.21776). Videos: the folders CLEVRE
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +26,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         raise Unusable("problem_type", f"{kind!r} is not one of {', '.join(TASKS)}", "unknown")
     task = TASKS[kind]
     options = texts.options(values.get("options") if task == "multiple_choice" else [], "options")
-    answer = _inside(texts.text(values, "solution"))
+    answer = texts.inside_tag(texts.text(values, "solution"))
     return Draft(
         id=f"video_r1-{texts.text(values, 'problem_id')}",
         video=videos.find(texts.text(values, "path")),
@@ -38,11 +37,6 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
         answer=texts.by_letter(answer, options) if options.texts else answer,
         changes=options.changes,
     )
-
-
-def _inside(solution: str) -> str:
-    match = re.search(r"<answer>(.*?)</answer>", solution, re.DOTALL)
-    return (match[1] if match else solution).strip()
 
 
 SOURCE = Source(

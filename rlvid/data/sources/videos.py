@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from rlvid.data.questions import EMPTY_VIDEO, MISSING_VIDEO
 from rlvid.data.sources.unusable import Unusable
+from rlvid.video import pictures
+from rlvid.video.frames import VideoError, length_s
 
-SUFFIXES = (".mp4", ".webm", ".mkv", ".avi")
+SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
 
 
 class Videos:
@@ -28,8 +31,22 @@ class Videos:
         what = f"{names[0]} is not under {self.root} (looked for {', '.join(SUFFIXES)}; name the folder of the videos with --videos)"
         raise Unusable("video", what, MISSING_VIDEO.removeprefix("video: "))
 
+    def find_pictures(self, names: str | Sequence[str], fps: float, *others: str) -> str:
+        """A folder of pictures (the first of the names that is one) or a list of them, as a video at that rate. Raises Unusable where they are not there."""
+        if not isinstance(names, str):
+            return pictures.spelled([self.find(name) for name in names], fps)
+        folders = [self._inside(name) for name in (names, *others)]
+        folder = next((folder for folder in folders if os.path.isdir(folder)), None)
+        if folder is None or pictures.is_missing(pictures.spelled(folder, fps)):
+            what = f"{names} is no folder of pictures under {self.root} (name the folder of the videos with --videos)"
+            raise Unusable("video", what, MISSING_VIDEO.removeprefix("video: "))
+        return pictures.spelled(folder, fps)
+
+    def is_folder(self, name: str) -> bool:
+        return os.path.isdir(self._inside(name))
+
     def duration_s(self, path: str) -> float | None:
-        """Length by the file's header in seconds, None where the header does not tell. Raises Unusable for a file that is no video."""
+        """The video's length in seconds on the reader's own clock. Raises Unusable for a file that is no video."""
         duration_s, problem = header(path)
         if problem:
             raise Unusable("video", problem, "cannot be opened")
@@ -37,6 +54,7 @@ class Videos:
 
     def _inside(self, name: str) -> str:
         plain = os.path.normpath(name.replace("\\", "/"))
+        plain = os.path.relpath(plain, self.root) if plain.startswith(os.path.join(self.root, "")) else plain
         if not name.strip() or "\0" in name or os.path.isabs(plain) or plain.split("/")[0] == "..":
             raise Unusable("video", f"{name[:80]!r} leads out of the video root", "leads out of the video root")
         return os.path.join(self.root, plain)
@@ -52,13 +70,8 @@ def _spellings(path: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def header(path: str) -> tuple[float | None, str]:
-    """(seconds or None, "") or (None, what is wrong), by the file's header."""
-    import av
-
+    """(seconds, "") or (None, what is wrong), by the clock of those who read the frames."""
     try:
-        with av.open(path, timeout=10) as container:
-            if not container.streams.video:
-                return None, f"{path} has no video stream"
-            return (container.duration / av.time_base if container.duration else None), ""
-    except (av.FFmpegError, OSError) as error:
-        return None, f"{path} cannot be opened ({str(error).splitlines()[0][:120]})"
+        return length_s(path), ""
+    except VideoError as error:
+        return None, str(error)

@@ -1,0 +1,132 @@
+"""Rows for reinforcement learning as trainers write them: a problem, its solution, what kind of each it is, and where the media lie.
+
+Columns: `problem`, `question` or `prompt` (text, or a chat whose last user turn is meant); `solution`, `answer` or `reward_model.ground_truth` (inside
+`<answer>` or bare); `path`, `video` or `videos`. Optional `problem_id`, `data_type`, `problem_type`, `options`, `data_source`, `fps`. So write Video-R1,
+OneThinker (arXiv 2512.03043), EasyR1 and verl (parquet). Rows about images, and kinds of problems that no reward here judges, are counted and left out.
+Without a `problem_type` the kind follows from the row: options make a choice, one number a number, all else an open answer [D].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlvid.data.options import Options
+from rlvid.data.sources import media, texts
+from rlvid.data.sources.base import Draft, Record, Source
+from rlvid.data.sources.unusable import Unusable
+from rlvid.data.sources.videos import Videos
+from rlvid.reading import answers, spans
+from rlvid.types import Span, Task
+
+TASKS: dict[str, Task] = {
+    "multiple choice": "multiple_choice",
+    "numerical": "numeric",
+    "numeric": "numeric",
+    "number": "numeric",
+    "regression": "regression",
+    "free form": "open",
+    "open ended": "open",
+    "open": "open",
+    "qa": "open",
+    "ocr": "open",
+    "temporal grounding": "temporal_grounding",
+    "tvg": "temporal_grounding",
+}
+"""Kinds of problems, by `texts.kind_of`."""
+PROBLEMS, SOLUTIONS, PATHS = ("problem", "question", "prompt"), ("solution", "answer", "reward_model"), ("path", "video", "videos")
+OTHERS = ("image", "images", "data_type", "problem_type", "options", "problem_id", "id", "data_source", "fps", "extra_info")
+
+
+def _split(record: Record) -> Iterator[Mapping[str, Any]]:
+    """The row under the first name of each column that it has."""
+    whole = record.values
+    found = {name: next((whole[name] for name in names if whole.get(name) is not None), None) for name, names in _COLUMNS.items()}
+    if not any(value is not None for value in found.values()):
+        yield whole
+        return
+    if isinstance(found["solution"], Mapping):
+        found["solution"] = found["solution"].get("ground_truth")
+    if found["path"] is None and any(whole.get(name) for name in ("image", "images")):
+        raise Unusable("images", "is a row about images (rlvid trains on videos)", "not video")
+    yield {**{name: whole.get(name) for name in OTHERS if whole.get(name) is not None}, **{name: value for name, value in found.items() if value is not None}}
+
+
+def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
+    if values.get("data_type") is not None and texts.kind_of(texts.text(values, "data_type")) != "video":
+        raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is not video (rlvid trains on videos)", "not video")
+    asked = media.without_marks(_asked(values["problem"]))
+    solution = values["solution"] if isinstance(values["solution"], str | int | float) else json.dumps(values["solution"])
+    kind = values.get("problem_type")
+    named = texts.kind_of(str(kind)) if kind is not None else ""
+    if named and named not in TASKS:
+        raise Unusable("problem_type", f"{str(kind)[:40]!r} is not one of {', '.join(sorted(TASKS))}", "no reward judges it")
+    meant = judged(asked, texts.inside_tag(str(solution)), values.get("options"), TASKS.get(named))
+    name = values.get("problem_id", values.get("id"))
+    source = str(values.get("data_source") or "unknown").strip()
+    return Draft(
+        id=f"problems-{source}-{name}" if name is not None else texts.derived_id("problems", source, asked, values["path"]),
+        video=media.one_video(values["path"], videos, values.get("fps")),
+        source=f"problems/{source}",
+        **meant,
+    )
+
+
+def judged(asked: str, answer: str, given: Any, task: Task | None) -> dict[str, Any]:
+    """Question, task, options, answer and spans of a problem and its solution. `task`: None where the row does not name it. Raises Unusable."""
+    question, options = texts.split_options(asked) if given in (None, [], ()) else (asked, texts.options(given, "options"))
+    if task is None:
+        task = _task_of(answer, options)
+    if task == "temporal_grounding":
+        return {"question": asked, "task": task, "spans": _spans(answer)}
+    if task == "multiple_choice":
+        if not options.texts:
+            raise Unusable("options", "a choice needs options, in the row or as lines A. ..., B. ... of the question", "none in the row")
+        found = options.by_letter(answer) or texts.by_text(answer, options)
+        return {"question": question, "task": task, "options": options.texts, "answer": found, "changes": options.changes}
+    return {"question": asked, "task": task, "answer": answer}
+
+
+def _task_of(answer: str, options: Options) -> Task:
+    if options.texts and (options.by_letter(answer) or options.by_text(answer)):
+        return "multiple_choice"
+    return "numeric" if answers.number(answer)[0] is not None and len(answer.split()) == 1 else "open"
+
+
+def _spans(answer: str) -> tuple[Span, ...]:
+    """`{"time": [12.3, 25.7]}`, `[[1, 2], [5, 6]]`, `7.0 to 11.0`: in seconds."""
+    try:
+        parsed = json.loads(answer)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        parsed = next((value for value in parsed.values() if isinstance(value, list)), None)
+    if isinstance(parsed, list):
+        return tuple(texts.span(one, "solution") for one in (parsed if parsed and isinstance(parsed[0], list) else [parsed]))
+    found, problem = spans.span(answer)
+    if found is None:
+        raise Unusable("solution", f"{answer[:80]!r} is not a start and an end ({problem})", "not a start and an end")
+    return (found,)
+
+
+def _asked(problem: Any) -> str:
+    """Text, or the last user turn of a chat."""
+    if isinstance(problem, str):
+        return problem.strip()
+    turns = media.turns(problem, "prompt")
+    asked = [text for role, text, _ in turns if role == "user"]
+    if not asked:
+        raise Unusable("prompt", "holds no turn of a user", "no user")
+    return asked[-1]
+
+
+_COLUMNS: Mapping[str, Sequence[str]] = {"problem": PROBLEMS, "solution": SOLUTIONS, "path": PATHS}
+SOURCE = Source(
+    "problems",
+    "Problem and solution rows of Video-R1, OneThinker, EasyR1, verl: json, jsonl or parquet",
+    ("problem", "solution", "path"),
+    _draft,
+    optional=tuple(dict.fromkeys((*PROBLEMS, *SOLUTIONS, *PATHS, *OTHERS))),
+    split=_split,
+)
