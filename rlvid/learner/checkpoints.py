@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from rlvid.config import Config, ConfigError
 from rlvid.learner.group import LearnerGroup
+from rlvid.learner.hashed import Digests
 from rlvid.learner.storage import PREFIX, Store, is_checkpoint
 from rlvid.learner.universal import universal
 
@@ -26,6 +27,8 @@ log = logging.getLogger("rlvid")
 
 WRITING = ".writing"
 MANIFEST = "manifest.json"
+WRITTEN = "digests.json"
+"""What the ranks say of the shards they have written, until the manifest takes it over."""
 TRUSTED = {
     "deepspeed.runtime.fp16.loss_scaler.LossScaler",
     "deepspeed.runtime.zero.config.ZeroStageEnum",
@@ -83,7 +86,8 @@ def write_aside(folder: Path, step: int, learner: LearnerGroup, state: dict[str,
     aside = folder / f".{PREFIX}{step:06d}{WRITING}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    learner.save(str(aside.absolute()))
+    if digests := learner.save(str(aside.absolute())):
+        _write_json(aside / WRITTEN, digests)
     _write_json(aside / "state.json", {"step": step} | state)
     return aside
 
@@ -91,7 +95,10 @@ def write_aside(folder: Path, step: int, learner: LearnerGroup, state: dict[str,
 def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
     """List the files with their digests, give the checkpoint its name, copy it to `storage`, and drop the oldest beyond `keep` in both places."""
     folder, final = aside.parent, aside.with_name(aside.name.removeprefix(".").removesuffix(WRITING))
-    _write_json(aside / MANIFEST, {"files": manifest(aside)})
+    told = aside / WRITTEN
+    known = json.loads(told.read_text()) if told.exists() else {}
+    told.unlink(missing_ok=True)
+    _write_json(aside / MANIFEST, {"files": manifest(aside, known)})
     if final.exists():
         shutil.rmtree(final)
     _flush(aside)
@@ -133,6 +140,8 @@ def load(folder: Path, state: dict[str, Any], learner: LearnerGroup, config: Con
     before, now = state["layout"], layout(config)
     if before == now:
         learner.load(str(folder.absolute()), state["step"])
+    elif config.learner.lora.rank:
+        raise ConfigError(f"{folder.name} holds an adapter and was written with {before}: DeepSpeed converts whole models only; set them back (now {now})")
     elif (before["learner.zero_stage"] == 3) != (now["learner.zero_stage"] == 3):
         stages = f"{before['learner.zero_stage']}, learner.zero_stage is {now['learner.zero_stage']}"
         raise ConfigError(f"{folder.name} was written by ZeRO stage {stages}: DeepSpeed converts between 1 and 2, and between numbers of ranks; set it back")
@@ -141,12 +150,18 @@ def load(folder: Path, state: dict[str, Any], learner: LearnerGroup, config: Con
             learner.load(str(converted.absolute()), state["step"], tag="universal")
 
 
-def manifest(folder: Path) -> dict[str, list[Any]]:
-    """{path inside the folder: [bytes, sha256]} of every file. Hashed in threads: disks are the limit, not the cores."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+def manifest(folder: Path, known: Digests | None = None) -> dict[str, list[Any]]:
+    """{path inside the folder: [bytes, sha256]} of every file. Hashed in threads: disks are the limit, not the cores.
+
+    known: of files that were hashed while they were written; one that has another size now is read.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    found = {name: told for name, told in (known or {}).items() if sizes.get(name) == told[0]}
+    unread = [name for name in files if name not in found]
     with ThreadPoolExecutor(8) as pool:
-        digests = pool.map(_sha256, files)
-        return {path.relative_to(folder).as_posix(): [path.stat().st_size, digest] for path, digest in zip(files, digests, strict=True)}
+        digests = dict(zip(unread, pool.map(_sha256, [files[name] for name in unread]), strict=True))
+    return {name: found.get(name) or [sizes[name], digests[name]] for name in files}
 
 
 def damage(folder: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.learner.hashed import Digests
 from rlvid.learner.packing import spread_over_ranks
 from rlvid.learner.rank import Rank
 from rlvid.process.role import Role, bundle
@@ -69,8 +70,9 @@ class LearnerGroup:
                 raise FramesLost(str(error.cause).splitlines()[0]) from None
             raise
 
-    def save(self, folder: str) -> None:
-        self._all("save", *[(folder,)] * len(self.ranks))
+    def save(self, folder: str) -> Digests:
+        """Write the shards. Returns the digests of all of them."""
+        return {name: told for digests in self._all("save", *[(folder,)] * len(self.ranks)) for name, told in digests.items()}
 
     def load(self, folder: str, version: int, *, tag: str = "learner") -> None:
         """Go on with the weights and the optimizer of a checkpoint that was written after update `version`. `tag`: learner or universal."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from rlvid.config import Config
 from rlvid.families import Family, named
+from rlvid.learner.hashed import Digests, hashed_while_written
 from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
@@ -276,13 +277,15 @@ class Rank:
 
     # ---- checkpoints
 
-    def save(self, folder: str) -> None:
-        """DeepSpeed's own sharded checkpoint: weights, optimizer, scheduler."""
+    def save(self, folder: str) -> Digests:
+        """DeepSpeed's own sharded checkpoint: weights (of an adapter: it alone), optimizer, scheduler. Returns the digests of what this rank wrote."""
         from deepspeed.runtime.zero.config import ZeroStageEnum
 
         # Before 3.11.4 Python pickles such a member as a call of getattr, which no checkpoint may hold; later ones by value, as here.
         ZeroStageEnum.__reduce_ex__ = lambda member, _: (ZeroStageEnum, (member.value,))
-        self.engine.save_checkpoint(folder, tag="learner", save_latest=False, exclude_frozen_parameters=bool(self.config.learner.lora.rank))
+        with hashed_while_written(self.engine.checkpoint_engine, Path(folder)) as digests:
+            self.engine.save_checkpoint(folder, tag="learner", save_latest=False, exclude_frozen_parameters=bool(self.config.learner.lora.rank))
+        return digests
 
     def load(self, folder: str, version: int, tag: str = "learner") -> None:
         """Weights, optimizer and scheduler of a checkpoint. `tag`: learner, or universal where it was written by another number of ranks."""

@@ -69,7 +69,7 @@ def test_lora_export_merged_equals_the_adapter(trained):
         plain = start(input_ids=ids).logits.log_softmax(-1)
         adapted = PeftModel.from_pretrained(start, str(folder / "export" / "adapter"))(input_ids=ids).logits.log_softmax(-1)
         from_export = merged(input_ids=ids).logits.log_softmax(-1)
-    assert (adapted - from_export).abs().max() < 1e-5
+    assert (adapted - from_export).abs().max() < 1e-4
     assert (adapted - plain).abs().max() > 1e-3, "it has learned something"
 
 

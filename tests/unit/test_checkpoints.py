@@ -284,3 +284,28 @@ def test_a_saver_clears_what_a_killed_run_left(tmp_path: Path) -> None:
         (folder / left).mkdir()
     with checkpoints.Saver(config):
         assert [path.name for path in folder.iterdir()] == ["step_000002"]
+
+
+def test_shards_are_hashed_while_they_are_written(tmp_path):
+    """The manifest takes over what the ranks say, which is what is on the disk; a file of another size is read."""
+    from rlvid.learner.checkpoints import MANIFEST, manifest
+    from rlvid.learner.hashed import hashed_while_written
+
+    class CheckpointEngine:
+        def save(self, state_dict, path): ...
+
+    class Rank:
+        def save(self, folder):
+            (Path(folder) / "learner").mkdir()
+            engine = CheckpointEngine()
+            with hashed_while_written(engine, Path(folder)) as digests:
+                engine.save({"module": torch.arange(1000.0), "step": 3}, f"{folder}/learner/mp_rank_00_model_states.pt")
+            return digests
+
+    path = publish(write_aside(tmp_path, 3, Rank(), {}), keep=1)
+    listed = json.loads((path / MANIFEST).read_text())["files"]
+    assert listed == manifest(path) and set(listed) == {"learner/mp_rank_00_model_states.pt", "state.json"}
+    assert damage(path) == ""
+    assert torch.equal(torch.load(path / "learner" / "mp_rank_00_model_states.pt")["module"], torch.arange(1000.0))
+    told = {"learner/mp_rank_00_model_states.pt": [1, "0" * 64]}
+    assert manifest(path, told) == listed
