@@ -194,7 +194,7 @@ def windows(_: argparse.Namespace) -> dict[str, float]:
     import torch
     from torch.nn.attention.varlen import varlen_attn
 
-    from rlvid.learner.attention import sdpa_in_windows
+    from rlvid.learner.attention import windows_by_length
 
     tokens, heads, size, window = 4096, 16, 80, 64
     query, key, value = (torch.randn(1, heads, tokens, size, device="cuda", dtype=torch.bfloat16) for _ in range(3))
@@ -202,7 +202,7 @@ def windows(_: argparse.Namespace) -> dict[str, float]:
     flat = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
 
     def by_length() -> Any:
-        return sdpa_in_windows(None, query, key, value, cu_seq_lens_q=ends, scaling=size**-0.5)[0][0]
+        return windows_by_length(query, key, value, ends.diff().tolist(), size**-0.5)
 
     def varlen() -> Any:
         return varlen_attn(*flat, ends, ends, window, window)
