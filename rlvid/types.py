@@ -6,7 +6,7 @@ slots of one question.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Task = Literal["multiple_choice", "open", "numeric", "regression", "temporal_grounding", "grounded_qa"]
@@ -23,6 +23,15 @@ class Region:
     time_s: float
     box: Box
 
+    def moved(self, by_s: float) -> Region:
+        """The same box so many seconds later."""
+        return Region(self.time_s + by_s, self.box)
+
+
+def moved(spans: tuple[Span, ...], by_s: float) -> tuple[Span, ...]:
+    """The spans so many seconds later."""
+    return tuple((start + by_s, end + by_s) for start, end in spans)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -31,12 +40,17 @@ class Evidence:
     spans: tuple[Span, ...] = ()
     regions: tuple[Region, ...] = ()
 
+    def moved(self, by_s: float) -> Evidence:
+        """The same evidence so many seconds later."""
+        return Evidence(moved(self.spans, by_s), tuple(region.moved(by_s) for region in self.regions))
+
 
 @dataclass(frozen=True)
 class EvidencePatch:
     """What a teacher says about a failed answer: where to look, never what to answer. `rlvid.teacher.patch` checks and writes it.
 
-    `spans` seconds, `frames_s` key moments in seconds, `regions` boxes at one moment each; all of the original video.
+    `spans` seconds, `frames_s` key moments in seconds, `regions` boxes at one moment each; all, and the times in `hint`, on the clock that the student
+    is told (`Question.as_told`).
     """
 
     error_class: Literal["temporal", "spatial", "misconception"]
@@ -45,6 +59,11 @@ class EvidencePatch:
     frames_s: tuple[float, ...] = ()
     regions: tuple[Region, ...] = ()
 
+    def moved(self, by_s: float) -> EvidencePatch:
+        """The same places so many seconds later; the hint stays as the student read it."""
+        times_s = tuple(time_s + by_s for time_s in self.frames_s)
+        return replace(self, spans=moved(self.spans, by_s), frames_s=times_s, regions=tuple(region.moved(by_s) for region in self.regions))
+
 
 @dataclass(frozen=True)
 class Question:
@@ -52,6 +71,8 @@ class Question:
 
     answers: empty where there is one answer. With options the set of all right ones, each of which has to be named; without, texts any of which is right.
     span_mode: of several `spans`, does a reply have to give any one, or all?
+
+    `spans`, `evidence` and `clip` are seconds of the file. What a model reads and writes is on another clock, see `as_told`.
     """
 
     id: str
@@ -72,12 +93,31 @@ class Question:
         """Every right answer: `answers`, or the one there is."""
         return self.answers or ((self.answer,) if self.answer is not None else ())
 
+    @property
+    def starts_s(self) -> float:
+        """Where in the file, in seconds, the clock that the model is told stands at 0: the clip's start [D]."""
+        return self.clip[0] if self.clip else 0.0
+
+    def as_told(self) -> Question:
+        """The question on the model's clock: spans and evidence count from the clip's start. Without a clip, the question itself.
+
+        A clip is shown as a video of its own. Qwen2.5-VL cannot be told otherwise (its positions start at 0), so no model is [D]: prompts, hints, evidence,
+        answers and rewards are on this clock; files, dumps and specs are in seconds of the file.
+        """
+        if self.clip is None:
+            return self
+        return replace(self, spans=moved(self.spans, -self.starts_s), evidence=self.evidence.moved(-self.starts_s), clip=None)
+
+    def told_duration(self, duration_s: float) -> float:
+        """Seconds that the shown part of a video of `duration_s` seconds lasts."""
+        return min(self.clip[1], duration_s) - self.starts_s if self.clip else duration_s
+
 
 @dataclass(frozen=True)
 class VariantSpec:
     """A variant *is* this: any worker can cut the same pixels from the video again, bit for bit.
 
-    `times_s` [T] are the true timestamps of the frames shown, ascending; `size` is (height, width) in pixels; `work_size` is what
+    `times_s` [T] are the true timestamps in the file of the frames shown, ascending; `size` is (height, width) in pixels; `work_size` is what
     whole frames are brought to before the box is cut (None: what follows from `size`).
     """
 
@@ -161,6 +201,11 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class LeftOut(Quarantined):
+    """A question that a setting leaves out of training (variants.hidden): nothing is wrong with it."""
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """M answers on one variant. The frames travel beside it as a reference into the object store."""
 
@@ -188,6 +233,7 @@ class Prepared:
     """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store.
 
     `relevance` is None where no variant looks at it. `costs`: what the variants took, summed into the step's `variants/...` metrics.
+    `truth_hidden`: no variant shows a frame of a truth span.
     """
 
     question: Question
@@ -197,6 +243,7 @@ class Prepared:
     duration_s: float
     relevance: Relevance | None = None
     costs: dict[str, float] = field(default_factory=dict)
+    truth_hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,9 +251,9 @@ class Repair:
     """One failed slot, answered again with a teacher's evidence. The evidence frames [E, H, W, 3] stay in the store.
 
     `first`, `first_score`: what failed. `rollout`, `score`: the second answer, sampled under the patched prompt. `evidence`: (time in
-    seconds, box or None) of each evidence frame. `correct`: of the second answer; `blind`: share of right ones among the
-    slot's M - 1 sisters, which is what a second try without evidence would have been worth. `reward`: the slot's value by RIR. `chosen`: the
-    slot keeps the second answer.
+    seconds of the file, box or None) of each evidence frame. `correct`: how right the second answer is; `right`: FFR's z of it, yes or no; `blind`: share of
+    right ones among the slot's M - 1 sisters, which is what a second try without evidence would have been worth. `alignment`: 0 for a wrong answer.
+    `reward`: the slot's value by RIR. `chosen`: the slot keeps the second answer.
     """
 
     variant: int
@@ -226,6 +273,7 @@ class Repair:
     evidence: tuple[tuple[float, Box | None], ...] = ()
     evidence_metadata: dict[str, Any] | None = None
     evidence_frames: Any = None
+    right: bool = False
 
 
 @dataclass(frozen=True)

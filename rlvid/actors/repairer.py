@@ -21,7 +21,7 @@ from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
 from rlvid.teacher.protocol import TeacherReply
-from rlvid.teacher.student import blind_prompt, evidence_metadata, patched_prompt
+from rlvid.teacher.student import blind_prompt, evidence_metadata, patched_prompt, told
 from rlvid.types import EvidencePatch, GenerateRequest, GenerateResult, Group, Question, Repair, Rollout, Score
 from rlvid.variants.explore import derived_seed
 
@@ -76,7 +76,7 @@ class Repairer:
 
         (variant, _), reply, evidence_frames = same[0]
         assert reply.patch is not None
-        evidence = tuple((one.time_s, one.box) for one in reply.evidence)
+        evidence = told([(one.time_s, one.box) for one in reply.evidence], group.question.starts_s)
         spec = group.prepared.specs[variant]
         request = GenerateRequest(
             question_id=group.question.id,
@@ -106,7 +106,7 @@ class Repairer:
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
         results = await asyncio.gather(*map(self._answered_blind, requests))
         answered = [result.rollouts[0] for result in results if result is not None]
-        rights = [correctness(question, self.score(question, rollout), self.config.repair.iou_threshold) == 1 for rollout in answered]
+        rights = [succeeded(question, self.score(question, rollout), self.config) for rollout in answered]
         chance = 1 / len(question.options) if question.options else 0.0
         return {"blind_tested": float(len(rights)), "blind_right": float(sum(rights)), "blind_chance": chance * len(rights)}
 
@@ -133,7 +133,9 @@ class Repairer:
         settings, question = self.config.repair, group.question
         second = replace(rollout, sample=sample)
         score = self.score(question, second)
-        referred = alignment(reply.patch, rationale_of(second.text), settings.alignment_tolerance_s)
+        right = succeeded(question, score, self.config)
+        # A wrong answer that recites its evidence earns nothing by it.
+        referred = alignment(reply.patch, rationale_of(second.text), settings.alignment_tolerance_s) if right else 0.0
         first_reward = group.rewards_KM[variant][sample]
         reward = robust_improvement_reward(
             first_correct=False,
@@ -152,7 +154,7 @@ class Repairer:
             rollout=second,
             score=score,
             correct=correctness(question, score, self.config.reward.iou_threshold),
-            blind=blind_retry(group.correct_KM[variant], sample),
+            blind=blind_retry([succeeded(question, other, self.config) for other in group.scores_KM[variant]], sample),
             alignment=referred,
             reward=reward,
             chosen=settings.choice == "always" or reward > first_reward,
@@ -161,6 +163,7 @@ class Repairer:
             evidence=tuple((one.time_s, one.box) for one in reply.evidence),
             evidence_metadata=request.evidence_metadata,
             evidence_frames=frames if reply.evidence else None,
+            right=right,
         )
 
 
@@ -168,22 +171,24 @@ SMALLEST_TOKEN = 28
 """Side in pixels of the smallest patch that becomes a visual token."""
 
 
+def succeeded(question: Question, score: Score, config: Config) -> bool:
+    """FFR's z of one answer: yes or no [R], also where the accuracy is graded; repair.trigger says from where on [D]."""
+    quality = score.parts["temporal_iou" if question.task == "temporal_grounding" else "accuracy"]
+    return quality >= config.repair.trigger_of(question.task, options=bool(question.options))
+
+
 def failed_slots(group: Group, config: Config) -> list[Slot]:
     """Slots to repair, one attempt each [R]; at most repair.max_per_group of them, spread over the variants [D]."""
-    settings = config.repair
     failed = [
-        (sample, variant)
-        for variant, row in enumerate(group.scores_KM)
-        for sample, score in enumerate(row)
-        if correctness(group.question, score, settings.iou_threshold) < settings.trigger
+        (sample, variant) for variant, row in enumerate(group.scores_KM) for sample, score in enumerate(row) if not succeeded(group.question, score, config)
     ]
-    return [(variant, sample) for sample, variant in sorted(failed)][: settings.max_per_group or config.rollout.answers]
+    return [(variant, sample) for sample, variant in sorted(failed)][: config.repair.max_per_group or config.rollout.answers]
 
 
-def blind_retry(correct_M: Sequence[float], sample: int) -> float:
+def blind_retry(right_M: Sequence[float], sample: int) -> float:
     """Chance in 0..1 that the slot would be right at a second try without evidence: the share of its right sisters (0.0 without any)."""
-    sisters = [correct for at, correct in enumerate(correct_M) if at != sample]
-    return sum(correct == 1 for correct in sisters) / len(sisters) if sisters else 0.0
+    sisters = [right for at, right in enumerate(right_M) if at != sample]
+    return sum(right == 1 for right in sisters) / len(sisters) if sisters else 0.0
 
 
 def with_repairs(group: Group, repairs: Sequence[Repair], counts: dict[str, float]) -> Group:

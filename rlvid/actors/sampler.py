@@ -25,7 +25,7 @@ from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
 from rlvid.families.checkpoint import family_of
-from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Quarantined, Question, Rollout
+from rlvid.types import GenerateRequest, GenerateResult, Group, LeftOut, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
 from rlvid.video.frames import VideoError
 
@@ -65,12 +65,14 @@ class Sampler:
         self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
 
     async def collect(
-        self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False, repair: bool = False
+        self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False, training: bool = False
     ) -> Collected:
-        """A group, or the reason why there is none, for each question in order. `repair`: failed slots are answered again, if the config has a teacher."""
+        """A group, or the reason why there is none, for each question in order.
+
+        `training`: failed slots are answered again, if the config has a teacher, and variants.hidden may leave questions out.
+        """
         clock = _Spans()
-        repairer = self.repairer if repair else None
-        results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, repairer, clock) for question in questions])
+        results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, training, clock) for question in questions])
         return Collected(list(results), clock.seconds["variants"], clock.seconds["rollout"], clock.seconds["teacher"], clock.bytes)
 
     def prefetch(self, loop: asyncio.AbstractEventLoop, wanted: Sequence[tuple[int, Question]], kinds: tuple[str, ...]) -> None:
@@ -95,13 +97,15 @@ class Sampler:
             return Quarantined(question.id, f"{question.video}: {error}"), []
 
     async def _group(
-        self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, repairer: Repairer | None, clock: _Spans
+        self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, training: bool, clock: _Spans
     ) -> Group | Quarantined:
         with clock.running("variants"):
             ahead = self._ahead.pop((step, question.id), None)
             prepared, frames = await (ahead or self._build(question, step, kinds))
         if isinstance(prepared, Quarantined):
             return prepared
+        if training and prepared.truth_hidden and self.config.variants.hidden == "skip":
+            return LeftOut(question.id, "no variant shows a frame of its truth (variants.hidden)")
         requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
         try:
             with clock.running("rollout"):
@@ -112,9 +116,9 @@ class Sampler:
             return Quarantined(question.id, f"{question.video}: {error}")
         clock.count(question, prepared, *requests, *results)
         group = self._scored(prepared, tuple(frames), results)
-        if repairer is not None:
+        if training and self.repairer is not None:
             with clock.running("teacher"):
-                group = await repairer.repair(group, step)
+                group = await self.repairer.repair(group, step)
             clock.count(*(replace(repair, evidence_frames=None) for repair in group.repairs))
         return group
 

@@ -22,7 +22,8 @@ from rlvid.types import Question, Rollout, Score
 log = logging.getLogger("rlvid")
 
 OwnReward = Callable[[Question, str], Mapping[str, float]]
-"""(question, the whole reply) -> {part: finite number}. Part names are the user's; they must not be rlvid's own."""
+"""(question, the whole reply) -> {part: finite number}. Part names are the user's; they must not be rlvid's own. The question's spans are on the clock of
+the reply: where it has a clip, they count from its start."""
 
 
 class Scorer:
@@ -39,7 +40,7 @@ class Scorer:
         if "length" in self.reward.weights[question.task]:
             more["length"] = length_penalty(len(rollout.tokens), limit=self.limit, margin=self.reward.length_margin)
         if self.own is not None:
-            more |= self._own_parts(self.own, question, rollout.text)
+            more |= self._own_parts(self.own, question.as_told(), rollout.text)
         return Score(scored.parts | more, scored.reason)
 
     def _own_parts(self, own: OwnReward, question: Question, text: str) -> dict[str, float]:

@@ -87,7 +87,7 @@ class TeacherActor:
         assert reply.patch is not None
         limit, threads = self.config.repair.max_evidence_frames, self.config.teacher.threads
         try:
-            cuts = evidence_frames(question.video, reply.patch, size=size, limit=limit, threads=threads)
+            cuts = evidence_frames(question.video, reply.patch, size=size, limit=limit, threads=threads, clip=question.clip)
         except Exception as error:  # whatever a file makes of a decoder; a VideoError names the file
             return [replace(reply, patch=None, outcome="failed", reason=str(error) or type(error).__name__), None]
         return [replace(reply, evidence=tuple(EvidenceFrame(cut.time_s, cut.box) for cut in cuts)), np.stack([cut.frame_HWC for cut in cuts])]

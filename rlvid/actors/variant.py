@@ -92,8 +92,8 @@ class VariantActor:
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
         from rlvid.variants.build import cut, video_metadata
-        from rlvid.variants.explore import explore, hides, redrawn
-        from rlvid.video.clip import with_frames_at, work_size
+        from rlvid.variants.explore import explore, hides, truth_hidden
+        from rlvid.video.clip import work_size
 
         prompt = self.config.prompt
         clock = _Laps()
@@ -101,9 +101,6 @@ class VariantActor:
         asked, question = question, within_video(question, clip.duration_s)
         if asked != question:
             log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, clip.duration_s)
-        spans = question.spans if question.task in WITH_SPANS else ()
-        if hidden := [span for span in spans if hides(clip.times_s_N, [span])]:
-            clip = with_frames_at(clip, question.video, [(start + end) / 2 for start, end in hidden], threads=self.config.variants.threads)
         clock.lap("decode_s")
         relevance = self._relevance(question, kinds, clip)
         clock.lap("relevance_s")
@@ -119,7 +116,6 @@ class VariantActor:
             min_crop_area=self.config.variants.min_crop_area,
             crop_share=self.config.variants.crop_share,
             relevance=relevance,
-            keep_visible=spans,
             even_times=self._even_times(question),
         )
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
@@ -129,11 +125,12 @@ class VariantActor:
         clock.lap("cut_s")
         costs = clock.laps | {
             "cache_hits": float(hit),
-            "redrawn": float(redrawn(specs, seed=seed, question_id=question.id)),
+            # Looked at when all is drawn and cut: no view depends on the truth.
             "span_hidden": float(sum(hides(spec.times_s, question.spans) for spec in specs)),
         }
-        metadata = tuple(video_metadata(spec) for spec in specs)
-        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs), *frames]
+        metadata = tuple(video_metadata(spec, question.starts_s) for spec in specs)
+        hidden = truth_hidden(specs, question.spans)
+        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs | {"truth_hidden": float(hidden)}, hidden), *frames]
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""

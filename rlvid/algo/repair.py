@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from rlvid.reading.mentions import normalised, places, times
 from rlvid.types import Box, EvidencePatch, Region
 
 TIMES_PER_ITEM = 4
-"""So many times of a rationale count for each piece of evidence: a list of all seconds of the video refers to nothing."""
+"""So many times of a rationale, points and boxes count for each piece of evidence: a list of all seconds of the video refers to nothing."""
 _NUMBERS = re.compile(r"[(\[]\s*((?:0|1|0?\.\d+|1\.0+)(?:\s*,\s*(?:0|1|0?\.\d+|1\.0+)){1,3})\s*[)\]]")
 _THIRD = 1 / 3
+_RIGHT_ANSWER = re.compile(
+    r"\bright (?:answer|option|choice|one|away|now|before|after|when|at|there|here)\b|\b(?:all|is|that's|be) right\b(?! of)", re.IGNORECASE
+)
+"""`right` that is no place."""
 
 
 def robust_improvement_reward(
@@ -52,18 +57,32 @@ def alignment(patch: EvidencePatch, rationale: str, tolerance_s: float) -> float
 
     A span counts when a time of the rationale lies in it, widened by `tolerance_s` on both sides; a frame when a time lies within
     `tolerance_s` of it; a region when the rationale names its place (left, right, top, bottom; centre for one in the middle) or gives
-    coordinates: a point inside the box, or a box that overlaps it by half (IoU). Of a text's times only the first 4 per piece count.
+    coordinates: a point inside the box, or a box that overlaps it by half (IoU).
+
+    Hedges refer to nothing: of a text's times, points and boxes only the first 4 per piece count, and none where more of them lie beside the evidence than at
+    it (points and boxes: as many); a text that names a place where no region lies refers to no region by its place.
     """
     pieces = len(patch.spans) + len(patch.frames_s) + len(patch.regions)
     if not pieces:
         return 0.0
     text = normalised(rationale)
     named_s = [mention.seconds for mention in times(text, bare=True)][: TIMES_PER_ITEM * pieces]
+    at_all = [*patch.spans, *((time_s, time_s) for time_s in (*patch.frames_s, *(region.time_s for region in patch.regions)))]
+    hits = [any(start - tolerance_s <= time <= end + tolerance_s for start, end in at_all) for time in named_s]
+    named_s = named_s if 2 * sum(hits) >= len(hits) else []
     spans = sum(any(start - tolerance_s <= time <= end + tolerance_s for time in named_s) for start, end in patch.spans)
     frames = sum(any(abs(time - frame) <= tolerance_s for time in named_s) for frame in patch.frames_s)
-    named, shapes = places(text), _coordinates(text)
-    regions = sum(position(region.box) <= named or any(_meets(shape, region) for shape in shapes) for region in patch.regions)
-    return (spans + frames + regions) / pieces
+    return (spans + frames + _regions(patch.regions, text)) / pieces
+
+
+def _regions(regions: Sequence[Region], text: str) -> int:
+    """How many of the regions a text refers to, by place or by coordinates."""
+    shapes = _coordinates(text)[: TIMES_PER_ITEM * len(regions)]
+    met = [any(_meets(shape, region) for region in regions) for shape in shapes]
+    shapes = shapes if 2 * sum(met) > len(met) else []
+    named, there = places(_RIGHT_ANSWER.sub(" ", text)), {place for region in regions for place in position(region.box)}
+    named = named if named <= there else set()
+    return sum(position(region.box) <= named or any(_meets(shape, region) for shape in shapes) for region in regions)
 
 
 def rationale_of(text: str) -> str:

@@ -37,7 +37,11 @@ def temporal_iou(predicted: Span | None, truth: Span | Sequence[Span]) -> float:
 
 
 def score(question: Question, text: str, marking: Marking = Marking()) -> Score:
-    """The task's parts of one reply, each 0..1. `reason` says why a part is 0 where the answer could not be read."""
+    """The task's parts of one reply, each 0..1. `reason` says why a part is 0 where the answer could not be read.
+
+    A reply names times on the clock that the model was told: the truth is brought to it.
+    """
+    question = question.as_told()
     parts = {part: 0.0 for part in PARTS[question.task]}
     parts["format"] = float(answers.well_formed(text))
     answer, reason = answers.tagged_answer(text)

@@ -31,6 +31,8 @@ class Answered:
     text: str
     parts: Mapping[str, float]
     reason: str = ""
+    truth_hidden: bool = False
+    """The view shows no frame of a truth span."""
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -219,7 +221,7 @@ def _best_iop(one: Answered) -> float:
     if answer is None:
         return 0.0
     found = spans.answer_and_span(answer)[1] if one.question.task == "grounded_qa" else spans.span(answer)[0]
-    return max((iop(found, truth) for truth in one.question.spans), default=0.0) if found else 0.0
+    return max((iop(found, truth) for truth in one.question.as_told().spans), default=0.0) if found else 0.0
 
 
 def _accuracy(items: Sequence[Answered], right: Callable[[Answered], float], categories: Callable[[Answered], Iterable[str]]) -> Metrics:

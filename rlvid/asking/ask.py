@@ -30,6 +30,8 @@ from rlvid.types import Group, Quarantined, Question
 
 log = logging.getLogger("rlvid")
 
+FORM = 2
+"""Raised when the same settings come to show or mark otherwise: older answers are not mixed with newer ones."""
 STEP = 0
 """Seeds depend on it: one for all questions, and none of training's."""
 Results = list[tuple[str, Group | Quarantined]]
@@ -79,6 +81,7 @@ def sampling_settings(config: Config, inquiry: Inquiry) -> dict[str, Any]:
     folder = Path(config.model.path)
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.glob("*")) if path.is_file()]
     return {
+        "form": FORM,
         "model": [str(folder.resolve()) if files else config.model.path, files, config.dtype],
         "seed": config.run.seed,
         "prompt": config.prompt.model_dump(mode="json"),

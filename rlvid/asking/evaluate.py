@@ -90,7 +90,8 @@ def summarize(answered: Iterable[Answered], iou_threshold: float = 0.5) -> dict[
     """`eval/accuracy` (choice questions and the like), `eval/temporal_iou`, `eval/format`, each by source too: `eval/PART/SOURCE`.
 
     `eval/both_right`: share of the grounded questions whose answer is right and whose span reaches the threshold.
-    `eval/BENCHMARK/METRIC`: a known benchmark's own metrics.
+    `eval/BENCHMARK/METRIC`: a known benchmark's own metrics. `eval/truth_hidden`: questions with a truth span of which the view shows no frame; they count
+    like all others.
     """
     answered = list(answered)
     values: dict[str, list[float]] = {}
@@ -100,7 +101,7 @@ def summarize(answered: Iterable[Answered], iou_threshold: float = 0.5) -> dict[
             values.setdefault(f"eval/{part}/{one.question.source or one.question.task}", []).append(value)
     metrics = {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())}
     metrics |= {f"eval/{name}": value for name, value in benchmark_scores(answered).items()}
-    return metrics | {"eval/questions": float(len(answered))}
+    return metrics | {"eval/questions": float(len(answered)), "eval/truth_hidden": float(sum(one.truth_hidden for one in answered))}
 
 
 def _both_right(one: Answered, iou_threshold: float) -> dict[str, float]:
@@ -112,7 +113,8 @@ def _both_right(one: Answered, iou_threshold: float) -> dict[str, float]:
 def _row(group: Group) -> dict[str, Any]:
     """What is kept of a group of one answer."""
     score = group.scores_KM[0][0]
-    return {"text": group.rollouts_KM[0][0].text, "parts": dict(score.parts), "reason": score.reason}
+    row = {"text": group.rollouts_KM[0][0].text, "parts": dict(score.parts), "reason": score.reason}
+    return row | {"truth_hidden": group.prepared.truth_hidden}
 
 
 def _report(config: Config, out: Path, journal: AnswerJournal, keys: Keys, problems: dict[str, str]) -> dict[str, float]:
@@ -123,7 +125,7 @@ def _report(config: Config, out: Path, journal: AnswerJournal, keys: Keys, probl
             question = keys.question(line, raw)
             if key in journal:
                 row = journal.row(key)
-                kept = {name: row[name] for name in ("text", "parts", "reason")}
+                kept = {name: row[name] for name in ("text", "parts", "reason", "truth_hidden")}
                 answered.append(Answered(question, **kept))
             else:
                 kept = {"reason": problems.get(key, "")}

@@ -58,7 +58,7 @@ def inquiry_of(config: Config) -> Inquiry:
 
 def _row(group: Group) -> dict[str, Any]:
     answers = answers_of(group)
-    return {"accuracies": answers.accuracies, "ious": answers.ious}
+    return {"accuracies": answers.accuracies, "ious": answers.ious, "truth_hidden": group.prepared.truth_hidden}
 
 
 def judge(config: Config, paths: Paths, journal: AnswerJournal, keys: Keys, problems: dict[str, str]) -> SelectionReport:
@@ -73,6 +73,8 @@ def judge(config: Config, paths: Paths, journal: AnswerJournal, keys: Keys, prob
                 row, reason = _judged(answers, problems.get(key, ""), rules)
                 reason = LESS_SIGNAL if line in surplus else reason
                 report.count(question, row, reason.partition(":")[0])
+                if key in journal:
+                    row["truth_hidden"] = journal.row(key)["truth_hidden"]
                 named = {"id": question.id, "source": question.source, "task": question.task, "kept": not reason, "reason": reason}
                 statistics.write(json.dumps(named | row) + "\n")
                 if not reason:

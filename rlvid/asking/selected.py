@@ -67,10 +67,11 @@ class SourceCount:
 
 @dataclass
 class SelectionReport:
-    """Counts by source, and the picture's bars: {panel: {bin: (kept, dropped)}}."""
+    """Counts by source, and the picture's bars: {panel: {bin: (kept, dropped)}}. `truth_hidden`: questions whose truth span no view showed a frame of."""
 
     sources: dict[str, SourceCount] = field(default_factory=dict)
     bars: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    truth_hidden: int = 0
 
     @property
     def questions(self) -> int:
@@ -85,6 +86,7 @@ class SelectionReport:
         source = self.sources.setdefault(source_of(question), SourceCount())
         source.questions += 1
         source.kept += not reason
+        self.truth_hidden += bool(statistics.get("truth_hidden"))
         if reason:
             source.dropped[reason] += 1
         for panel in PANELS.keys() & statistics.keys():
@@ -93,7 +95,8 @@ class SelectionReport:
 
     def to_json(self) -> dict[str, Any]:
         sources = {name: {"questions": count.questions, "kept": count.kept, "dropped": dict(count.dropped)} for name, count in sorted(self.sources.items())}
-        return {"questions": self.questions, "kept": self.kept, "dropped": self.questions - self.kept, "sources": sources}
+        counts = {"questions": self.questions, "kept": self.kept, "dropped": self.questions - self.kept, "truth_hidden": self.truth_hidden}
+        return counts | {"sources": sources}
 
 
 def source_of(question: Question) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Count, Positive, Resources, Seconds, Section, Share
+from rlvid.config.base import Count, Positive, Resources, Seconds, Section, Share, suggest
 
 
 class Teacher(Section):
@@ -95,11 +95,18 @@ class Teacher(Section):
         return self
 
 
+Trigger = Annotated[float, Field(gt=0, le=1)]
+TRIGGERS: dict[str, float] = {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "grounded_qa": 1.0}
+"""Graded answers (ROUGE, relative accuracy) are hardly ever worth 1: 9 for 10 has not failed [D]."""
+
+
 class Repair(Section):
     enabled: bool = False
     """FFR: a failed answer gets a teacher's evidence patch and is answered again."""
-    trigger: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """An answer has failed when its accuracy is below this."""
+    trigger: Trigger | dict[str, Trigger] = TRIGGERS
+    """An answer has failed when its accuracy is below this: a number for all tasks, or one per task, such as {regression: 0.8}; a task that is not named keeps
+    its default. Whether an answer failed is yes or no, however its accuracy is graded. A grounded question without options has the trigger of `open`;
+    temporal grounding has `iou_threshold`, unless its temporal IoU gets a trigger here by name."""
     iou_threshold: Share = 0.5
     """For temporal grounding an answer has failed when its temporal IoU is below this."""
     max_per_group: Annotated[int, Field(gt=0)] | None = None
@@ -107,17 +114,35 @@ class Repair(Section):
     kappa: Annotated[float, Field(ge=0)] = 0.3
     """What a repaired answer is worth less than an unaided one."""
     alpha: Annotated[float, Field(ge=0)] = 0.2
-    """Bonus for a rationale that refers to all of the patch's evidence; never above kappa."""
+    """Bonus for a right second answer whose rationale refers to all of the patch's evidence; never above kappa [D]."""
     choice: Literal["always", "if_better"] = "always"
-    """Which rollout a repaired slot keeps: always the second, or the better of both."""
+    """Which answer a repaired slot keeps. always: the second (FFR's value formula [R]); if_better: the one with the higher reward, and of equal ones the
+    unaided (FFR's appendix E.2 [R])."""
     visual_evidence: bool = True
-    """Show the evidence as frames too; false: the hint alone (ablation)."""
+    """Show the evidence as frames too (this project's [D]); false: the hint alone, as in FFR's released code [R]."""
     max_evidence_frames: Positive = 4
     """Evidence frames and crops added to the prompt at most."""
     alignment_tolerance_s: Annotated[float, Field(ge=0)] = 0.5
     """A time in the rationale refers to a span or frame when it is no further off than this."""
     blind_test: bool = False
     """Ask the student from the hint without the video too: teacher/blind_right above teacher/blind_chance (of teacher/blind_tested) means leaks."""
+
+    @field_validator("trigger")
+    @classmethod
+    def _every_task(cls, trigger: float | dict[str, float]) -> float | dict[str, float]:
+        known = (*TRIGGERS, "temporal_grounding")
+        for task in trigger if isinstance(trigger, dict) else ():
+            if task not in known:
+                raise ValueError(f"repair.trigger names an unknown task {task!r}{suggest(task, known)}")
+        return TRIGGERS | trigger if isinstance(trigger, dict) else trigger
+
+    def trigger_of(self, task: str, *, options: bool) -> float:
+        """Below which accuracy, or temporal IoU for temporal grounding, an answer has failed."""
+        if not isinstance(self.trigger, dict):
+            return self.iou_threshold if task == "temporal_grounding" else self.trigger
+        if task == "grounded_qa" and not options:
+            return min(self.trigger["open"], self.trigger["grounded_qa"])
+        return self.trigger.get(task, self.iou_threshold)
 
     @model_validator(mode="after")
     def _unaided_ranks_first(self) -> Repair:

@@ -51,6 +51,9 @@ class Variants(Section):
     """An attention-guided crop is the smallest box that holds this share of the relevance."""
     even_times: Literal["auto", "never"] = "auto"
     """auto: for a question that asks for times, all kinds keep (nearly) even times where the model cannot be told uneven ones (Qwen2.5-VL)."""
+    hidden: Literal["keep", "skip"] = "keep"
+    """A training question with a truth span of which no variant shows a frame, counted either way. keep: ask it; skip: leave it out before it is asked. No
+    view ever depends on the truth, but with skip the questions do: their times then tell that some variant holds a frame of the truth."""
     actors: Positive = 1
     """Variant actors."""
     num_cpus: Annotated[float, Field(ge=0)] = 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rlvid.config import ConfigError
 from rlvid.teacher.evidence import evidence_pixels
 from rlvid.teacher.patch import parse
-from rlvid.teacher.student import evidence_metadata
+from rlvid.teacher.student import evidence_metadata, told
 from rlvid.types import Group, Prepared, Question, Repair, Rollout, Score, VariantSpec
 from rlvid.variants.build import rebuild, video_metadata
 
@@ -51,16 +51,17 @@ def read_rows(path: Path, step: int) -> list[Row]:
 
 def _group(row: Row, slots_KM: SlotsKM, keep: Callable[[Any], Any]) -> Group:
     specs = tuple(VariantSpec.from_json(slots[0]["spec"]) for slots in slots_KM)
-    question = Question(id=row["question_id"], video=row["video"], question=row["question"], task=row["task"], source=row.get("source", ""))
+    clip = tuple(row["clip"]) if row.get("clip") else None
+    question = Question(id=row["question_id"], video=row["video"], question=row["question"], task=row["task"], clip=clip, source=row.get("source", ""))
     return Group(
-        prepared=Prepared(question, row["prompt"], specs, tuple(video_metadata(spec) for spec in specs), row["duration_s"]),
+        prepared=Prepared(question, row["prompt"], specs, tuple(video_metadata(spec, question.starts_s) for spec in specs), row["duration_s"]),
         frames=tuple(keep(rebuild(row["video"], spec)) for spec in specs),
         rollouts_KM=tuple(tuple(_rollout(slot) for slot in slots) for slots in slots_KM),
         scores_KM=tuple(tuple(Score(slot["parts"], slot["reason"]) for slot in slots) for slots in slots_KM),
         rewards_KM=tuple(tuple(slot["reward"] for slot in slots) for slots in slots_KM),
         correct_KM=tuple(tuple(slot["parts"].get("accuracy", 0.0) for slot in slots) for slots in slots_KM),
         prompt_digests=tuple(row["prompt_digests"]),
-        repairs=tuple(_repair(row, specs, slot, keep) for slots in slots_KM for slot in slots if slot.get("repaired")),
+        repairs=tuple(_repair(row, question.starts_s, specs, slot, keep) for slots in slots_KM for slot in slots if slot.get("repaired")),
     )
 
 
@@ -79,7 +80,7 @@ def _rollout(slot: Row, text: str | None = None) -> Rollout:
     )
 
 
-def _repair(row: Row, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[[Any], Any]) -> Repair:
+def _repair(row: Row, starts_s: float, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[[Any], Any]) -> Repair:
     """A chosen repair. Of the failed answer only the text is known."""
     evidence = tuple((frame["time_s"], tuple(frame["box"]) if frame["box"] else None) for frame in slot["evidence_frames"])
     frames = evidence_pixels(row["video"], evidence, specs[0].size)
@@ -87,7 +88,7 @@ def _repair(row: Row, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[
     return Repair(
         variant=slot["variant"],
         sample=slot["sample"],
-        patch=parse(slot["patch"], duration_s=row["duration_s"]),
+        patch=parse(slot["patch"], duration_s=row["duration_s"]).moved(-starts_s),
         first=_rollout(slot, slot["first_text"]),
         first_score=Score(slot["first_parts"]),
         rollout=_rollout(slot),
@@ -100,6 +101,6 @@ def _repair(row: Row, specs: tuple[VariantSpec, ...], slot: Row, keep: Callable[
         prompt=slot["prompt"],
         prompt_digest=slot["prompt_digest"],
         evidence=evidence,
-        evidence_metadata=evidence_metadata(evidence, specs[slot["variant"]].size) if evidence else None,
+        evidence_metadata=evidence_metadata(told(evidence, starts_s), specs[slot["variant"]].size) if evidence else None,
         evidence_frames=keep(frames) if frames is not None else None,
     )

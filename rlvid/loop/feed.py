@@ -17,7 +17,7 @@ from rlvid.data.stream import QuestionStream
 from rlvid.loop.session import Session
 from rlvid.loop.variance_filter import VarianceFilter
 from rlvid.observe.step_row import answer_tokens, signal_shares
-from rlvid.types import Group, Quarantined, Question
+from rlvid.types import Group, LeftOut, Quarantined, Question
 
 log = logging.getLogger("rlvid")
 
@@ -45,7 +45,8 @@ class Feed:
         wanted, refills, asked = self.config.data.questions_per_step, 0, set[str]()
         kept: list[Group] = []
         dropped: list[Group] = []
-        self._metrics = {"time/variants_s": 0.0, "time/rollout_s": 0.0, "time/teacher_s": 0.0, "driver/bytes": 0.0, "data/filtered": 0.0}
+        sums = ("time/variants_s", "time/rollout_s", "time/teacher_s", "driver/bytes", "data/filtered", "data/truth_hidden")
+        self._metrics = dict.fromkeys(sums, 0.0)
         while len(kept) < wanted and (questions := self._take(wanted - len(kept), asked)):
             self._metrics["data/filtered"] += self.stream.left_out
             groups = self._collect(questions, step)
@@ -96,7 +97,7 @@ class Feed:
     def _collect(self, questions: list[Question], step: int) -> list[Group]:
         """The groups of one round; unusable questions are counted, the next round replaces them."""
         kinds, answers = self.config.variants.kinds, self.config.rollout.answers
-        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, repair=True))
+        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, training=True))
         for result in collected.results:
             self._count(result)
         self._metrics["time/variants_s"] += collected.variants_s
@@ -111,6 +112,9 @@ class Feed:
             if self.filter:
                 signal = _repaired(result) or not drop_reason(answers_of(result), self.rules)
                 self.filter.seen(result.question.id, self.stream.epoch, signal=signal)
+            return
+        if isinstance(result, LeftOut):
+            self._metrics["data/truth_hidden"] += 1
             return
         self.quarantined += 1
         self.bad_in_a_row += 1

@@ -88,13 +88,17 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "logprobs": list(rollout.logprobs),
             }
             repair = tried.get((variant, sample))
-            rows.append(row | (_repair_row(repair) if repair else {}))
+            rows.append(row | (_repair_row(repair, group.question.starts_s) if repair else {}))
     return rows
 
 
-def _repair_row(repair: Repair) -> dict[str, Any]:
-    """What a slot has more that was answered twice: what failed, the evidence and the patched prompt; or the second answer where the first one stays."""
-    seen = {"patch": to_json(repair.patch), "alignment": repair.alignment, "blind": repair.blind}
+def _repair_row(repair: Repair, starts_s: float) -> dict[str, Any]:
+    """What a slot has more that was answered twice: what failed, the evidence and the patched prompt; or the second answer where the first one stays.
+
+    Places of the evidence are in seconds of the file. Texts, the hint's too, are as the model wrote and read them:
+    they count from the clip's start, `starts_s`.
+    """
+    seen = {"patch": to_json(repair.patch.moved(starts_s)), "alignment": repair.alignment, "blind": repair.blind}
     if not repair.chosen:
         return {"second_try": {"text": repair.rollout.text, "parts": repair.score.parts, "reward": repair.reward, **seen}}
     return {

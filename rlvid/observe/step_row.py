@@ -67,7 +67,7 @@ def repair_metrics(groups: Sequence[Group]) -> dict[str, float]:
     asked = counts.get("asked", 0.0)
     return {
         "repair/share": len(repairs) / slots,
-        "repair/success_share": statistics.fmean(repair.correct == 1 for repair in repairs) if repairs else 0.0,
+        "repair/success_share": statistics.fmean(repair.right for repair in repairs) if repairs else 0.0,
         "repair/blind_share": statistics.fmean(repair.blind for repair in repairs) if repairs else 0.0,
         "repair/chosen_share": statistics.fmean(repair.chosen for repair in repairs) if repairs else 0.0,
         "repair/alignment": statistics.fmean(repair.alignment for repair in repairs) if repairs else 0.0,

@@ -22,7 +22,7 @@ DEADLINE_S = 60.0
 
 @dataclass(frozen=True)
 class RolloutRow:
-    """One variant of one question: what was shown and what was said. `strip` refers to a JPEG."""
+    """One variant of one question: what was shown and what was said, times as the model is told them. `strip` refers to a JPEG."""
 
     question_id: str
     question: str
@@ -53,20 +53,22 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
     draw = ray.remote(num_cpus=0)(filmstrip)
     rows = []
     for group, rewards_KM, advantages_KM in list(zip(groups, rewards, advantages, strict=True))[:questions]:
+        question = group.question.as_told()
         for variant, spec in enumerate(group.prepared.specs):
+            times_s = tuple(time_s - group.question.starts_s for time_s in spec.times_s)
             said = zip(group.rollouts_KM[variant], rewards_KM[variant], advantages_KM[variant], strict=True)
             rows.append(
                 RolloutRow(
                     question_id=group.question.id,
                     question=group.question.question,
                     task=group.question.task,
-                    truth=", ".join([*([group.question.answer] if group.question.answer else []), *(f"{a:g} to {b:g} s" for a, b in group.question.spans)]),
+                    truth=", ".join([*([group.question.answer] if group.question.answer else []), *(f"{a:g} to {b:g} s" for a, b in question.spans)]),
                     variant=variant,
                     kind=spec.kind,
-                    times_s=spec.times_s,
+                    times_s=times_s,
                     answers="\n".join(f"{advantage:+.2f} (reward {reward:.2f}): {rollout.text}" for rollout, reward, advantage in said),
                     best_reward=float(rewards_KM[variant].max()),
-                    strip=draw.remote(group.frames[variant], spec.times_s),
+                    strip=draw.remote(group.frames[variant], times_s),
                 )
             )
     return rows

@@ -20,9 +20,9 @@ class AnnotationTeacher:
     async def find(self, request: TeacherRequest) -> TeacherReply:
         """The first of the possible patches that the guard lets pass, from the fullest to the barest."""
         began, leaked, reason = time.perf_counter(), 0, ""
-        for patch in patches(request.question):
+        for patch in patches(request.told):
             try:
-                parse(to_json(patch), duration_s=request.duration_s)
+                parse(to_json(patch), duration_s=request.told_duration_s)
             except PatchError as error:
                 return TeacherReply(None, "refused", f"evidence of {request.question.id}: {error}", leaked, 1, seconds=time.perf_counter() - began)
             reason = patch_leak(request.question, patch)

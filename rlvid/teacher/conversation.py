@@ -126,7 +126,7 @@ class _Talk:
         self.model = model
         self.rules = rules
         self.request = request
-        self.tools = VideoTools(request.question.video, rules.limits, threads=rules.threads)
+        self.tools = VideoTools(request.question.video, rules.limits, threads=rules.threads, clip=request.question.clip)
         self.messages: list[Message] = []
         self.costs = TeacherReply(None, "failed")
 
@@ -139,7 +139,7 @@ class _Talk:
         reason = ""
         self._ask(PATCH_NOW)
         for _ in range(TRIES):
-            turn = await self._turn(Offer(schema=schema(self.request.duration_s)))
+            turn = await self._turn(Offer(schema=schema(self.request.told_duration_s)))
             patch, outcome, reason = self._judged(turn.text)
             if patch is not None:
                 return patch, "patch", ""
@@ -182,7 +182,7 @@ class _Talk:
     def _judged(self, text: str) -> tuple[EvidencePatch | None, Outcome, str]:
         """The patch, or which gate stopped it and why; counted."""
         try:
-            patch = parse(text, duration_s=self.request.duration_s)
+            patch = parse(text, duration_s=self.request.told_duration_s)
         except PatchError as error:
             self.costs = replace(self.costs, refused=self.costs.refused + 1)
             return None, "refused", str(error)
@@ -222,9 +222,9 @@ PATCH_NOW = "Write the patch now: the JSON object and nothing else."
 
 def task_text(request: TeacherRequest, tools: VideoTools) -> str:
     """The user's turn: video, question, options, truth where it may be known, the student's reply."""
-    question = request.question
+    question = request.told
     lines = [
-        f"The video lasts {request.duration_s:.2f} s: {tools.frame_count} frames (index 0 to {tools.frame_count - 1}), {tools.fps:.3g} a second.",
+        f"The video lasts {request.told_duration_s:.2f} s: {tools.frame_count} frames (index 0 to {tools.frame_count - 1}), {tools.fps:.3g} a second.",
         f"Above are frames from its whole length, at {', '.join(f'{time_s:.2f}' for time_s in tools.overview_s)} s.",
         f"Question: {question.question}",
         *(f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)),

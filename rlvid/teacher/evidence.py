@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlvid.types import Box, EvidencePatch, VariantSpec
+from rlvid.types import Box, EvidencePatch, Span, VariantSpec
 from rlvid.variants.build import cut
 from rlvid.video.clip import Frames, Size, VideoError, nearest, read_at
 from rlvid.video.frames import Reader
@@ -21,25 +21,32 @@ JPEG_QUALITY = 90
 
 
 class Cut(NamedTuple):
-    """A frame or a crop: its true timestamp in seconds, the box that was cut (None: the whole frame), uint8 [H, W, 3] RGB."""
+    """A frame or a crop: its true timestamp in seconds of the file, the box that was cut (None: the whole frame), uint8 [H, W, 3] RGB."""
 
     time_s: float
     box: Box | None
     frame_HWC: Frames
 
 
-def cut_frames(video: str | Reader, wanted: Sequence[tuple[float, Box | None]], size_for: Callable[[int, int], Size], *, threads: int = 1) -> list[Cut]:
-    """The frames nearest to the wanted times, or their boxes, in the wanted order, at the size `size_for(height, width)` gives.
+def cut_frames(
+    video: str | Reader,
+    wanted: Sequence[tuple[float, Box | None]],
+    size_for: Callable[[int, int], Size],
+    *,
+    threads: int = 1,
+    clip: Span | None = None,
+) -> list[Cut]:
+    """The frames of the clip (whole video without one) nearest to the wanted times, or their boxes, in the wanted order, at the size that `size_for` gives.
 
     Cut from the original video at its own resolution (up to MAX_WORK_PIXELS). A box is widened to the frame's aspect first, see `framed`.
     The same wish gives the same bits in every process.
     """
-    clip = read_at(video, tuple(time_s for time_s, _ in wanted), work_size_for=_work_size, threads=threads)
+    read = read_at(video, tuple(time_s for time_s, _ in wanted), work_size_for=_work_size, threads=threads, clip=clip)
     found = []
-    for (_, box), at in zip(wanted, nearest(clip.times_s_N, tuple(time_s for time_s, _ in wanted)), strict=True):
-        time_s, kept = float(clip.times_s_N[at]), framed(box) if box else None
-        spec = VariantSpec("evidence", (time_s,), kept, size_for(clip.height, clip.width), 0)
-        found.append(Cut(time_s, kept, cut(clip, spec)[0]))
+    for (_, box), at in zip(wanted, nearest(read.times_s_N, tuple(time_s for time_s, _ in wanted)), strict=True):
+        time_s, kept = float(read.times_s_N[at]), framed(box) if box else None
+        spec = VariantSpec("evidence", (time_s,), kept, size_for(read.height, read.width), 0)
+        found.append(Cut(time_s, kept, cut(read, spec)[0]))
     return found
 
 
@@ -57,12 +64,15 @@ def framed(box: Box) -> Box:
     return left, top, left + side, top + side
 
 
-def evidence_frames(path: str, patch: EvidencePatch, *, size: Size, limit: int = 4, threads: int = 1) -> list[Cut]:
-    """Up to `limit` frames and crops of a patch's evidence at the student's (height, width), by ascending true time; VideoError if unreadable.
+def evidence_frames(path: str, patch: EvidencePatch, *, size: Size, limit: int = 4, threads: int = 1, clip: Span | None = None) -> list[Cut]:
+    """Up to `limit` frames and crops of a patch's evidence at the student's (height, width), by ascending time in the file; VideoError if unreadable.
 
-    A span gives moments evenly inside it, never its edges. The same frame with the same box comes once.
+    A span gives moments evenly inside it, never its edges. The same frame with the same box comes once. `clip`: the question's, in seconds of the file; the
+    patch's times count from its start, and no frame lies outside it.
     """
-    return sorted(_set_apart(cut_frames(path, wanted(patch, limit), lambda _height, _width: size, threads=threads)), key=lambda found: found.time_s)
+    wishes = wanted(patch.moved(clip[0] if clip else 0.0), limit)
+    cuts = cut_frames(path, wishes, lambda _height, _width: size, threads=threads, clip=clip)
+    return sorted(_set_apart(cuts), key=lambda found: found.time_s)
 
 
 def wanted(patch: EvidencePatch, limit: int) -> list[tuple[float, Box | None]]:

@@ -14,17 +14,28 @@ teacher (deadline, server, video) | none: the teacher has no evidence for this q
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """One failed answer. `duration_s` is the video's; `failed_text` the student's whole reply."""
+    """One failed answer. `duration_s` is the whole video's; `failed_text` the student's whole reply.
+
+    A teacher sees, says and is told all times on the student's clock: `told` is the question, `told_duration_s` the length there.
+    """
 
     question: Question
     failed_text: str
     duration_s: float
     with_ground_truth: bool = True
 
+    @property
+    def told(self) -> Question:
+        return self.question.as_told()
+
+    @property
+    def told_duration_s(self) -> float:
+        return self.question.told_duration(self.duration_s)
+
 
 @dataclass(frozen=True)
 class EvidenceFrame:
-    """One frame of the evidence as it was cut: true timestamp in seconds, and the box (None: the whole frame)."""
+    """One frame of the evidence as it was cut: true timestamp in seconds of the file, and the box (None: the whole frame)."""
 
     time_s: float
     box: Box | None = None

@@ -16,6 +16,12 @@ from rlvid.types import Box, EvidencePatch, VariantSpec
 from rlvid.variants.build import video_metadata
 
 Evidence = Sequence[tuple[float, Box | None]]
+"""Times on the clock that the model is told."""
+
+
+def told(evidence: Evidence, starts_s: float) -> list[tuple[float, Box | None]]:
+    """Evidence in seconds of the file on the model's clock, which stands at 0 at `starts_s`; in milliseconds, so that no digits of floating point are shown."""
+    return [(max(0.0, round(time_s - starts_s, 3)) if starts_s else time_s, box) for time_s, box in evidence]
 
 
 class PatchedPromptError(ValueError):

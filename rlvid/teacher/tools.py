@@ -17,8 +17,8 @@ import numpy as np
 from rlvid.teacher.evidence import Cut, cut_frames, fit, jpeg
 from rlvid.teacher.patch import PatchError
 from rlvid.teacher.patch import box as checked_box
-from rlvid.types import Box
-from rlvid.video.clip import Size, nearest
+from rlvid.types import Box, Span
+from rlvid.video.clip import Size, inside, nearest
 from rlvid.video.frames import Reader
 
 
@@ -49,13 +49,15 @@ class _Refused(Exception):
 class VideoTools:
     """The three tools over one video for one conversation, which one open reader serves; it closes when nobody holds the tools any more.
 
-    `size`: fixed (height, width) of what is shown; None: up to limits.max_pixels.
+    `size`: fixed (height, width) of what is shown; None: up to limits.max_pixels. With a `clip` (seconds of the file) the tools know nothing outside it:
+    indices count its frames, times start at its start.
     """
 
     path: str
     limits: ToolLimits = ToolLimits()
     size: Size | None = None
     threads: int = 1
+    clip: Span | None = None
     calls: int = 0
     frames_shown: int = 0
     bytes_sent: int = 0
@@ -70,17 +72,23 @@ class VideoTools:
         if self._reader is None:
             self._reader = Reader(self.path, threads=self.threads)
             index = self._reader.index
-            self._times_s, self.duration_s, self.fps = index.times_s, index.duration_s, index.fps
+            self._times_s = index.times_s[inside(index, self.clip)] - self._starts_s
+            self.duration_s = min(self.clip[1], index.duration_s) - self._starts_s if self.clip else index.duration_s
+            self.fps = index.fps
+
+    @property
+    def _starts_s(self) -> float:
+        return self.clip[0] if self.clip else 0.0
 
     @property
     def frame_count(self) -> int:
-        """Frames of the whole video: the tools' indices run from 0 to one less."""
+        """Frames of the whole video or clip: the tools' indices run from 0 to one less."""
         return len(self._times_s)
 
     def overview(self, frames: int) -> ToolResult:
         """Evenly spaced frames of the whole video: what the teacher sees before it calls a tool."""
         result = self._guarded(lambda: self._shown([(time_s, None) for time_s in self._even(frames)], "Overview"))
-        self.overview_s = tuple(found.time_s for found, _ in result.images)
+        self.overview_s = tuple(found.time_s - self._starts_s for found, _ in result.images)
         return result
 
     def call(self, name: str, arguments: str) -> ToolResult:
@@ -145,19 +153,20 @@ class VideoTools:
             raise _Refused(f"no more than {self.limits.max_frames} frames are shown in all, {self.limits.max_frames - self.frames_shown} are left")
         size, limits = self.size, self.limits
         assert self._reader is not None
-        cuts = cut_frames(self._reader, wishes, lambda height, width: size or fit(height, width, limits.max_pixels))
+        in_file = [(time_s + self._starts_s, box) for time_s, box in wishes]
+        cuts = cut_frames(self._reader, in_file, lambda height, width: size or fit(height, width, limits.max_pixels), clip=self.clip)
         images = tuple((found, jpeg(found.frame_HWC)) for found in cuts)
         sent = sum(len(data) for _, data in images)
         if self.bytes_sent + sent > limits.max_bytes:
             raise _Refused("the images sent so far have reached the limit: give the patch now")
         self.frames_shown += len(images)
         self.bytes_sent += sent
-        return ToolResult("; ".join(_caption(what, found) for found in cuts), images)
+        return ToolResult("; ".join(_caption(what, found.time_s - self._starts_s, found.box) for found in cuts), images)
 
 
-def _caption(what: str, found: Cut) -> str:
-    place = f", box [{', '.join(f'{edge:.2f}' for edge in found.box)}]" if found.box else ""
-    return f"{what}: at {found.time_s:.2f} s{place}"
+def _caption(what: str, time_s: float, box: Box | None) -> str:
+    place = f", box [{', '.join(f'{edge:.2f}' for edge in box)}]" if box else ""
+    return f"{what}: at {max(0.0, time_s):.2f} s{place}"
 
 
 def _finite(value: Any, key: str) -> float:

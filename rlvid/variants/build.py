@@ -30,8 +30,10 @@ def rebuild(path: str, spec: VariantSpec, *, threads: int = 1) -> Frames:
     return cut(clip, spec)
 
 
-def video_metadata(spec: VariantSpec) -> dict[str, Any]:
-    """What vLLM and the Hugging Face processor need to know about the frames of one variant.
+def video_metadata(spec: VariantSpec, starts_s: float = 0.0) -> dict[str, Any]:
+    """What vLLM and the Hugging Face processor need to know about the frames of one variant, whose clip starts at `starts_s` in the file.
+
+    The model's clock stands at 0 there (`Question.as_told`), for both families: Qwen2.5-VL's positions begin at 0 wherever in the file a clip lies.
 
     Both derive the model's sense of time from `fps`, `frames_indices` and `total_num_frames`; no index is ever looked up, so they
     need not be frame numbers. Here they count ticks of 1 / TICKS_PER_S seconds:
@@ -48,7 +50,7 @@ def video_metadata(spec: VariantSpec) -> dict[str, Any]:
         "fps": float(TICKS_PER_S),
         "duration": frames // 2 * grid_ticks / TICKS_PER_S,
         "total_num_frames": frames // 2 * grid_ticks,
-        "frames_indices": [round(time_s * TICKS_PER_S) for time_s in spec.times_s],
+        "frames_indices": [max(0, round((time_s - starts_s) * TICKS_PER_S)) for time_s in spec.times_s],
         "video_backend": "decord",
         "do_sample_frames": False,
     }

@@ -36,9 +36,6 @@ Indices = NDArray[np.int64]
 Times = NDArray[np.float64]
 Size = tuple[int, int]
 
-REDRAWS = 8
-"""How often a variant that hides a truth span is drawn again before a frame of the span is put in by force."""
-
 
 @dataclass(frozen=True)
 class View:
@@ -86,13 +83,12 @@ def explore(
     relevance: Relevance | None = None,
     coarse_size: Size | None = None,
     work_size: Size | None = None,
-    keep_visible: Sequence[Span] = (),
     even_times: bool = False,
 ) -> list[VariantSpec]:
     """One spec per kind. T is `frames`, or the largest even number of candidates when the video has fewer.
 
-    Variant k draws from (seed, question id, k) alone, so any worker draws the same. No kind but `uniform`, the test-time view,
-    hides a span of `keep_visible`: it is drawn again, and in the end a frame of the span takes the place of one in its bin [D].
+    Variant k draws from (seed, question id, k) alone, so any worker draws the same. Nothing here knows the truth [D]: a view that were moved, drawn anew
+    or left out because of what it hides would tell where the truth is by its times.
 
     `even_times`: every kind at even or nearly even times [D]. Qwen2.5-VL is told one number of seconds per frame pair; of frames at uneven
     times it gets every moment wrong, and an answer that names times would be rewarded or punished for what it could not see.
@@ -100,19 +96,22 @@ def explore(
     times = _ascending(times_s_N)
     view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance, even_times)
     sizes = (size, coarse_size or size)
-    spans = _spans_with_candidates(times, keep_visible)
-    return [_spec(kind, view, sizes, (seed, question_id, variant), work_size, spans) for variant, kind in enumerate(kinds)]
-
-
-def redrawn(specs: Sequence[VariantSpec], *, seed: int, question_id: str) -> int:
-    """How many of a question's variants were not kept as first drawn, because they hid a truth span."""
-    return sum(spec.seed != derived_seed(seed, question_id, variant) for variant, spec in enumerate(specs))
+    return [_spec(kind, view, sizes, derived_seed(seed, question_id, variant), work_size) for variant, kind in enumerate(kinds)]
 
 
 def hides(times_s: Sequence[float] | Times, spans: Sequence[Span]) -> bool:
-    """Is there a span without a shown frame?"""
+    """Is there a span without a shown frame? For counting only."""
+    return not all(_shows(times_s, span) for span in spans)
+
+
+def truth_hidden(specs: Sequence[VariantSpec], spans: Sequence[Span]) -> bool:
+    """Are there truth spans, and does no variant show a frame of any of them? For counting, and for `variants.hidden`."""
+    return bool(spans) and not any(_shows(spec.times_s, span) for spec in specs for span in spans)
+
+
+def _shows(times_s: Sequence[float] | Times, span: Span) -> bool:
     shown = np.asarray(times_s)
-    return any(not ((shown >= start) & (shown <= end)).any() for start, end in spans)
+    return bool(((shown >= span[0]) & (shown <= span[1])).any())
 
 
 def shown_frames(candidates: int, frames: int) -> int:
@@ -200,51 +199,14 @@ def crops(kinds: Sequence[str]) -> bool:
     return any(KINDS[name].spatial is not whole_frame for name in kinds)
 
 
-def _spec(name: str, view: View, sizes: tuple[Size, Size], identity: tuple[int, str, int], work_size: Size | None, spans: Sequence[Span]) -> VariantSpec:
+def _spec(name: str, view: View, sizes: tuple[Size, Size], seed: int, work_size: Size | None) -> VariantSpec:
     if name not in KINDS:
         raise ValueError(f"variants.kinds: unknown kind {name!r} (known: {', '.join(KINDS)})")
-    kind = KINDS[name]
+    kind, rng = KINDS[name], np.random.default_rng(seed)
     temporal = EVEN_TWIN.get(kind.temporal, kind.temporal) if view.even_times else kind.temporal
-    for attempt in range(REDRAWS + 1):
-        seed = derived_seed(*identity, *([attempt] if attempt else []))
-        rng = np.random.default_rng(seed)
-        chosen, box = temporal(view, rng), kind.spatial(view, rng)
-        if name == "uniform" or not hides(view.times_s_N[chosen], spans):
-            break
-    else:
-        chosen = _with_spans(chosen, view, spans)
+    chosen, box = temporal(view, rng), kind.spatial(view, rng)
     times_s = tuple(float(view.times_s_N[at]) for at in chosen)
     return VariantSpec(kind=name, times_s=times_s, box=box, size=sizes[kind.coarse], seed=seed, work_size=work_size)
-
-
-def _spans_with_candidates(times: Times, spans: Sequence[Span]) -> list[Span]:
-    """The spans that a choice of candidates can show at all."""
-    return [span for span in spans if not hides(times, [span])]
-
-
-def _with_spans(chosen: Indices, view: View, spans: Sequence[Span]) -> Indices:
-    """`chosen` with a frame of every hidden span in the place of the nearest one that no bin and no other span needs (or, failing that, no other span)."""
-    picked, times = chosen.copy(), view.times_s_N
-    for span in spans:
-        if hides(times[picked], [span]):
-            inside = np.flatnonzero((times >= span[0]) & (times <= span[1]))
-            middle = inside[len(inside) // 2]
-            spare = _spare(picked, middle, view, spans)
-            if len(spare):
-                picked[spare[np.abs(picked[spare] - middle).argmin()]] = middle
-                picked.sort()
-    return picked
-
-
-def _spare(picked: Indices, middle: np.int64, view: View, spans: Sequence[Span]) -> Indices:
-    """Positions whose frame may give way to the candidate `middle`: every span in sight stays so, and every bin keeps a frame where that is possible."""
-    times, bin_N = view.times_s_N, bins(view)
-    shown = [span for span in spans if not hides(times[picked], [span])]
-    witnesses = [at for at in range(len(picked)) if hides(times[np.delete(picked, at)], shown)]
-    free = np.setdiff1d(np.arange(len(picked)), witnesses)
-    counts = np.bincount(bin_N[picked], minlength=int(bin_N.max()) + 1)
-    unneeded = free[(counts[bin_N[picked[free]]] > 1) | (bin_N[picked[free]] == bin_N[middle])]
-    return unneeded if len(unneeded) else free
 
 
 def bins(view: View) -> Indices:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,20 +77,23 @@ def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: 
     frames is a VideoError: one instant has no time to ask about.
     """
     with Reader(path, threads=threads) as reader:
-        inside = _inside(reader.index, clip)
-        chosen = inside[even_positions(reader.index.times_s[inside], min(candidates, len(inside)))]
+        frames = inside(reader.index, clip)
+        chosen = frames[even_positions(reader.index.times_s[frames], min(candidates, len(frames)))]
         return _decode(reader, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom))
 
 
-def read_at(video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1) -> Clip:
-    """The frames nearest to the given timestamps, at the size `work_size_for(height, width)`: what rebuilds a variant from its spec.
+def read_at(
+    video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1, clip: Span | None = None
+) -> Clip:
+    """The frames of the clip (whole video without one) nearest to the given timestamps, at the size `work_size_for(height, width)`.
 
-    `video`: a path, or a reader that stays open.
+    It is what rebuilds a variant from its spec. `video`: a path, or a reader that stays open.
     """
     if isinstance(video, Reader):
-        return _decode(video, np.unique(nearest(video.index.times_s, times_s)), work_size_for)
+        frames = inside(video.index, clip)
+        return _decode(video, frames[np.unique(nearest(video.index.times_s[frames], times_s))], work_size_for)
     with Reader(video, threads=threads) as reader:
-        return read_at(reader, times_s, work_size_for=work_size_for)
+        return read_at(reader, times_s, work_size_for=work_size_for, clip=clip)
 
 
 def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
@@ -107,13 +110,6 @@ def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:
     rest = np.setdiff1d(np.arange(len(times_s_N)), chosen)
     filling = rest[np.linspace(0, len(rest) - 1, count - len(chosen)).round().astype(np.int64)] if count > len(chosen) else rest[:0]
     return np.sort(np.concatenate([chosen, filling]))
-
-
-def with_frames_at(clip: Clip, path: str, times_s: Sequence[float], *, threads: int = 1) -> Clip:
-    """The clip with the frames nearest to these times among its candidates, at the same size."""
-    more = read_at(path, times_s, work_size_for=lambda height, width: (clip.frames_NHWC.shape[1], clip.frames_NHWC.shape[2]), threads=threads)
-    times, order = np.unique(np.concatenate([clip.times_s_N, more.times_s_N]), return_index=True)
-    return replace(clip, frames_NHWC=np.concatenate([clip.frames_NHWC, more.frames_NHWC])[order], times_s_N=times)
 
 
 def nearest(times_s_N: Times, wanted_s_T: Sequence[float] | Times) -> NDArray[np.int64]:
@@ -157,15 +153,15 @@ def _check_aspect(height: int, width: int) -> None:
         raise ValueError(f"a frame of {width} x {height} pixels is too long and thin: Qwen takes aspects up to {MAX_ASPECT:.0f}")
 
 
-def _inside(index: Index, clip: Span | None) -> NDArray[np.int64]:
-    """Indices of the frames in the clip."""
+def inside(index: Index, clip: Span | None) -> NDArray[np.int64]:
+    """Indices of the frames in the clip, at least two; of all frames without one. Raises VideoError."""
     start_s, end_s = clip if clip else (-math.inf, math.inf)
-    inside = np.flatnonzero((index.times_s >= start_s - TOLERANCE_S) & (index.times_s <= end_s + TOLERANCE_S))
-    if len(inside) < 2:
+    frames = np.flatnonzero((index.times_s >= start_s - TOLERANCE_S) & (index.times_s <= end_s + TOLERANCE_S))
+    if len(frames) < 2:
         where = f"the clip {start_s:g}-{end_s:g} s" if clip else "the video"
         whole = f"a video from {index.times_s[0]:g} to {index.times_s[-1]:g} s"
-        raise VideoError(f"{index.path}: {where} has {len(inside)} distinct frame(s) of {whole}, at least 2 are needed")
-    return inside
+        raise VideoError(f"{index.path}: {where} has {len(frames)} distinct frame(s) of {whole}, at least 2 are needed")
+    return frames
 
 
 def _decode(reader: Reader, chosen_N: NDArray[np.int64], work_size_for: Callable[[int, int], Size]) -> Clip:

@@ -118,6 +118,39 @@ def test_a_list_of_all_seconds_refers_to_little():
     assert alignment(late, " ".join(f"{second} s" for second in range(200)), 0.5) == 0.0
 
 
+@pytest.mark.parametrize("box", [TOP_LEFT, MIDDLE, (0.7, 0.4, 0.9, 0.6), (0.4, 0.7, 0.6, 0.9), (0.05, 0.75, 0.25, 0.95)])
+@pytest.mark.parametrize(
+    "hedge",
+    [
+        "left, right, top, bottom and centre",
+        "Links, rechts, oben, unten und in der Mitte.",
+        "à gauche, à droite, en haut, en bas, au centre",
+        "左边、右边、上面、下面、中间",
+        "at the left or at the right, near the top or the bottom",
+        " ".join(f"({x / 10}, {y / 10})" for x in range(1, 10) for y in range(1, 10)),
+        " ".join(f"[{x / 4}, {y / 4}, {(x + 1) / 4}, {(y + 1) / 4}]" for x in range(4) for y in range(4)),
+        "(0.1, 0.1) (0.5, 0.5) (0.8, 0.5) (0.5, 0.8)",
+    ],
+)
+def test_a_list_of_all_places_refers_to_none(hedge, box):
+    one = EvidencePatch("spatial", "h", regions=(Region(4.0, box),))
+    assert alignment(one, hedge, 0.5) == 0.0
+
+
+def test_places_of_all_regions_may_be_named():
+    both = EvidencePatch("spatial", "h", regions=(Region(4.0, TOP_LEFT), Region(4.0, (0.8, 0.4, 0.9, 0.6))))
+    assert alignment(both, "The cup at the top left, the hand at the right.", 0.5) == 1.0
+    assert alignment(both, "The cup at the top left. So the right answer is red, that's right.", 0.5) == 0.5
+    assert alignment(both, "(0.1, 0.1) and (0.85, 0.5)", 0.5) == 1.0
+
+
+def test_times_beside_the_evidence_make_a_list_of_the_clock():
+    """A list of all seconds hits every piece of a short video's evidence; most of it lies beside them."""
+    patch = EvidencePatch("temporal", "h", ((3.0, 4.0),), (8.0,), (Region(6.0, MIDDLE),))
+    assert alignment(patch, ", ".join(f"{second} s" for second in range(10)), 0.4) == 0.0
+    assert alignment(patch, "At 1 s nothing, at 3 s the hand, at 8 s the cup.", 0.4) == pytest.approx(2 / 3)
+
+
 def test_an_answered_span_is_no_rationale():
     text = "<think>I look at 4 s.</think> <answer>8 s to 9 s</answer>"
     assert rationale_of(text).strip() == "<think>I look at 4 s.</think>"

@@ -18,7 +18,7 @@ from rlvid.observe.dumps import slot_rows
 from rlvid.observe.step_row import repair_metrics
 from rlvid.teacher.protocol import EvidenceFrame, TeacherReply
 from rlvid.teacher.student import PatchedPromptError, evidence_metadata, patched_prompt, twice
-from rlvid.types import Evidence, EvidencePatch, GenerateResult, Group, Prepared, Question, Rollout, VariantSpec
+from rlvid.types import Evidence, EvidencePatch, GenerateResult, Group, Prepared, Question, Rollout, Score, VariantSpec
 
 PLACEHOLDER = named("qwen2_5_vl").placeholder
 PROMPT = f"<|im_start|>user\n{PLACEHOLDER}What colour is it?<|im_end|>\n<|im_start|>assistant\n"
@@ -83,7 +83,7 @@ def repaired(texts_KM, second, reply=FOUND, seconds=0.0, **settings):
 
 
 def test_the_table_of_the_formula():
-    """Right at once 2.0; repaired right 1.7 + alpha x align (3 s lies in the only span: 1); repaired wrong 0.7 + 0.2; no patch: as it was."""
+    """Right at once 2.0; repaired right 1.7 + alpha x align (3 s lies in the only span: 1); repaired wrong 0.7; no patch: as it was."""
     done, teachers, _ = repaired([[RIGHT, WRONG], [WRONG, UNREADABLE]], [WRONG, UNREADABLE, RIGHT], max_per_group=3)
     assert sorted(teachers.asked) == sorted([WRONG, WRONG, UNREADABLE])
     values = {(k, m): done.rewards_KM[k][m] for k in range(2) for m in range(2)}
@@ -91,7 +91,8 @@ def test_the_table_of_the_formula():
     repairs = {(one.variant, one.sample): one for one in done.repairs}
     assert set(repairs) == {(0, 1), (1, 0), (1, 1)}
     assert values[0, 1] == pytest.approx(1.7 + 0.2) and repairs[0, 1].alignment == 1.0
-    assert values[1, 0] == pytest.approx(0.7 + 0.2) and values[1, 1] == pytest.approx(-0.3)
+    assert values[1, 0] == pytest.approx(0.7) and values[1, 1] == pytest.approx(-0.3), "alignment is paid with right answers only"
+    assert repairs[1, 0].alignment == 0.0 and repairs[0, 1].right and not repairs[1, 0].right
     unpatched, _, _ = repaired([[RIGHT, WRONG], [WRONG, WRONG]], [], reply=TeacherReply(None, "leaked", leaked=2))
     assert unpatched.rewards_KM == ((2.0, 1.0), (1.0, 1.0)) and unpatched.repairs == () and unpatched.teacher["leaked"] == 2.0
 
@@ -124,6 +125,60 @@ def test_at_most_so_many_slots_spread_over_the_variants():
     assert failed_slots(wrong, config(max_per_group=3)) == [(0, 0), (1, 0), (0, 1)]
     assert failed_slots(wrong, config()) == [(0, 0), (1, 0)]  # M
     assert failed_slots(group([[RIGHT, RIGHT], [RIGHT, WRONG]]), config()) == [(1, 1)]
+
+
+def graded(task, accuracies, **fields) -> Group:
+    """One variant, an answer per accuracy (temporal IoU for grounding)."""
+    question = Question("q", "/v.mp4", "?", task, **fields)
+    part = "temporal_iou" if task == "temporal_grounding" else "accuracy"
+    scores = (tuple(Score({part: value, "format": 1.0}) for value in accuracies),)
+    plain = group([[RIGHT] * len(accuracies)])
+    return replace(plain, prepared=replace(plain.prepared, question=question), scores_KM=scores)
+
+
+@pytest.mark.parametrize(
+    ("task", "accuracies", "failed", "settings"),
+    [
+        ("regression", (0.8, 0.49, 1.0, 0.0), [1, 3], {}),  # 9 for 10 is worth 0.8
+        ("open", (0.8, 0.4, 0.5), [1], {}),
+        ("multiple_choice", (1.0, 0.0), [1], {}),
+        ("numeric", (1.0, 0.0), [1], {}),
+        ("grounded_qa", (1.0, 0.0, 0.6), [1], {}),
+        ("temporal_grounding", (0.49, 0.5), [0], {}),
+        ("temporal_grounding", (0.49, 0.5), [0], {"trigger": 1.0}),
+        ("temporal_grounding", (0.29, 0.49), [0], {"trigger": {"temporal_grounding": 0.3}}),
+        ("regression", (0.8, 0.95), [0], {"trigger": {"regression": 0.9}}),
+        ("open", (0.8, 0.4), [1], {"trigger": {"regression": 0.9}}),
+        ("open", (0.8, 1.0), [0], {"trigger": 1.0}),
+    ],
+)
+def test_whether_an_answer_failed_is_yes_or_no_by_task(task, accuracies, failed, settings):
+    slots = failed_slots(graded(task, accuracies), config(max_per_group=8, **settings))
+    assert [sample for _, sample in slots] == failed
+
+
+def test_a_second_answer_is_judged_by_the_same_trigger():
+    """An open answer of 0.67 has succeeded: it counts as a success and its alignment is paid; its sisters of 0.8 make a blind retry worth something."""
+    question = replace(QUESTION, task="open", options=(), answer="a man opens the red door slowly and leaves the room")
+    said = "<think>at 3</think><answer>a man opens the door and leaves</answer>"
+    scores = tuple(Score({"accuracy": value, "format": 1.0}) for value in (0.8, 0.1))
+    plain = group([[RIGHT, WRONG]])
+    first = replace(plain, prepared=replace(plain.prepared, question=question), scores_KM=(scores,), rewards_KM=((1.8, 1.1),), correct_KM=((0.8, 0.1),))
+    repairer = Repairer(config(), Teachers(FOUND), Rollouts(said), lambda question, one: scored(question, one.text))
+    done = asyncio.run(repairer.repair(first, step=3))
+    (repair,) = done.repairs
+    assert 0.5 <= repair.correct < 1 and repair.right and repair.alignment == 1.0 and repair.blind == 1.0
+    assert repair_metrics([done])["repair/success_share"] == 1.0
+
+
+def test_equally_good_the_unaided_answer_stays():
+    """FFR's appendix: of equal rewards the unaided one. 2.0 - 0.3 + 0.2 for the repaired answer, 1.9 for the first."""
+    plain = group([[WRONG, RIGHT], [RIGHT, RIGHT]])
+    for first_reward, chosen in ((1.9, False), (1.89, True)):
+        tied = replace(plain, rewards_KM=((first_reward, 2.0), (2.0, 2.0)))
+        repairer = Repairer(config(choice="if_better"), Teachers(FOUND), Rollouts(RIGHT), lambda question, one: scored(question, one.text))
+        done = asyncio.run(repairer.repair(tied, step=3))
+        assert done.repairs[0].reward == pytest.approx(1.9) and done.repairs[0].chosen is chosen
 
 
 def test_slots_with_the_same_patch_are_one_prompt():

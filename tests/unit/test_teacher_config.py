@@ -24,7 +24,8 @@ def refusal(*overrides: str) -> str:
 def test_defaults_are_the_methods():
     config = load(QUICKSTART)
     repair = config.repair
-    assert (repair.enabled, repair.kappa, repair.alpha, repair.choice, repair.trigger) == (False, 0.3, 0.2, "always", 1.0)
+    assert (repair.enabled, repair.kappa, repair.alpha, repair.choice) == (False, 0.3, 0.2, "always")
+    assert repair.trigger == {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "grounded_qa": 1.0}
     assert (repair.visual_evidence, repair.max_evidence_frames, repair.blind_test, repair.max_per_group) == (True, 4, False, None)
     assert config.teacher.kind == "none" and config.teacher.with_ground_truth
 
@@ -39,6 +40,10 @@ def test_defaults_are_the_methods():
         (["repair.kappa=-1", "repair.alpha=-2"], ["repair.kappa"]),
         (["repair.choice=best"], ["repair.choice"]),
         (["repair.max_per_group=0"], ["repair.max_per_group"]),
+        (["repair.trigger=0"], ["repair.trigger"]),
+        (["repair.trigger=2"], ["repair.trigger"]),
+        (["repair.trigger={open: 0.5, numerc: 1}"], ["repair.trigger", "'numerc'", "numeric"]),
+        (["repair.trigger={open: 1.5}"], ["repair.trigger"]),
         (["teacher.kind=gpt"], ["teacher.kind"]),
         (["teacher.kind=chat"], ["teacher.model"]),
         (["teacher.kind=engine"], ["teacher.model"]),
@@ -61,6 +66,13 @@ def test_refusals(overrides, words):
 @pytest.mark.parametrize("overrides", [["repair.enabled=true", "teacher.kind=annotation"], ["repair.enabled=true", *CHAT], ["repair.alpha=0.3"]])
 def test_what_goes_together(overrides):
     load(QUICKSTART, overrides)
+
+
+def test_a_trigger_is_a_number_or_one_per_task():
+    one, some = (load(QUICKSTART, [f"repair.trigger={value}"]).repair for value in ("0.7", "{regression: 0.9, temporal_grounding: 0.3}"))
+    assert one.trigger == 0.7 and [one.trigger_of(task, options=False) for task in ("open", "temporal_grounding")] == [0.7, 0.5]
+    assert [some.trigger_of(task, options=False) for task in ("regression", "temporal_grounding", "open", "grounded_qa")] == [0.9, 0.3, 0.5, 0.5]
+    assert some.trigger_of("grounded_qa", options=True) == 1.0
 
 
 def test_shipped_files_hold_the_known_settings():

@@ -85,7 +85,7 @@ class FakeSession:
     def wait(self, work):
         return asyncio.run(work)
 
-    async def collect(self, questions, step, *, kinds, answers, repair):
+    async def collect(self, questions, step, *, kinds, answers, training):
         self.asked += [question.id for question in questions]
         return Collected([Quarantined(question.id, "bad") if question.id in self.bad else self._group(question) for question in questions])
 

@@ -21,7 +21,6 @@ from rlvid.video.clip import (
     read_candidates,
     resized,
     shown_size,
-    with_frames_at,
     work_size,
 )
 from rlvid.video.frames import read_index
@@ -305,8 +304,8 @@ def test_candidates_of_an_uneven_frame_rate_are_even_in_time(tmp_path):
     assert len(even_positions(np.array([0, 0.1, 0.2, 50.0]), 4)) == 4
 
 
-def test_frames_can_be_added_to_a_clip(tmp_path):
+def test_frames_wanted_at_a_clip_s_edge_are_the_clip_s_own(tmp_path):
     path = make(tmp_path / "v.mp4")
-    clip = read(path, candidates=4)
-    more = with_frames_at(clip, path, [0.2, clip.times_s_N[1]])
-    assert more.times_s_N.tolist() == sorted({*clip.times_s_N.tolist(), 0.2}) and levels(more)[1] == 5
+    free = read_at(path, [0.99, 1.35], work_size_for=lambda *size: size)
+    kept = read_at(path, [0.99, 1.35], work_size_for=lambda *size: size, clip=(1.0, 1.32))
+    assert kept.times_s_N.tolist() == pytest.approx([1.0, 1.32]) and free.times_s_N[-1] > 1.33

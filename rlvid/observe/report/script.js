@@ -364,7 +364,7 @@
     );
   }
   function facts(story) {
-    return el("section", { class: "variant" }, el("h3", {}, "Where to find it"), el("dl", { class: "facts" }, ...pairs({ question: story.id, video: story.video || "unknown", slots: `rollouts/step_${String(story.step).padStart(6, "0")}.jsonl` })));
+    return el("section", { class: "variant" }, el("h3", {}, "Where to find it"), el("dl", { class: "facts" }, ...pairs({ question: story.id, video: story.video || "unknown", ...(story.clip ? { clip: `${within([story.clip])} of the file: times in answers and hints count from its start` } : {}), slots: `rollouts/step_${String(story.step).padStart(6, "0")}.jsonl` })));
   }
 
   filter();

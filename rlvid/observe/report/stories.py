@@ -157,6 +157,7 @@ def as_json(story: Story, max_text: int) -> Row:
         "evidence": question["evidence"]["spans"],
         "regions": question["evidence"]["regions"],
         "video": cut(question["video"], max_text),
+        "clip": question.get("clip"),
         "duration": question["duration_s"],
         "relevance": question["relevance"],
         "outcome": story.outcome,
