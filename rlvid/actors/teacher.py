@@ -77,12 +77,13 @@ class TeacherActor:
         reply = await self.teacher.find(TeacherRequest(question, failed_text, duration_s, self.config.teacher.with_ground_truth))
         if reply.patch is None or not self.config.repair.visual_evidence:
             return [reply, None]
-        return await asyncio.to_thread(self._with_evidence, question, reply, size)
+        return await asyncio.to_thread(self._with_evidence, question, reply, duration_s, size)
 
-    def _with_evidence(self, question: Question, reply: TeacherReply, size: tuple[int, int]) -> list[Any]:
+    def _with_evidence(self, question: Question, reply: TeacherReply, duration_s: float, size: tuple[int, int]) -> list[Any]:
         import numpy as np
 
         from rlvid.teacher.evidence import evidence_frames
+        from rlvid.teacher.guard import patch_leak
 
         assert reply.patch is not None
         limit, threads = self.config.repair.max_evidence_frames, self.config.teacher.threads
@@ -90,6 +91,10 @@ class TeacherActor:
             cuts = evidence_frames(question.video, reply.patch, size=size, limit=limit, threads=threads, clip=question.clip)
         except Exception as error:  # whatever a file makes of a decoder; a VideoError names the file
             return [replace(reply, patch=None, outcome="failed", reason=str(error) or type(error).__name__), None]
+        # Frames stand where the video has them, not where they were wished: the guard has its last word on the times that the student will read.
+        shown_s = [cut.time_s - question.starts_s for cut in cuts]
+        if reason := patch_leak(question, reply.patch, duration_s=question.told_duration(duration_s), shown_s=shown_s):
+            return [replace(reply, patch=None, outcome="leaked", reason=reason, leaked=reply.leaked + 1), None]
         return [replace(reply, evidence=tuple(EvidenceFrame(cut.time_s, cut.box) for cut in cuts)), np.stack([cut.frame_HWC for cut in cuts])]
 
     async def check(self) -> int:

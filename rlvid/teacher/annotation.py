@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from rlvid.algo.repair import position
-from rlvid.teacher.guard import GROUNDING, patch_leak
+from rlvid.teacher.guard import GROUNDING, edge_s, patch_leak
 from rlvid.teacher.patch import MAX_ITEMS, PatchError, parse, to_json
 from rlvid.teacher.protocol import TeacherReply, TeacherRequest
-from rlvid.types import EvidencePatch, Question, Region
+from rlvid.types import EvidencePatch, Question, Region, Span
+from rlvid.variants.explore import derived_seed
 
 
 class AnnotationTeacher:
@@ -25,7 +28,7 @@ class AnnotationTeacher:
                 parse(to_json(patch), duration_s=request.told_duration_s)
             except PatchError as error:
                 return TeacherReply(None, "refused", f"evidence of {request.question.id}: {error}", leaked, 1, seconds=time.perf_counter() - began)
-            reason = patch_leak(request.question, patch)
+            reason = patch_leak(request.told, patch, duration_s=request.told_duration_s)
             if not reason:
                 return TeacherReply(patch, "patch", leaked=leaked, seconds=time.perf_counter() - began)
             leaked += 1
@@ -43,7 +46,8 @@ def patches(question: Question) -> list[EvidencePatch]:
     """Patches made of the question's evidence, the fullest first. Empty where there is none.
 
     Regions at one place stay boxes; those of something that moves, or of several things, become key frames: a crop would hide the movement
-    or the number. Where a span is asked for, the evidence is one moment inside it, with its box if there is one.
+    or the number. Where a span is asked for, the evidence is one moment inside it, drawn by the question's id, with its box if there is one: its middle
+    and a usual length would be the span.
     """
     if question.task in GROUNDING:
         return _moments(question)
@@ -67,17 +71,30 @@ def patches(question: Question) -> list[EvidencePatch]:
 
 
 def _moments(question: Question) -> list[EvidencePatch]:
-    evidence = question.evidence
-    spans = evidence.spans or question.spans
+    spans = question.evidence.spans or question.spans
     if not spans:
         return []
-    middle_s = (spans[0][0] + spans[0][1]) / 2
-    inside = [region for region in evidence.regions if spans[0][0] < region.time_s < spans[0][1]]
-    nearest = min(inside, key=lambda region: abs(region.time_s - middle_s), default=None)
-    bare = EvidencePatch("temporal", f"Look closely at {middle_s:.1f} s.", (), (middle_s,))
-    if nearest is None:
+    span, rng = spans[0], np.random.default_rng(derived_seed("moment", question.id))
+    time_s = round(_inside(span, rng), 1)
+    bare = EvidencePatch("temporal", f"Look closely at {time_s:.1f} s.", (), (time_s,))
+    inside = [region for region in question.evidence.regions if _off_edges(region.time_s, span)]
+    if not inside:
         return [bare]
-    return [EvidencePatch("temporal", f"Look closely at {nearest.time_s:.1f} s.", (), (), (nearest,)), bare]
+    region = inside[rng.integers(len(inside))]
+    return [EvidencePatch("temporal", f"Look closely at {region.time_s:.1f} s.", (), (), (region,)), bare]
+
+
+def _inside(span: Span, rng: np.random.Generator) -> float:
+    """A moment in the outer parts of the span, before or after its middle third, but off its edges."""
+    start, end = span
+    early, share = rng.random() < 0.5, rng.random()
+    away_s = min(edge_s(span) + 0.05, (end - start) / 4)  # 0.05: the hint has one decimal
+    deep_s = away_s + share * max(0.0, (end - start) / 3 - away_s)
+    return start + deep_s if early else end - deep_s
+
+
+def _off_edges(time_s: float, span: Span) -> bool:
+    return span[0] + edge_s(span) < time_s < span[1] - edge_s(span)
 
 
 def _at_rest(regions: tuple[Region, ...]) -> bool:

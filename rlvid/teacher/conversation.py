@@ -186,7 +186,7 @@ class _Talk:
         except PatchError as error:
             self.costs = replace(self.costs, refused=self.costs.refused + 1)
             return None, "refused", str(error)
-        reason = patch_leak(self.request.question, patch)
+        reason = patch_leak(self.request.told, patch, duration_s=self.request.told_duration_s)
         if reason:
             self.costs = replace(self.costs, leaked=self.costs.leaked + 1)
             return None, "leaked", reason

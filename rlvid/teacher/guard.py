@@ -1,7 +1,10 @@
 """The leak guard: rules in code that refuse a hint which gives the answer away [D]. Times and places are the evidence and may stand.
 
-A rule returns why it refuses, or "". Where a rule cannot tell, it refuses: a lost patch costs one repair, a leaked answer teaches
-the student to copy. The reasons never repeat the answer, for they are shown to the teacher and may end up in its next hint.
+Judged is what the student will read, all of it together: the hint's words, and the set of all moments in the patched prompt, be they said in the hint or
+written beside the evidence frames. A rule returns why it refuses, or "". Where a rule cannot tell, it refuses: a lost patch costs one repair, a leaked
+answer teaches the student to copy. The reasons never repeat the answer, for they are shown to the teacher and may end up in its next hint.
+
+Times of a question's clip count from its start, here as in the prompt (`Question.as_told`).
 """
 
 from __future__ import annotations
@@ -9,48 +12,83 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from rlvid.algo.repair import position
 from rlvid.algo.rewards import temporal_iou
 from rlvid.reading import choices
 from rlvid.reading.mentions import WEAK_ONES, Mention, normalised, times, value_of
 from rlvid.teacher import lexicon, phrases
+from rlvid.teacher.evidence import wanted
+from rlvid.teacher.moments import Moments, named_moments, pairs
 from rlvid.types import EvidencePatch, Question, Span
 
 GROUNDING = ("temporal_grounding", "grounded_qa")
 GIVEAWAY_IOU = 0.5
-"""A hint with two times that overlap a true span by this much states the span."""
+"""Two moments that overlap a true span by this much state the span."""
+NEAR_S, NEAR_SHARE = 1.0, 0.1
+"""Where a moment is asked for as a number, no moment so near to it (in seconds, or as a share of it) may be named."""
 
 
-def leak(question: Question, hint: str) -> str:
-    """Why this hint gives the question's answer away; "" when it does not."""
+def leak(question: Question, hint: str, *, duration_s: float | None = None) -> str:
+    """Why this hint gives the question's answer away; "" when it does not. `duration_s`: length of what the student is shown, if known."""
+    question = question.as_told()
+    return _words_leak(question, hint) or _moments_leak(question, hint, (), duration_s)
+
+
+def patch_leak(question: Question, patch: EvidencePatch, *, duration_s: float | None = None, shown_s: Sequence[float] | None = None) -> str:
+    """Like `leak`, for the whole patch: hint, places, and the evidence frames that the student will see, at `shown_s` (None: where a patch asks for them)."""
+    question = question.as_told()
+    frames_s = [time_s for time_s, _ in wanted(patch, EVIDENCE_FRAMES)] if shown_s is None else list(shown_s)
+    edges_s = [edge for span in patch.spans for edge in span]
+    places_s = [*patch.frames_s, *(region.time_s for region in patch.regions)]
+    return (
+        _words_leak(question, patch.hint)
+        or _moments_leak(question, patch.hint, sorted({*edges_s, *places_s, *frames_s}), duration_s)
+        or _as_many_as(question, (len(patch.spans), len(set(patch.frames_s)), len(patch.regions)))
+    )
+
+
+EVIDENCE_FRAMES = 4
+"""Evidence frames of a prompt, as repair.max_evidence_frames has it by default; those that were cut in the end are judged too."""
+
+
+def _words_leak(question: Question, hint: str) -> str:
     text = normalised(hint)
     named_s = times(text)
     left = _without_evidence(text, named_s, question)
     for rule in _RULES:
         if reason := rule(question, left):
             return reason
-    return _states_the_span(question, text, named_s) or _states_the_length(question, named_s)
-
-
-def patch_leak(question: Question, patch: EvidencePatch) -> str:
-    """Like `leak`, for the whole patch: where the answer is a span, no span or pair of moments of the patch may state it either."""
-    if reason := leak(question, patch.hint):
-        return reason
-    if question.task not in GROUNDING:
-        return ""
-    moments = [*patch.frames_s, *(region.time_s for region in patch.regions)]
-    pairs = [*patch.spans, *([(min(moments), max(moments))] if moments else [])]
-    return "it marks the span that is asked for" if any(_marks(pair, question.spans) for pair in pairs) else ""
+    return _gives_a_coordinate(question, text) or _states_the_length(question, named_s)
 
 
 # ---- what is evidence and not answer
 
 
 def _without_evidence(text: str, named_s: Sequence[Mention], question: Question) -> str:
-    """The text without times, coordinates and frame numbers, and without places unless a place or a direction is asked for."""
+    """The text without times, coordinates and frame numbers, and without places unless a place or a direction is asked for: then coordinates are one."""
     for mention in sorted(named_s, key=lambda mention: -mention.start):
         text = text[: mention.start] + " " + text[mention.end :]
-    text = phrases.FRAME.sub(" ", phrases.COORDINATES.sub(" ", text))
-    return text if phrases.ASKS_WHERE.search(question.question) or _asks_which_way(question) else phrases.PLACE.sub(" ", text)
+    text = phrases.FRAME.sub(" ", text)
+    if _asks_where(question):
+        return phrases.COORDINATES.sub(_in_words, text)
+    return phrases.PLACE.sub(" ", phrases.COORDINATES.sub(" ", text))
+
+
+def _asks_where(question: Question) -> bool:
+    return bool(phrases.ASKS_WHERE.search(question.question)) or _asks_which_way(question)
+
+
+def _in_words(match: re.Match[str]) -> str:
+    """Where a point or a box lies: `(0.9, 0.5)` is at the right."""
+    numbers = [float(number) for number in re.findall(r"\d*\.?\d+", match[0])]
+    if len(numbers) not in (2, 4):
+        return " "
+    x1, y1, x2, y2 = numbers * (4 // len(numbers))
+    return f" {' '.join(sorted(position((x1, y1, x2, y2))))} "
+
+
+def _gives_a_coordinate(question: Question, text: str) -> str:
+    return "it gives a coordinate where a place is asked for" if _asks_where(question) and phrases.COORDINATE.search(text) else ""
 
 
 def _asks_which_way(question: Question) -> bool:
@@ -128,11 +166,11 @@ def _likened(text: str, things: str) -> bool:
 
 
 def _narrows(question: Question, text: str, said: list[str]) -> str:
-    """Whether the words fit the answer better than some other option, or strike others out."""
+    """Whether the words fit some options better than others: also wrong ones, for a guard that passed those alone would strike them out by passing them."""
     contents = [_content(option, question.options) for option in question.options]
     answer = question.options.index(question.answer) if question.answer in question.options else -1
     hits = [sum(_among(token, said) for token in content) for content in contents]
-    if answer >= 0 and hits[answer] and hits[answer] >= max(hits) and min(hits) < hits[answer]:
+    if answer >= 0 and min(hits) < max(hits):
         return "its words fit some options better than others"
     if len({frozenset(content) for content in contents}) == 1 and any(hits) and phrases.SEQUENCE.search(text):
         return "it says what comes before what where the order is asked for"
@@ -201,22 +239,70 @@ def _affirms(question: Question, text: str) -> str:
     return "it says whether it happens" if denied or (asserted and not phrases.WHETHER.search(text)) else ""
 
 
-def _states_the_span(question: Question, text: str, named_s: Sequence[Mention]) -> str:
-    """Where a span is asked for, neither of its edges and no pair of times close to it may be said, with or without a unit."""
-    if question.task not in GROUNDING or not question.spans:
+def _moments_leak(question: Question, hint: str, read_s: Sequence[float], duration_s: float | None) -> str:
+    """What the moments of the hint and those read elsewhere in the prompt give away together."""
+    named = named_moments(hint, duration_s)
+    if question.task in GROUNDING:
+        return _states_the_span(question, named, read_s)
+    return _states_the_moment(question, named, read_s)
+
+
+def _states_the_span(question: Question, named: Moments, read_s: Sequence[float]) -> str:
+    """Where a span is asked for: the hint may say neither of its edges, and no two moments of the prompt may mark it, in whatever they are told."""
+    if not question.spans:
         return ""
-    left = text
-    for mention in sorted(named_s, key=lambda mention: -mention.start):
-        left = left[: mention.start] + " " + left[mention.end :]
-    left = phrases.FRAME.sub(" ", phrases.COORDINATES.sub(" ", left))
-    bare_s = [float(token[1:]) for token in lexicon.tokens(left) if token.startswith("#")]
-    said_s = [mention.seconds for mention in named_s] + bare_s
-    edge = any(abs(time - at) <= _edge_s(span) for time in said_s for span in question.spans for at in span)
-    pairs = [(min(one, other), max(one, other)) for at, one in enumerate(said_s) for other in said_s[at + 1 :]]
-    return "it states the time that is asked for" if edge or any(_marks(pair, question.spans) for pair in pairs) else ""
+    together = named.with_points(read_s)
+    edge = any(abs(time - at) <= edge_s(span) for time in named.reached_s() for span in question.spans for at in span)
+    if edge or any(_marks(pair, question.spans) for pair in pairs(together.reached_s())):
+        return "it states the time that is asked for" if edge or not read_s else "it marks the span that is asked for"
+    untold = together.unplaced > 1 or (together.unplaced == 1 and together.points_s)
+    return "its moments cannot be told apart from the span that is asked for: name one, in seconds" if untold else ""
 
 
-def _edge_s(span: Span) -> float:
+def _states_the_moment(question: Question, named: Moments, read_s: Sequence[float]) -> str:
+    """Where a moment is asked for in words or numbers, or by options that are times: no moment of the prompt may be nearer to the answer than to others."""
+    answer, together = question.answer or "", named.with_points(read_s)
+    when = phrases.ASKS_WHEN.search(question.question)
+    if question.options:
+        spans = [span for option in question.options if (span := _times_of(option))]
+        if len(spans) < 2 or not (when or times(normalised(answer))):
+            return ""
+        fits = [{_inside(points_s, span) for span in spans} for points_s in (named.points_s, together.points_s)]
+        return "its times fit some options better than others" if any(len(counts) > 1 for counts in fits) else ""
+    if not when or (asked := _times_of(answer)) is None:
+        return ""
+    near = any(abs(time - at) <= max(NEAR_S, NEAR_SHARE * at) for time in together.reached_s() for at in asked)
+    return "it states the time that is asked for" if near else ""
+
+
+def _times_of(text: str) -> Span | None:
+    """First and last time that an option or answer names; a bare number counts as one."""
+    text = normalised(text)
+    said = [mention.seconds for mention in times(text, bare=True)]
+    if not said and re.fullmatch(r"\D{0,12}\d+(?:[.,]\d+)?(?:\s*(?:-|–|to|bis|à|a)\s*\d+(?:[.,]\d+)?)?\D{0,12}", text):
+        said = [float(number.replace(",", ".")) for number in re.findall(r"\d+(?:[.,]\d+)?", text)]
+    return (min(said), max(said)) if said else None
+
+
+def _inside(points_s: Sequence[float], span: Span) -> int:
+    """How many of the moments mean an option; one that is a single moment is meant by times near it."""
+    wide = _POINT_S if span[0] == span[1] else 0.0
+    return sum(span[0] - wide <= point <= span[1] + wide for point in points_s)
+
+
+_POINT_S = 0.5
+"""How far from an option that is a single moment a time still means it."""
+
+
+def _as_many_as(question: Question, counts: Sequence[int]) -> str:
+    """Where a number is asked for, a list of so many places is the answer. (One place is what most patches name.)"""
+    asked = value_of(question.answer or "")
+    if asked is None or not (question.task in ("numeric", "regression") or phrases.ASKS_HOW_MANY.search(question.question)):
+        return ""
+    return "it names as many places as the number that is asked for" if asked > 1 and asked in counts else ""
+
+
+def edge_s(span: Span) -> float:
     """How near a time must be to say an edge: a tenth of the span, at most half a second."""
     return min(0.5, 0.1 * (span[1] - span[0])) + 1e-6
 

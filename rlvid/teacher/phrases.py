@@ -28,6 +28,14 @@ PLACE = _any(
     r"\b(?:esquina|parte|lado|borde|mitad|mano) (?:izquierd[oa]|derech[oa]|superior|inferior)",
     r"[左右][上下]角|[左右上下][边侧方角]",
 )
+COORDINATE = _any(
+    r"\b[xy]\s*(?:=|≈|is|of|about|around)\s*\d*\.?\d",
+    r"\d\s*(?:%|percent|per cent|prozent|pour ?cent|por ciento)\s*(?:of |der |de la |del? )?(?:the )?"
+    r"(?:width|height|frame|breite|höhe|largeur|hauteur|ancho|altura)",
+    r"\d\s*(?:%|percent|per cent|prozent|px|pixels?)\s*(?:in )?from the (?:left|right|top|bottom)\b",
+    r"\bo'clock\b",
+)
+"""A place told by numbers outside brackets, or by the face of a clock."""
 ASKS_WHERE = _any(r"\b(?:where|which side|which part|which corner|wo|où|dónde)\b", r"哪里|哪边|哪儿")
 
 OTHER_WAY = _any(
@@ -90,6 +98,13 @@ ASKS_HOW_LONG = _any(
     r"\bhow (?:long|many (?:seconds|minutes))\b|\bduration\b",
     r"\bwie (?:lange|viele (?:sekunden|minuten))\b|\bcombien de (?:temps|secondes)\b|\bcuánto tiempo\b|\bcuántos segundos\b",
     r"多久|多长时间|几秒|多少秒",
+)
+ASKS_WHEN = _any(
+    r"(?:^|[,;:.?]\s*|\band )when\b|\b(?:what|which) (?:seconds?|minutes?|times?|moments?|timestamps?|point in time)\b",
+    r"\bhow many (?:seconds|minutes) (?:in|into|after|before|from|until|have passed)\b",
+    r"(?:^|[,;:.?]\s*|\bund )wann\b|\bin welcher (?:sekunde|minute)\b|\bzu welche\w+ zeit\w*\b",
+    r"(?:^|[,;:.?]\s*|\bet )quand\b|\bà quel(?:le)?s? (?:moment|seconde|minute|instant)\b",
+    r"\bcuándo\b|\ben qué (?:segundo|momento|minuto|instante)\b|什么时候|何时|第几秒|几分几秒|哪一?秒",
 )
 ARITHMETIC = _any(
     r"\b(?:only|just|exactly|a single|nur|seulement|sólo|solo) (?:one|once|einmal|eine?[nrms]?|une?|un[oa])\b",

@@ -48,6 +48,34 @@ def test_where_a_span_is_asked_for_one_moment_inside_it_is_named(task):
     assert patch_leak(question, patch) == ""
 
 
+def test_the_moment_is_drawn_and_not_the_middle():
+    """By the question's id, off the edges and out of the middle third; the same every time."""
+    places = []
+    for at in range(300):
+        question = ask(id=f"q{at}", task="temporal_grounding", options=(), answer=None, spans=((20.0, 29.0),), evidence=Evidence(((20.0, 29.0),)))
+        patch = find(question, 60.0).patch
+        assert patch is not None and patch == find(question, 60.0).patch and patch_leak(question, patch, duration_s=60.0) == ""
+        places.append((patch.frames_s[0] - 20.0) / 9.0)
+    assert all(0.05 < place < 0.35 or 0.65 < place < 0.95 for place in places)
+    assert 0.4 < sum(place < 0.5 for place in places) / 300 < 0.6 and len(set(places)) > 30
+
+
+@pytest.mark.parametrize("length_s", [0.05, 0.2, 0.5, 1.0, 3.0])
+def test_short_spans_have_a_moment_inside(length_s):
+    question = ask(task="temporal_grounding", options=(), answer=None, spans=((3.0, 3.0 + length_s),), evidence=Evidence())
+    (patch,) = patches(question)
+    assert 3.0 <= patch.frames_s[0] <= 3.0 + length_s
+
+
+def test_a_clip_s_evidence_is_told_from_its_start():
+    """Files are in seconds of the film; the hint, the patch and the student's clock start with the clip."""
+    film = ask(clip=(100.0, 110.0), evidence=Evidence(((103.0, 105.0),), (Region(104.0, BOX),)))
+    patch = find(film, duration_s=600.0).patch
+    assert patch is not None and patch == find(ask(), duration_s=10.0).patch
+    late = find(ask(clip=(100.0, 110.0), evidence=Evidence(((112.0, 113.0),))), duration_s=600.0)
+    assert late.patch is None and "outside the video" in late.reason
+
+
 def test_things_that_move_are_shown_whole():
     moving = Evidence(((0.0, 4.0),), (Region(0.0, BOX), Region(2.0, (0.5, 0.1, 0.6, 0.2)), Region(3.9, (0.8, 0.1, 0.9, 0.2))))
     patch = find(ask(question="Which way does it move?", options=("left", "right"), answer="right", evidence=moving)).patch

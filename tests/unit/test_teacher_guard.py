@@ -7,6 +7,7 @@ with new questions and then tuned on (at first sight recall 0.854 and 0.778, pre
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -110,6 +111,108 @@ def test_the_patch_itself_may_not_mark_the_span_either():
     ):
         assert patch_leak(question, patch)
         assert patch_leak(ask(options=("red", "blue"), answer="red"), patch) == ""
+
+
+GROUNDED = ask(question="When does it ring?", task="temporal_grounding", answer=None, spans=((10.0, 20.0),))
+LOOK = "Look closely there."
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        EvidencePatch("temporal", LOOK, spans=((9.0, 13.5), (16.5, 21.0))),  # two halves: the evidence line would read 10.125 ... 19.875 s
+        EvidencePatch("temporal", LOOK, spans=((10.0, 13.3), (13.3, 16.7), (16.7, 20.0))),  # thirds
+        EvidencePatch("temporal", LOOK, spans=((9.0, 12.0),), frames_s=(19.0,)),  # a span at the start, a frame at the end
+        EvidencePatch("temporal", LOOK, spans=((9.0, 12.0),), regions=(Region(19.0, (0.1, 0.1, 0.2, 0.2)),)),
+        EvidencePatch("temporal", "Look at 11 s.", frames_s=(18.8,)),  # the hint and the evidence together
+        EvidencePatch("temporal", LOOK, spans=((0.0, 30.0),)),  # its evidence frames: 3.75, 11.25, 18.75, 26.25 s
+        EvidencePatch("temporal", "At 30 %.", frames_s=(19.0,)),
+        EvidencePatch("temporal", "For 10 seconds.", frames_s=(10.4,)),
+        EvidencePatch("temporal", "For 10 seconds.", frames_s=(15.2,)),  # around it
+        EvidencePatch("temporal", "Frame 280.", frames_s=(19.0,)),
+    ],
+)
+def test_all_moments_of_the_prompt_are_judged_together(patch):
+    assert "asked for" in patch_leak(GROUNDED, patch, duration_s=40.0)
+    assert not patch_leak(ask(options=("red", "blue"), answer="red"), patch, duration_s=40.0)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "Between 25 % and 50 %.",
+        "From a quarter of the video to halfway.",
+        "It goes from 1/4 to 1/2.",
+        "The second quarter of the video.",
+        "Im zweiten Viertel des Videos.",
+        "Dans le deuxième quart de la vidéo.",
+        "En el segundo cuarto del vídeo.",
+        "从视频的四分之一到视频中间。",
+        "From 25 percent on, for ten seconds.",
+        "At 15 s ± 5 s.",
+        "At 11 s, and then 8 seconds later.",
+        "Starts 2 s after 9 s and stops 2 s before 21 s.",
+        "Von 11 s an, 8 Sekunden lang.",
+        "À 11 s, puis 8 secondes plus tard.",
+        "A los 11 s, 8 segundos más tarde.",
+        "11秒，8秒之后。",
+        "Frames 275 to 480.",
+        "The 4th frame and the seventh frame.",
+        "0:11 and 0:19.",
+        "eleven and nineteen",
+        "From 11 s until halfway through the video.",
+    ],
+)
+def test_spans_in_whatever_they_are_told(hint):
+    assert leak(GROUNDED, hint, duration_s=40.0), hint
+
+
+@pytest.mark.parametrize(
+    "hint", ["Look at 35 %.", "It is in the last third of the video.", "Look at frame 320.", "Watch it for two seconds at 14 s.", "a third of the frame"]
+)
+def test_one_moment_may_be_told_in_any_of_them(hint):
+    assert not leak(GROUNDED, hint, duration_s=40.0), hint
+
+
+def test_times_of_a_clip_count_from_its_start():
+    """The student of a clip from 100 s on is told 0 s there: a hint of 10 s and 20 s is the span, one of 110 s and 120 s lies outside."""
+    film = replace(GROUNDED, spans=((110.0, 120.0),), clip=(100.0, 140.0))
+    assert leak(film, "From 10 s to 20 s.") and not leak(film, "Not at 110 s.")
+    assert patch_leak(film, EvidencePatch("temporal", LOOK, frames_s=(10.2, 19.5)))
+    assert not patch_leak(film, EvidencePatch("temporal", LOOK, frames_s=(15.0,)))
+
+
+def test_where_a_moment_is_the_answer_it_may_not_be_shown_either():
+    options = ("0 s to 10 s", "10 s to 20 s", "20 s to 30 s")
+    choice, number = (
+        ask(question="When does it ring?", options=options, answer=options[1]),
+        ask(question="At what second does it ring?", task="numeric", answer="12"),
+    )
+    for patch in (EvidencePatch("temporal", "Look at 13 s.", frames_s=(25.0,)), EvidencePatch("temporal", LOOK, frames_s=(12.4,))):
+        assert patch_leak(choice, patch) and patch_leak(number, patch)
+    assert leak(choice, "10 s to 20 s!") and leak(choice, "Look at 25 s."), "what passes only where it is wrong strikes options out"
+    spread = EvidencePatch("temporal", LOOK, frames_s=(5.0, 15.0, 25.0))
+    assert not patch_leak(choice, spread) and not patch_leak(number, spread)
+    assert not leak(ask(question="How many balls are there when it rings?", task="numeric", answer="12"), "Look at 12.5 s.")
+
+
+def test_as_many_places_as_are_asked_for_are_the_number():
+    count = ask(question="How many birds are there?", task="numeric", answer="3")
+    assert patch_leak(count, EvidencePatch("temporal", LOOK, frames_s=(1.0, 2.0, 5.0))) and not patch_leak(
+        count, EvidencePatch("temporal", LOOK, frames_s=(1.0, 2.0))
+    )
+
+
+@pytest.mark.parametrize("hint", ["Zoom into [0.8, 0.4, 1.0, 0.6].", "Look at (0.9, 0.5).", "At 90 % of the width.", "Near x = 0.9.", "At 3 o'clock."])
+def test_coordinates_are_a_place_where_a_place_is_asked_for(hint):
+    assert leak(ask(question="Where is the cup?", options=("left", "right"), answer="right"), hint)
+    assert not leak(ask(options=("red", "blue"), answer="red"), hint)
+
+
+@pytest.mark.parametrize("answer", ["red", "blue"])
+def test_a_wrong_option_is_not_named_either(answer):
+    """A guard that stopped right options alone would strike out whatever it lets pass."""
+    assert leak(ask(options=("red", "blue", "green"), answer=answer), "Look at the red one at 3 s.")
 
 
 @pytest.mark.parametrize(
