@@ -82,9 +82,7 @@ def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: 
         return _decode(reader, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom))
 
 
-def read_at(
-    video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1, clip: Span | None = None
-) -> Clip:
+def read_at(video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1, clip: Span | None = None) -> Clip:
     """The frames of the clip (whole video without one) nearest to the given timestamps, at the size `work_size_for(height, width)`.
 
     It is what rebuilds a variant from its spec. `video`: a path, or a reader that stays open.

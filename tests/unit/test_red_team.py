@@ -19,13 +19,15 @@ from itertools import pairwise
 import pytest
 
 from rlvid.algo.rewards import temporal_iou
+from rlvid.families import named
 from rlvid.reading.mentions import normalised, times
 from rlvid.teacher.annotation import patches as annotated
 from rlvid.teacher.evidence import wanted
 from rlvid.teacher.guard import patch_leak
-from rlvid.teacher.student import PLACEHOLDER, patched_prompt
+from rlvid.teacher.student import patched_prompt
 from rlvid.types import Evidence, EvidencePatch, Question, Region
 
+PLACEHOLDER = named("qwen2_5_vl").placeholder
 COLOURS = {
     "red": ["red", "rot", "rouge", "rojo", "红色"],
     "green": ["green", "grün", "vert", "verde", "绿色"],
@@ -220,7 +222,7 @@ def annotation(made: Asked, rng: random.Random) -> EvidencePatch:
 
 
 def prompt_of(made: Asked, patch: EvidencePatch) -> str:
-    return patched_prompt(f"{PLACEHOLDER}\n", patch, [(round(time_s, 3), box) for time_s, box in wanted(patch, 4)])
+    return patched_prompt(f"{PLACEHOLDER}\n", patch, [(round(time_s, 3), box) for time_s, box in wanted(patch, 4)], PLACEHOLDER)
 
 
 def read_words(prompt: str, made: Asked, rng: random.Random) -> str:
