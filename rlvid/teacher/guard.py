@@ -140,11 +140,14 @@ def _names_the_answer(question: Question, text: str) -> str:
     own = lexicon.tokens(question.question)
     if question.options:
         return _narrows(question, text, [token for token in said if not _among(token, own)]) or _prefers(question, said)
-    if question.answer is None or question.task in ("numeric", "regression"):
+    if question.task in ("numeric", "regression"):
         return ""
-    telling = [token for token in lexicon.tokens(question.answer) if not _among(token, own)]
-    hit = [token for token in telling if _among(token, said)]
-    return "it names the answer" if hit and (len(telling) <= 3 or 2 * len(hit) >= len(telling)) else ""
+    for answer in question.references:
+        telling = [token for token in lexicon.tokens(answer) if not _among(token, own)]
+        hit = [token for token in telling if _among(token, said)]
+        if hit and (len(telling) <= 3 or 2 * len(hit) >= len(telling)):
+            return "it names the answer"
+    return ""
 
 
 def _said(text: str) -> list[str]:

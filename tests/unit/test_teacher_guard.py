@@ -209,6 +209,11 @@ def test_coordinates_are_a_place_where_a_place_is_asked_for(hint):
     assert not leak(ask(options=("red", "blue"), answer="red"), hint)
 
 
+def test_each_of_several_right_answers_is_kept_from_the_hint():
+    many = ask(question="What does she hold?", task="open", answer="umbrella", answers=("umbrella", "parasol"))
+    assert leak(many, "Look at the parasol at 3 s.") and leak(many, "Look at the umbrella.") and not leak(many, "Look at her hand at 3 s.")
+
+
 @pytest.mark.parametrize("answer", ["red", "blue"])
 def test_a_wrong_option_is_not_named_either(answer):
     """A guard that stopped right options alone would strike out whatever it lets pass."""
