@@ -15,7 +15,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
                 write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, named(family).tiny_frame))
                 questions += ask(scene)
                 bar.advance()
-            lines = [json.dumps(asdict(question)) for question in questions]
+            lines = [json.dumps(_line(question)) for question in questions]
             (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     train, held_out, course = _read(directory, "train"), _read(directory, "eval"), COURSES[recipe["course"]]
     build_tiny_model(directory / "model", tokenizer_corpus(train, family=family, evidence=course.pointed), family=family, seed=seed)
@@ -320,6 +320,12 @@ def _regions(thing: Thing) -> list[Region]:
 def _rounded(box: Box) -> Box:
     x1, y1, x2, y2 = (min(1.0, max(0.0, round(side, 4))) for side in box)
     return x1, y1, x2, y2
+
+
+def _line(question: Question) -> dict[str, Any]:
+    """The keys that say something: an empty one would contradict another (answer beside answers)."""
+    plain = {field.name: field.default for field in fields(question)}
+    return {name: value for name, value in asdict(question).items() if value not in ((), [], plain[name])}
 
 
 def _read(directory: Path, split: str) -> list[Question]:

@@ -231,3 +231,15 @@ def test_a_few_steps_of_warm_start_learn_and_report(world, tmp_path, course):
     assert weights[0] == weights[1] != (world.model / "model.safetensors").read_bytes()
     assert reports[0]["held_out"] == reports[1]["held_out"]
     assert ("held_out_with_evidence" in reports[0]) == course.pointed
+
+
+def test_what_is_written_of_a_question_is_read_as_it_was(tmp_path):
+    from dataclasses import replace
+
+    from rlvid.data.questions import parse_line
+    from rlvid.world.scenes import _line, ask, plan_scenes
+
+    for scene in plan_scenes("eval", 12, 0):
+        for question in ask(scene):
+            again = parse_line(json.dumps(_line(question)), path=tmp_path / "q.jsonl", line=1)
+            assert replace(again, video=question.video) == question
