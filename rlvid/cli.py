@@ -28,7 +28,8 @@ log = logging.getLogger("rlvid")
 
 MANUAL = """Reinforcement learning that teaches video-language models to answer questions about videos.
 
-First run: rlvid data quickstart, then rlvid train configs/quickstart.yaml
+First run: rlvid data quickstart, then rlvid train configs/quickstart.yaml. Each command has its manual: rlvid COMMAND --help. Each setting has its own in
+rlvid/config/, a file a section.
 
 Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
 """
@@ -71,6 +72,51 @@ def train(
     """Train a policy. A run of the same name goes on from its last whole checkpoint.
 
     Example: rlvid train configs/quickstart.yaml learner.lr=1e-4 run.name=try-2
+
+    CONFIG may start from another file (`extends: quickstart.yaml`), and every key can be overridden (data.eval=null: no held-out questions). The question file
+    is described by `rlvid data check --help`.
+
+    \b
+    Views and how much is asked
+      variants.kinds     one view of the video each; rlvid/variants/explore.py has the table: uniform, importance, importance_jitter,
+                         importance_crop, crop, multi_scale, random_jitter, random_crop. All keep order, cover the timeline, tell true times
+      relevance.scorer   what matters to the question: clip (any CLIP or SigLIP checkpoint) or motion, where none is at hand
+      rollout.answers    answers on each view; advantage.group says over what they are normalized (joint, per_variant, batch)
+      data.filter        variance: questions that taught nothing rest for some epochs
+      video.cache_dir    decoded candidates stay on disk
+
+    \b
+    A teacher for failed answers (repair.enabled: true)
+      teacher.kind       annotation (the question file's evidence), chat (any OpenAI-compatible endpoint, deploy/teacher serves one), or
+                         engine (a vLLM engine of the run's own). Hints that give the answer away are refused by rules in code
+
+    \b
+    A reward of your own: a function in a module beside you, def polite(question, text): return {"polite": float("please" in text)}
+      reward.custom=my_rewards:polite  and in the file  weights: {open: {accuracy: 1.0, format: 0.5, polite: 0.2}}
+
+    \b
+    How far to spread
+      rollout.engines, variants.actors, learner.ranks, learner.zero_stage; a placement group reserves the places
+      RAY_ADDRESS or cluster.address names the head node of a cluster; `rlvid submit` sends the run there
+      resources: {NAME: 1} of a role puts it on nodes that have NAME; rollout.max_engines lets engines join as nodes come
+      rollout.max_staleness: 1 samples the next batch during the update (truncated importance sampling corrects);
+      sync.mode says what new weights do to answers under way: wait (they end first) or keep (they go on with the new ones)
+      rollout.repeatable: true makes a run repeat itself to the last bit
+
+    \b
+    What dies comes back
+      a broken video is quarantined with its reason and replaced; a dead or frozen engine, variant actor or teacher is noticed
+      (rollout.heartbeat_s), its work goes to the others, and it is replaced; lost frames are built again from their specs; a dead learner
+      rank or driver ends the job with a code, and it goes on when started again: same data order, same seeds, other learner.ranks too
+
+    \b
+    What a run writes, into run.dir/run.name
+      config.yaml      as resolved                       report.html   what the policy saw, said and earned (rlvid report)
+      metrics.jsonl    a row a step (rlvid report --help explains the names)
+      rollouts/        a row a slot: spec, text, reward parts, advantage, seed, version
+      checkpoints/     the last ones, whole              export/       a Hugging Face checkpoint for from_pretrained and vLLM
+      log.txt, logs/   rlvid's own lines; what engines, learner, Ray and libraries say, and what functions of your own print (logs/driver.log)
+      wandb/           offline without WANDB_API_KEY: wandb sync runs/NAME/wandb/offline-run-*   (tracker.kind: wandb, tensorboard, none)
     """
     from rlvid.config import load
     from rlvid.families.checkpoint import stay_offline_without_hub
@@ -112,6 +158,10 @@ def evaluate(
     Killed and started again, it goes on where it stopped.
 
     Example: rlvid eval configs/quickstart.yaml --checkpoint runs/quickstart/export
+
+    Each question is asked once, greedily, on the even view that users have. Writes metrics.json, metrics.csv and predictions.jsonl. Questions of a published
+    benchmark are scored by its own metrics too: eval/charades_sta/R1@0.5, eval/videomme/accuracy_long. The independent check is lmms-eval, with prompts and
+    readers of its own, on the same checkpoint; it needs an environment of its own (deploy/README.md).
     """
     from rlvid.config import load
     from rlvid.families.checkpoint import stay_offline_without_hub
@@ -137,6 +187,10 @@ def select(
     Killed and started again, it goes on where it stopped. The kept file is a question file for `rlvid train`.
 
     Example: rlvid select configs/quickstart.yaml --out .quickstart/kept.jsonl select.repeats=8
+
+    Kept are questions whose answers are neither all right nor all wrong and, for grounding, whose temporal IoU varies and is good at its best (section
+    `select` of the config). Other thresholds judge again without asking again. It pays where there are far more questions than steps, most of them too easy
+    or too hard. `data.filter: variance` does the same while training goes.
     """
     from rlvid.config import load
     from rlvid.families.checkpoint import stay_offline_without_hub
@@ -164,6 +218,25 @@ def report(
     every checkpoint and at its end.
 
     Example: rlvid report runs/quickstart --step 40 --out look.html
+
+    \b
+    The metrics, as curves, in metrics.jsonl and in the tracker
+      reward/mean, reward/PART         mean over the step's slots; each part over the tasks that have it; correct/SOURCE: share of right answers
+      group/zero_signal_share          groups whose K x M accuracies are all equal: they teach nothing
+      group/zero_signal_share_text_only  the same if every variant were a group of its own, on the same rollouts
+      group/reward_std                 mean standard deviation of rewards within a group
+      variants/*                       seconds of decoding, scoring, cutting; clips from the cache; variants drawn anew
+      repair/*                         share: slots answered twice; success_share: right second answers; blind_share: right second tries without evidence
+      teacher/*                        asked, leaked, refused, failed, tokens; leak_share of those asked; blind_right against blind_chance
+      mismatch/mean_abs_dlogp, kl      sampler against learner, per answer token
+      staleness/max                    updates between the oldest weights that sampled a token and those it teaches; 0 is strictly on-policy
+      sync/version, bytes, pause_s     weights on all engines after the step; bytes of a push; the longest that an engine stood still for it
+      policy/entropy                   mean of -log p of the sampled tokens, in nats
+      optimizer/*, loss/*              gradient norm, rate, the update
+      time/*_s                         sample, within it variants and rollout; learn, sync, eval, step; overlapped: wait, what the learner waited
+      driver/bytes, memory/host_rss_bytes  what passed through the driver, and its memory
+      data/quarantined                 questions set aside so far because of their video
+      eval/*                           held-out, greedy, uniform view: accuracy, temporal_iou, format, both_right, and each by source
     """
     from rlvid.observe.report.page import write_report
 
@@ -329,6 +402,16 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
     file or could use none of its questions.
 
     Example: rlvid data check questions.jsonl
+
+    \b
+    A line is a JSON object; all times are seconds of the file, paths relative to the question file
+      id, video, question     required
+      task                    multiple_choice, open, numeric, regression, temporal_grounding or grounded_qa
+      options, answer         the answer as an option's text or letter, a text, or a number
+      spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa
+      evidence                {"spans": [...], "regions": [{"time_s": 3.0, "box": \\[x1, y1, x2, y2]}]}, for the annotation teacher
+      clip                    \\[start_s, end_s], the part of the file that is asked about
+      source                  a name by which metrics are told apart
     """
     from rlvid.data.questions import check
 
@@ -349,9 +432,8 @@ def data_convert(
 ) -> None:
     """Make a question file of a published data set or benchmark, and count what of it cannot be used, with examples.
 
-    `auto` tells the format from the first rows and says which it took the file for and why; `rlvid data sources` lists all with their columns:
-    video_r1, llava_video, temporal_r1, messages, problems, longvideo_reason, qvhighlights, charades_sta, activitynet_captions, nextgqa, videomme, tempcompass,
-    videommmu, mmvu, vsibench, perceptiontest, mvbench, video_holmes, longvideobench, lvbench, mlvu, motionbench, minerva, activitynet_rtl.
+    `auto` tells the format from the first rows and says which it took the file for and why; `rlvid data sources` lists all with their columns, from
+    Video-R1 and LLaVA-Video to Charades-STA, NExT-GQA, Video-MME, MVBench and LVBench.
 
     Questions whose video is missing are left out. Exit code 2 if no question is usable; OUT is then left as it was.
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 LOGS = "RLVID_LOGS"
 """Environment variable of an actor: the folder for its log file."""
@@ -22,10 +22,10 @@ class Screen:
     """A text file: standard error, and what was standard error while libraries have another one (`libraries_to`)."""
 
     def __init__(self) -> None:
-        self.kept: IO[str] | None = None
+        self.kept: TextIO | None = None
 
     @property
-    def file(self) -> IO[str]:
+    def file(self) -> TextIO:
         return self.kept or sys.stderr
 
     @property
@@ -59,7 +59,7 @@ def libraries_to(path: Path) -> Iterator[None]:
         return
     kept = {number: os.dup(number) for number in (1, 2)}
     if sys.stderr is sys.__stderr__:  # a test's own stands for no descriptor, and is left alone
-        SCREEN.kept = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+        SCREEN.kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     _point(dict.fromkeys(kept, log))
     try:
         yield

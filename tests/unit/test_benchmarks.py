@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.results import FOLDER, results
+from benchmarks.results import FOLDER, headlines, results
 
 HELPERS = {"against_side", "environment", "results", "rollouts_counter", "shapes"}
 
 
 def test_the_page_is_made_from_the_measurements():
     assert (FOLDER / "RESULTS.md").read_text() == results(), "run `python -m benchmarks.results`"
+
+
+def test_the_front_page_shows_the_measurements():
+    """Ten numbers, on a page that is read to its end."""
+    page = (FOLDER.parent / "README.md").read_text()
+    assert headlines() in page, "copy what `benchmarks.results.headlines()` gives into README.md"
+    assert len(headlines().splitlines()) == 2 + 10 and len(page.splitlines()) <= 150
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in (FOLDER.parent / "README.md", FOLDER / "RESULTS.md", FOLDER / "README.md", FOLDER.parent / "deploy" / "README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_benchmark_is_explained():

@@ -120,6 +120,12 @@ def test_commands_are_quick_and_light():
         assert "Traceback" not in result.stderr
 
 
+def test_help_shows_brackets(command):
+    """What stands in them would be taken for a colour."""
+    said = " ".join(command("data", "check", "--help").out.split())
+    assert "[[start_s, end_s], ...]" in said and '"box": [x1, y1, x2, y2]' in said and "clip [start_s, end_s]" in said
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_is_a_manual(command, words):
     """What it is for, one example that can be copied, a description and a default or `required` for every option."""

@@ -3,64 +3,39 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 
 from rlvid.config import ConfigError
-from rlvid.data.sources import (
-    activitynet_captions,
-    activitynet_rtl,
-    charades_sta,
-    llava_video,
-    longvideo_reason,
-    longvideobench,
-    lvbench,
-    messages,
-    minerva,
-    mlvu,
-    mmvu,
-    motionbench,
-    mvbench,
-    nextgqa,
-    perceptiontest,
-    problems,
-    qvhighlights,
-    tempcompass,
-    temporal_r1,
-    video_holmes,
-    video_r1,
-    videomme,
-    videommmu,
-    vsibench,
-)
 from rlvid.data.sources.base import Source
 
-_MODULES = (
-    problems,
-    video_r1,
-    llava_video,
-    temporal_r1,
-    messages,
-    longvideo_reason,
-    qvhighlights,
-    charades_sta,
-    activitynet_captions,
-    nextgqa,
-    videomme,
-    tempcompass,
-    videommmu,
-    mmvu,
-    vsibench,
-    perceptiontest,
-    mvbench,
-    video_holmes,
-    longvideobench,
-    lvbench,
-    mlvu,
-    motionbench,
-    minerva,
-    activitynet_rtl,
+NAMES = (
+    "problems",
+    "video_r1",
+    "llava_video",
+    "temporal_r1",
+    "messages",
+    "longvideo_reason",
+    "qvhighlights",
+    "charades_sta",
+    "activitynet_captions",
+    "nextgqa",
+    "videomme",
+    "tempcompass",
+    "videommmu",
+    "mmvu",
+    "vsibench",
+    "perceptiontest",
+    "mvbench",
+    "video_holmes",
+    "longvideobench",
+    "lvbench",
+    "mlvu",
+    "motionbench",
+    "minerva",
+    "activitynet_rtl",
 )
-SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
-"""Training sets first, then what serves both, then benchmarks."""
+"""A file beside this one each, with a `SOURCE` of the same name. Training sets first, then what serves both, then benchmarks."""
+SOURCES: dict[str, Source] = {name: import_module(f"{__name__}.{name}").SOURCE for name in NAMES}
 
 
 def named(name: str) -> Source:
