@@ -60,7 +60,9 @@ class Feed:
         sampled = kept + dropped
         kept = kept or dropped[:wanted]
         if not kept:
-            raise TooManyBadVideos(f"none of the {len(self.stream)} questions of {self.config.data.train} can be used; log.txt names each with its reason")
+            hidden = int(self._metrics["data/truth_hidden"])
+            why = f"{hidden} of them show no frame of their truth (variants.hidden), " if hidden else ""
+            raise TooManyBadVideos(f"none of the {len(self.stream)} questions of {self.config.data.train} can be used: {why}log.txt names the others")
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
             **signal_shares(sampled),

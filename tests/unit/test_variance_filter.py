@@ -14,7 +14,7 @@ from rlvid.config import load
 from rlvid.data.stream import QuestionStream
 from rlvid.loop.feed import Feed, TooManyBadVideos
 from rlvid.loop.variance_filter import VarianceFilter
-from rlvid.types import Group, Prepared, Quarantined, Question, Repair, Score
+from rlvid.types import Group, LeftOut, Prepared, Quarantined, Question, Repair, Score
 
 COUNT = 8
 
@@ -81,13 +81,19 @@ class FakeSession:
         self.sampler = self
         self.asked = []
         self.bad = set()
+        self.left_out = set()
 
     def wait(self, work):
         return asyncio.run(work)
 
     async def collect(self, questions, step, *, kinds, answers, training):
         self.asked += [question.id for question in questions]
-        return Collected([Quarantined(question.id, "bad") if question.id in self.bad else self._group(question) for question in questions])
+        return Collected([self._result(question) for question in questions])
+
+    def _result(self, question):
+        if question.id in self.bad:
+            return Quarantined(question.id, "bad")
+        return LeftOut(question.id, "hidden") if question.id in self.left_out else self._group(question)
 
     def _group(self, question):
         rights = (1.0, 0.0) if int(question.id[1:]) % 2 == 0 else (0.0, 0.0)
@@ -129,6 +135,17 @@ def test_training_rests_what_taught_nothing(feed):
     filtered.sample(7)
     filtered.sample(8)
     assert asked(session, 8) == everything  # epoch 4: one more chance
+
+
+def test_what_a_setting_leaves_out_is_counted_replaced_and_no_bad_video(feed):
+    """variants.hidden: skip. More of them in a row than bad videos may be."""
+    plain, session = feed(max_bad_in_a_row=2)
+    session.left_out = {f"q{n}" for n in range(5)}
+    assert sorted(group.question.id for group in plain.sample(1)) == ["q5", "q6", "q7"]
+    assert (plain.metrics()["data/truth_hidden"], plain.quarantined, plain.bad_in_a_row) == (5.0, 0, 0)
+    session.left_out = {f"q{n}" for n in range(COUNT)}
+    with pytest.raises(TooManyBadVideos, match=r"8 of them show no frame of their truth \(variants.hidden\)"):
+        plain.sample(2)
 
 
 def test_off_leaves_nothing_out(feed):

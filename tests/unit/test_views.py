@@ -5,6 +5,7 @@ The variant actor is the real one, with real processors; its candidates are made
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlvid.actors.sampler import Sampler
 from rlvid.actors.variant import VariantActor
 from rlvid.config import load
 from rlvid.families import FAMILIES
-from rlvid.types import Evidence, Prepared, Question, Region
+from rlvid.types import Evidence, GenerateResult, LeftOut, Prepared, Question, Region, Rollout
 from rlvid.variants.explore import KINDS
 from rlvid.variants.relevance import RawScores
 from rlvid.video.clip import Clip
@@ -95,6 +97,30 @@ def test_a_hidden_truth_is_counted():
     shown = built(made, replace(hidden, spans=((0.0, 0.1),)), ("uniform",))
     assert not shown.truth_hidden and shown.costs["truth_hidden"] == 0.0 and shown.costs["span_hidden"] == 0.0
     assert not built(made, replace(hidden, spans=(), task="open"), ("uniform",)).truth_hidden
+
+
+class Pool:
+    """Variant actors whose view hides the truth; engines that count what they are asked."""
+
+    def __init__(self, prepared=None):
+        self.prepared, self.asked = prepared, 0
+
+    async def call(self, method, *arguments, num_returns=1):
+        if method == "build":
+            return self.prepared, [None]
+        self.asked += 1
+        return GenerateResult((Rollout("q0", 0, 0, 9, (1,), (-0.1,), "<answer>1 to 2</answer>", 0, 0),), "digest")
+
+
+@pytest.mark.parametrize(("hidden", "training", "asked"), [("skip", True, 0), ("keep", True, 1), ("skip", False, 1), ("keep", False, 1)])
+def test_a_hidden_truth_may_be_left_out_of_training_and_of_nothing_else(hidden, training, asked):
+    question = replace(questions(1)[0], spans=((1.5, 1.6),))
+    config = load(CONFIG, [f"variants.hidden={hidden}", "variants.kinds=[uniform]", "rollout.answers=2"])
+    engines = Pool()
+    sampler = Sampler(config, Pool(built(actor("qwen2_5_vl"), question, ("uniform",))), engines)
+    collected = asyncio.run(sampler.collect([question], 1, kinds=("uniform",), answers=1, training=training))
+    assert engines.asked == asked and len(collected.groups) == asked
+    assert all(isinstance(one, LeftOut) and "variants.hidden" in one.reason for one in collected.quarantined)
 
 
 # ---- a reader of the times
