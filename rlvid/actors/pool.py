@@ -1,23 +1,33 @@
 """A pool of equal actors: dispatch to the least loaded, a deadline on every call, heartbeat, restart and replay. The one fence.
 
-A call that fails because its actor died or hung is replayed on another actor at once, while the failed one is replaced in
-the background; a call that fails because of its own input raises to the caller, as the actor raised it. Work is described
-completely by its arguments, so replaying it loses nothing. The pool goes on as long as one actor lives.
+Whose fault is a failure? An actor that gives no sign of life right before a call has failed by itself, and the call goes to another one. Where an actor dies in
+a call, the call is replayed on another at once, while the dead one is replaced in the background: done there, it was the actor's fault, else the input's. The
+last try has an actor to itself: where several calls share one, only the guilty one fails. An
+actor that works on one call at a time and still answers when its deadline is over is busy with an input that is too slow: that is not replayed. Only an actor's
+own faults count against its place. A call that fails because of its own input raises to the caller, as the actor raised it. Work is described completely by its
+arguments, so replaying it loses nothing. The pool goes on as long as one actor lives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 log = logging.getLogger("rlvid")
 
 BACKOFF_S = (0.0, 2.0, 10.0, 30.0)
-"""Pause before the first, second, ... restart in a row; the last one from then on."""
+"""Pause before a restart after none, one, two, ... faults of the actor's own in a row; the last one from then on."""
+RETRY_S = 300.0
+"""Pause between the tries at a place that is given up."""
+SIGN_S = 10.0
+"""Longest wait for a sign of life where no heartbeat is set."""
+STRAGGLER_S = 10.0
+"""Once enough actors have started, the others are waited for so long, or as long as those took."""
 
 
 class PoolError(RuntimeError):
@@ -25,14 +35,14 @@ class PoolError(RuntimeError):
 
 
 class CallFailed(RuntimeError):
-    """This call took down or hung every actor that tried it, so that it is not tried again."""
+    """This call took down every actor that tried it, or took longer than its deadline, so that it is not tried again."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One place in the pool: the actor that holds it now and how many calls it is working on.
 
-    `failures`: in a row, without an answer in between. `lost`: they were too many, nobody comes in its place.
+    `failures`: of its own, in a row, without an answer in between. `lost`: they were too many, it is tried again now and then only.
     """
 
     number: int
@@ -41,13 +51,14 @@ class Slot:
     failures: int = 0
     serving: bool = False
     lost: bool = False
+    reserved: bool = False
 
 
 class ActorPool:
     """`create(number)` makes an actor; `prepare(handle)` makes a restarted one fit to serve.
 
     capacity: calls one actor works on at a time; further ones wait here, so that a deadline counts work, not queueing.
-    attempts: actors that may fail at one call before it raises CallFailed. heartbeat_s: how often, and how long, an actor is
+    attempts: actors that may fail at one call before it raises CallFailed. quorum: share of the actors that must start before the pool serves. heartbeat_s: how often, and how long, an actor is
     asked for a sign of life (0: never, for actors that cannot answer while they work).
     """
 
@@ -62,6 +73,7 @@ class ActorPool:
         start_deadline_s: float,
         max_restarts: int,
         attempts: int = 2,
+        quorum: float = 1.0,
         heartbeat_s: float = 0,
         prepare: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
@@ -73,6 +85,7 @@ class ActorPool:
         self.start_deadline_s = start_deadline_s
         self.max_restarts = max_restarts
         self.attempts = attempts
+        self.quorum = max(1, math.ceil(quorum * size))
         self.heartbeat_s = heartbeat_s
         self.slots = [Slot(number, create(number)) for number in range(size)]
         self.restarts = 0
@@ -81,8 +94,9 @@ class ActorPool:
         """While True, no heartbeat is asked for: the actors are busy with something that has a deadline of its own."""
         self.asleep = False
         """While True, likewise: the actors are asleep, and nobody may be replaced."""
-        self._waiting: deque[asyncio.Future[Slot]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Slot], Sequence[Slot]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._one_alone = asyncio.Lock()
         self._last_failure = ""
 
     @property
@@ -93,8 +107,35 @@ class ActorPool:
     # ---- life
 
     async def start(self) -> list[Any]:
-        """Start all actors; returns what each start() returned. One that does not start at all ends the run: something is wrong with the settings."""
-        started = list(await asyncio.gather(*[self._first_start(slot) for slot in self.slots]))
+        """Start all actors; returns what each start() returned, as far as they are there.
+
+        Where fewer than the quorum start, the run ends: something is wrong with the settings. Others that fail or take much longer come later.
+        """
+        loop = asyncio.get_running_loop()
+        began, until = loop.time(), math.inf
+        places = {loop.create_task(self._first_start(slot)): slot for slot in self.slots}
+        waiting, started, failed = set(places), list[Any](), 0
+        try:
+            while waiting and loop.time() < until:
+                done, waiting = await asyncio.wait(waiting, timeout=None if math.isinf(until) else until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if (error := task.exception()) is None:
+                        places[task].serving = True
+                        started.append(task.result())
+                        continue
+                    failed += 1
+                    if failed > len(places) - self.quorum or not isinstance(error, Exception):
+                        raise error
+                    self._begin(self._replace(places[task], error, own=True))
+                if len(started) >= self.quorum and math.isinf(until):
+                    until = loop.time() + max(STRAGGLER_S, loop.time() - began)
+        except BaseException:
+            for task in waiting:
+                task.cancel()
+            raise
+        for task in waiting:
+            log.warning("%s %d has not started yet: the run begins without it", self.name, places[task].number)
+            self._begin(self._start_late(places[task], task))
         if self.heartbeat_s:
             self._begin(self._watch())
         return started
@@ -124,7 +165,7 @@ class ActorPool:
         self.close()
         for task in list(self._tasks):
             task.get_loop().call_soon_threadsafe(task.cancel)
-        left = [slot.handle for slot in self.slots if slot.handle is not None and not slot.lost]
+        left = [slot.handle for slot in self.slots if slot.handle is not None]
         asked = [handle.stop.remote() for handle in left]
         ray.wait(asked, num_returns=len(asked), timeout=deadline_s)
         for handle in left:
@@ -132,16 +173,25 @@ class ActorPool:
 
     async def _first_start(self, slot: Slot) -> Any:
         try:
-            said = await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
+            return await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
         except TimeoutError as error:
             raise PoolError(f"{error}: what it said until then is in logs/ of the run folder") from None
         except lost() as error:
             raise PoolError(f"{self.name} {slot.number} died while it started, its last words are in logs/ of the run folder: {what_it_says(error)}") from None
-        slot.serving = True
-        return said
+
+    async def _start_late(self, slot: Slot, start: asyncio.Task[Any]) -> None:
+        """One that the run did not wait for."""
+        try:
+            await start
+            await self._serve(slot)
+        except Exception as error:  # as in `_replace`
+            await self._replace(slot, error, own=True)
 
     async def _enter_service(self, slot: Slot) -> None:
         await self._bounded(slot.handle.start.remote(), self.start_deadline_s, f"{self.name} {slot.number} to start")
+        await self._serve(slot)
+
+    async def _serve(self, slot: Slot) -> None:
         if self.prepare is not None:
             await self.prepare(slot.handle)
         slot.serving = True
@@ -149,40 +199,60 @@ class ActorPool:
 
     # ---- calls
 
-    async def call(self, method: str, *args: Any, num_returns: int = 1) -> Any:
+    async def call(self, method: str, *args: Any, num_returns: int = 1, patience_s: float = math.inf) -> Any:
         """Run `method` on the least loaded actor. With num_returns > 1 the first result is fetched, the rest stay references.
 
-        Raises what the actor raised for its input, CallFailed, or PoolError. Cancelled, it leaves the actor's place taken until the actor is done.
+        patience_s: the caller waits no longer once an actor works on it: TimeoutError. Raises what the actor raised for its input, CallFailed, or PoolError.
+        Cancelled or given up, it leaves the actor's place taken until the actor is done.
         """
         from ray.exceptions import RayTaskError
 
-        failure: Exception | None = None
-        for _ in range(self.attempts):
-            slot = await self._acquire()
-            handle = slot.handle
+        tried: list[Slot] = []
+        while True:
+            alone = self.capacity > 1 and bool(tried) and len(tried) == self.attempts - 1
+            slot = await (self._acquire_alone(tried) if alone else self._acquire_living(tried))
+            handle, failure, too_slow = slot.handle, None, False
             try:
                 refs = getattr(handle, method).options(num_returns=num_returns).remote(*args)
                 first, *rest = refs if num_returns > 1 else [refs]
-                value = await self._bounded(first, self.deadline_s, f"{self.name} {slot.number} to {method}")
+                value = await self._bounded(first, min(self.deadline_s, patience_s), f"{self.name} {slot.number} to {method}")
                 slot.failures = 0
+                for other in tried:  # what it took to do this call was not the call's fault
+                    other.failures += 1
                 return (value, rest) if num_returns > 1 else value
             except RayTaskError as error:
                 cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
                 if type(cause).__name__ != "EngineDeadError":
                     raise cause from None
                 failure = cause
+            except TimeoutError as error:
+                if patience_s < self.deadline_s:
+                    self._leave(slot, handle, first)
+                    raise
+                failure = error
+                too_slow = self.capacity == 1 and await self._lives(handle)
             except lost() as error:
                 failure = error
             except asyncio.CancelledError:
-                if not self.closed:
-                    slot.busy += 1
-                    self._begin(self._see_through(slot, handle, first))
+                self._leave(slot, handle, first)
                 raise
             finally:
+                if failure is not None:  # before the place is free: nobody else may get the actor
+                    self._out_of_service(handle, failure, own=False)
+                if alone:
+                    self._end_reservation(slot)
                 self._release(slot)
-            self.failed(handle, failure)
-        assert failure is not None
-        raise CallFailed(f"{what_it_says(failure)} ({self.attempts} attempts)")
+            tried.append(slot)
+            if too_slow:
+                raise CallFailed(f"it was not done within {self.deadline_s:g} s")
+            if len(tried) == self.attempts:
+                raise CallFailed(f"{what_it_says(failure)} ({self.attempts} attempts)")
+
+    def _leave(self, slot: Slot, handle: Any, ref: Any) -> None:
+        """Keep the place taken for a call that nobody waits for any more."""
+        if not self.closed:
+            slot.busy += 1
+            self._begin(self._see_through(slot, handle, ref))
 
     async def _see_through(self, slot: Slot, handle: Any, ref: Any) -> None:
         """A call that nobody waits for any more: its actor works on all the same, or hangs."""
@@ -193,20 +263,73 @@ class ActorPool:
         except RayTaskError:
             pass  # its input's matter
         except lost() as error:
-            self.failed(handle, error)
+            self._out_of_service(handle, error, own=False)
         except RayError:
             pass  # frames that were lost
         finally:
             self._release(slot)
 
-    async def _acquire(self) -> Slot:
-        slot = self._least_loaded()
+    async def _acquire_living(self, avoid: Sequence[Slot]) -> Slot:
+        """A place whose actor has just given a sign of life. One that gives none is replaced, and was no fault of the call that was to be its next."""
+        while True:
+            slot = await self._acquire(avoid)
+            handle, alive = slot.handle, False
+            try:
+                alive = self.resting or await self._lives(handle)
+            finally:
+                fit = alive and slot.serving and slot.handle is handle
+                if not fit:
+                    self._release(slot)
+            if fit:
+                return slot
+
+    async def _acquire_alone(self, avoid: Sequence[Slot]) -> Slot:
+        """A living actor that works on nothing else, for one call at a time; the others have their turn meanwhile."""
+        await self._one_alone.acquire()
+        try:
+            while True:
+                slot = await self._acquire_living(avoid)
+                handle, slot.reserved = slot.handle, True
+                try:
+                    while slot.serving and slot.busy > 1:
+                        await asyncio.sleep(0.02)
+                    if slot.serving and slot.handle is handle:
+                        return slot
+                except BaseException:
+                    slot.reserved = False
+                    self._release(slot)
+                    raise
+                slot.reserved = False
+                self._release(slot)
+        except BaseException:
+            self._one_alone.release()
+            raise
+
+    def _end_reservation(self, slot: Slot) -> None:
+        slot.reserved = False
+        self._one_alone.release()
+
+    async def _lives(self, handle: Any) -> bool:
+        """Whether the actor answers; it is out of service when it does not. While the pool rests, nobody is judged."""
+        from ray.exceptions import RayError
+
+        try:
+            await self._bounded(handle.check.remote(), self.heartbeat_s or SIGN_S, f"a sign of life of {self.name}")
+        except (RayError, TimeoutError) as error:
+            if not self.resting:
+                self._out_of_service(handle, error, own=True)
+                return False
+        return True
+
+    async def _acquire(self, avoid: Sequence[Slot]) -> Slot:
+        """A place with room. `avoid`: where the call has failed before; only where no other is left it goes there again."""
+        slot = self._least_loaded(avoid)
         if slot is not None:
             slot.busy += 1
             return slot
         self._check_not_lost()
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, tuple(avoid)))
         try:
             return await turn
         except asyncio.CancelledError:
@@ -220,50 +343,75 @@ class ActorPool:
 
     def _hand_out(self) -> None:
         """Give free places to those who wait, first come, first served."""
-        while self._waiting and (slot := self._least_loaded()):
-            turn = self._waiting.popleft()
-            if not turn.done():
+        passed = []
+        while self._waiting and self._least_loaded():
+            turn, avoid = self._waiting.popleft()
+            if turn.done():
+                continue
+            if slot := self._least_loaded(avoid):
                 slot.busy += 1
                 turn.set_result(slot)
+            else:
+                passed.append((turn, avoid))
+        self._waiting.extendleft(reversed(passed))
 
-    def _least_loaded(self) -> Slot | None:
-        free = [slot for slot in self.slots if slot.serving and slot.busy < self.capacity]
+    def _least_loaded(self, avoid: Sequence[Slot] = ()) -> Slot | None:
+        if all(slot.lost or slot in avoid for slot in self.slots):
+            avoid = ()
+        free = [slot for slot in self.slots if slot.serving and not slot.reserved and slot.busy < self.capacity and slot not in avoid]
         return min(free, key=lambda slot: slot.busy) if free else None
 
     # ---- failure
 
     def failed(self, handle: Any, why: Exception) -> None:
-        """Take an actor out of service and begin to replace it; once, however many of its calls failed together. On the loop's thread."""
+        """Take an actor out of service that failed by itself, and begin to replace it. On the loop's thread."""
+        self._out_of_service(handle, why, own=True)
+
+    def _out_of_service(self, handle: Any, why: Exception, *, own: bool) -> None:
+        """Once, however many of its calls failed together. `own`: it is known to be the actor's fault."""
         slot = next((slot for slot in self.slots if slot.handle is handle and slot.serving), None)
         if slot is not None and not self.closed:
             slot.serving = False
-            self._begin(self._replace(slot, why))
+            self._begin(self._replace(slot, why, own=own))
 
-    async def _replace(self, slot: Slot, why: Exception) -> None:
-        """Put a new actor into the slot; after too many failures in a row give the slot up."""
+    async def _replace(self, slot: Slot, failure: BaseException, *, own: bool) -> None:
+        """Put a new actor into the slot. After too many faults of its own in a row it is given up, and tried again now and then."""
         import ray
 
-        failure = why
-        while slot.failures < self.max_restarts:
+        slot.failures += own
+        while True:
             ray.kill(slot.handle)
-            pause_s = BACKOFF_S[min(slot.failures, len(BACKOFF_S) - 1)]
-            slot.failures += 1
+            if slot.failures > self.max_restarts:
+                self._give_up(slot, failure)
             self.restarts += 1
-            log.warning("%s %d failed (%s): restart %d of %d", self.name, slot.number, what_it_says(failure), slot.failures, self.max_restarts)
-            await asyncio.sleep(pause_s)
+            log.log(
+                logging.DEBUG if slot.lost else logging.WARNING,
+                "%s %d failed (%s): it is started again%s",
+                self.name,
+                slot.number,
+                what_it_says(failure),
+                f", {slot.failures} of {self.max_restarts} times for itself" if slot.failures else "",
+            )
+            await asyncio.sleep(RETRY_S if slot.lost else BACKOFF_S[min(slot.failures, len(BACKOFF_S) - 1)])
             slot.handle = self.create(slot.number)
-            # Whatever a start raises (each library has errors of its own), the cure is the same, and its limit stands above.
+            # Whatever a start raises (each library has errors of its own), the cure is the same.
             try:
                 await self._enter_service(slot)
             except Exception as error:
                 failure = error
-            else:
-                log.info("%s %d serves again", self.name, slot.number)
-                return
-        ray.kill(slot.handle)
+                slot.failures += 1
+                continue
+            slot.failures, slot.lost = min(slot.failures, self.max_restarts), False
+            log.info("%s %d serves again", self.name, slot.number)
+            return
+
+    def _give_up(self, slot: Slot, failure: BaseException) -> None:
+        if slot.lost:
+            return
         slot.lost = True
-        self._last_failure = f"{self.name} {slot.number} failed {slot.failures + 1} times in a row, last: {what_it_says(failure)}"
-        log.error("%s: it is given up, %d of %d are left", self._last_failure, sum(not other.lost for other in self.slots), len(self.slots))
+        self._last_failure = f"{self.name} {slot.number} failed {slot.failures} times in a row, last: {what_it_says(failure)}"
+        left = sum(not other.lost for other in self.slots)
+        log.error("%s: %d of %d are left, and it is tried again every %g s", self._last_failure, left, len(self.slots), RETRY_S)
         self._tell_the_waiting()
 
     def _tell_the_waiting(self) -> None:
@@ -271,9 +419,11 @@ class ActorPool:
             self._check_not_lost()
         except PoolError as error:
             while self._waiting:
-                turn = self._waiting.popleft()
+                turn, _ = self._waiting.popleft()
                 if not turn.done():
                     turn.set_exception(error)
+        else:
+            self._hand_out()
 
     def _check_not_lost(self) -> None:
         if all(slot.lost for slot in self.slots):
@@ -314,7 +464,7 @@ def lost() -> tuple[type[Exception], ...]:
     return RayActorError, OutOfMemoryError, TimeoutError
 
 
-def what_it_says(error: Exception) -> str:
+def what_it_says(error: BaseException) -> str:
     """An error in one line, without the traceback that Ray puts before it."""
     cause = getattr(error, "cause", None)  # of a RayTaskError, which itself begins with a traceback
     error = cause if isinstance(cause, Exception) else error

@@ -2,8 +2,8 @@
 
     failed slots ──► teacher pool: a patch and its evidence frames ──► patched prompts ──► rollout pool ──► score, RIR, choose
 
-Runs inside each question's own coroutine, so one group is repaired while others are still sampled. Nothing here waits longer than
-teacher.deadline_s for the teacher: a slot whose patch did not come by then keeps its first answer.
+Runs inside each question's own coroutine, so one group is repaired while others are still sampled. Once a teacher works
+on a slot, nothing waits longer than teacher.deadline_s for its patch: a slot that has none by then keeps its first answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlvid.actors.pool import ActorPool, CallFailed, PoolError, what_it_says
+from rlvid.actors.pool import ActorPool, PoolError, what_it_says
 from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
@@ -46,22 +46,30 @@ class Repairer:
         slots = failed_slots(group, self.config)
         if not slots:
             return group
-        found = await asyncio.gather(*[self._ask(group, slot) for slot in slots])
-        counts = counted([reply for reply, _ in found])
-        patches = [(slot, reply, frames) for slot, (reply, frames) in zip(slots, found, strict=True) if reply.patch is not None]
+        # Annotations say the same of many slots, which are one prompt then. A model writes of each failed answer by itself: no slot waits for another one's.
+        together = [slots] if self.config.teacher.kind == "annotation" else [[slot] for slot in slots]
+        fixed = await asyncio.gather(*[self._fix(group, some, step) for some in together])
+        replies = [reply for some, _ in fixed for reply in some]
+        counts = counted(replies)
         if self.config.repair.blind_test:
-            counts |= await self._blind_test(group, dict.fromkeys(reply.patch for _, reply, _ in patches if reply.patch), step)
+            counts |= await self._blind_test(group, dict.fromkeys(reply.patch for reply in replies if reply.patch), step)
+        return with_repairs(group, [repair for _, repairs in fixed for repair in repairs], counts)
+
+    async def _fix(self, group: Group, slots: Sequence[Slot], step: int) -> tuple[list[TeacherReply], list[Repair]]:
+        """What the teacher said of these slots, and the second answers of those that it had a patch for."""
+        found = await asyncio.gather(*[self._ask(group, slot) for slot in slots])
+        patches = [(slot, reply, frames) for slot, (reply, frames) in zip(slots, found, strict=True) if reply.patch is not None]
         repairs = await asyncio.gather(*[self._answer(group, same, step) for same in _alike(patches)])
-        return with_repairs(group, [one for many in repairs for one in many], counts)
+        return [reply for reply, _ in found], [one for many in repairs for one in many]
 
     async def _ask(self, group: Group, slot: Slot) -> tuple[TeacherReply, Any]:
         """The teacher's reply and a reference to the evidence frames (of None, where there are none)."""
         variant, sample = slot
         deadline_s = self.config.teacher.deadline_s
         size, started = group.prepared.specs[0].size, time.perf_counter()
-        call = self.teachers.call("find", group.question, group.rollouts_KM[variant][sample].text, group.prepared.duration_s, size, num_returns=2)
+        asked = (group.question, group.rollouts_KM[variant][sample].text, group.prepared.duration_s, size)
         try:
-            reply, references = await asyncio.wait_for(call, deadline_s)
+            reply, references = await self.teachers.call("find", *asked, num_returns=2, patience_s=deadline_s)
         except TimeoutError:
             return TeacherReply(None, "failed", f"no patch within {deadline_s:g} s", seconds=deadline_s), None
         except PoolError:
@@ -72,8 +80,6 @@ class Repairer:
 
     async def _answer(self, group: Group, same: list[tuple[Slot, TeacherReply, Any]], step: int) -> list[Repair]:
         """Second answers of the slots of one variant that got the same patch: one prompt, as many answers."""
-        from ray.exceptions import ObjectLostError
-
         (variant, _), reply, evidence_frames = same[0]
         assert reply.patch is not None
         evidence = told([(one.time_s, one.box) for one in reply.evidence], group.question.starts_s)
@@ -93,8 +99,10 @@ class Repairer:
         videos = [group.frames[variant], evidence_frames] if evidence else [group.frames[variant]]
         try:
             result: GenerateResult = await self.rollouts.call("generate", request, *videos)
-        except (CallFailed, ObjectLostError) as error:
-            log.warning("%s stays unrepaired: %s", group.question.id, error)
+        except PoolError:
+            raise
+        except Exception as error:  # engines that fail, frames that are lost, a prompt that the engine refuses
+            log.warning("%s stays unrepaired: %s", group.question.id, what_it_says(error))
             return []
         answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
         return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
@@ -113,8 +121,10 @@ class Repairer:
     async def _answered_blind(self, request: GenerateRequest) -> GenerateResult | None:
         try:
             result: GenerateResult = await self.rollouts.call("generate", request, None)
-        except CallFailed as error:
-            log.warning("no blind test of %s: %s", request.question_id, error)
+        except PoolError:
+            raise
+        except Exception as error:  # as above
+            log.warning("no blind test of %s: %s", request.question_id, what_it_says(error))
             return None
         return result
 

@@ -46,6 +46,7 @@ def role(config: Config) -> Role:
             "start_deadline_s": rollout.start_deadline_s,
             "max_restarts": rollout.max_restarts,
             "attempts": rollout.max_restarts + 1,
+            "quorum": rollout.quorum,
             "heartbeat_s": rollout.heartbeat_s,
         },
     )

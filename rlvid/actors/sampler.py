@@ -5,7 +5,8 @@ For every question one coroutine walks down the line:
     variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here ──► repair
 
 Who waits: a coroutine waits for its own video and its own K requests, nothing else; the pools hold back what exceeds their
-actors' capacity. What travels: specs and references; frames go from the variant actor's node to the engine's node.
+actors' capacity. What cannot be used is quarantined by name: a video that cannot be read, one that takes its actor down or too long (remembered, so that it costs
+its deadline once), a prompt that the engine refuses. What travels: specs and references; frames go from the variant actor's node to the engine's node.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlvid.actors.pool import ActorPool, CallFailed
+from rlvid.actors.pool import ActorPool, CallFailed, PoolError, what_it_says
 from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
@@ -62,6 +63,8 @@ class Sampler:
         self.repairer = None
         if teachers is not None:
             self.repairer = Repairer(config, teachers, rollouts, self.score, family_of(config.model.path).placeholder)
+        self._bad_files: dict[str, str] = {}
+        self._first_look: dict[str, asyncio.Future[None]] = {}
         self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
 
     async def collect(
@@ -89,16 +92,34 @@ class Sampler:
         loop.call_soon_threadsafe(begin)
 
     async def _build(self, question: Question, step: int, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
-        """The question's variants: what is known of them and K references to their frames."""
+        """The question's variants: what is known of them and K references to their frames. Questions of a file that another one looks at wait for that look."""
+        video = question.video
+        if (looking := self._first_look.get(video)) is not None:
+            await asyncio.wait([looking])
+        else:
+            self._first_look[video] = looking = asyncio.get_running_loop().create_future()
+            looking.add_done_callback(lambda _: self._first_look.pop(video))
+        try:
+            return await self._look(question, step, kinds)
+        finally:
+            if not looking.done():
+                looking.set_result(None)
+
+    async def _look(self, question: Question, step: int, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
+        if reason := self._bad_files.get(question.video):
+            return Quarantined(question.id, reason), []
         seed = derived_seed(self.config.run.seed, step)
         try:
             return await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
         except CallFailed as error:
-            return Quarantined(question.id, f"{question.video}: {error}"), []
+            self._bad_files[question.video] = reason = f"{question.video}: {error}"
+            return Quarantined(question.id, reason), []
 
     async def _group(
         self, question: Question, step: int, kinds: tuple[str, ...], answers: int, greedy: bool, training: bool, clock: _Spans
     ) -> Group | Quarantined:
+        from ray.exceptions import ObjectLostError
+
         with clock.running("variants"):
             ahead = self._ahead.pop((step, question.id), None)
             prepared, frames = await (ahead or self._build(question, step, kinds))
@@ -114,6 +135,10 @@ class Sampler:
             return Quarantined(question.id, str(error))
         except CallFailed as error:
             return Quarantined(question.id, f"{question.video}: {error}")
+        except (PoolError, ObjectLostError):
+            raise
+        except Exception as error:  # what an engine raises for a prompt; vLLM has an error of its own for each
+            return Quarantined(question.id, f"the engine refuses its prompt: {what_it_says(error)}")
         clock.count(question, prepared, *requests, *results)
         group = self._scored(prepared, tuple(frames), results)
         if training and self.repairer is not None:

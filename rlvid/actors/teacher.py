@@ -36,6 +36,7 @@ def role(config: Config) -> Role:
             "deadline_s": teacher.deadline_s + GRACE_S,
             "start_deadline_s": teacher.start_deadline_s,
             "max_restarts": teacher.max_restarts,
+            "quorum": config.rollout.quorum,
             "heartbeat_s": config.rollout.heartbeat_s,
         },
     )

@@ -25,8 +25,10 @@ def role(config: Config) -> Role:
         variants.actors,
         bundle(variants.num_cpus, config.relevance.num_gpus, variants.resources),
         variant_environment(config),
+        concurrency=2,  # one builds, the other gives the sign of life that tells a slow video from an actor that hangs
         pool={
             "capacity": 1,
+            "quorum": config.rollout.quorum,
             "deadline_s": config.video.deadline_s,
             "start_deadline_s": config.rollout.start_deadline_s,
             "max_restarts": config.rollout.max_restarts,
@@ -233,6 +235,10 @@ class VariantActor:
             raise
         except Exception as error:  # as in `build`
             raise VideoError(f"{video}: {type(error).__name__}: {error}") from None
+
+    def check(self) -> int:
+        """A sign of life, also while a video is being decoded."""
+        return self.number
 
     def stop(self) -> None:
         """Close the cache; nothing else to end beside the process."""

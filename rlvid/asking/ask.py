@@ -179,7 +179,7 @@ class Notes:
         log.warning("cannot ask %s: %s", problem.question_id, problem.reason)
         if self.bad_in_a_row >= self.config.data.max_bad_in_a_row:
             cure = f"see that the videos of {self.inquiry.data} are there and play, or raise data.max_bad_in_a_row"
-            raise TooManyBadVideos(f"{self.bad_in_a_row} questions in a row have unusable videos, last: {problem.reason}: {cure}")
+            raise TooManyBadVideos(f"{self.bad_in_a_row} questions in a row cannot be used, last: {problem.reason}: {cure}")
 
     def _show(self, count: int) -> None:
         tenth = self.done * 10 // self.total

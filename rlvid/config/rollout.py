@@ -12,8 +12,8 @@ from rlvid.config.base import Count, Positive, Resources, Seconds, Section
 class RolloutConfig(Section):
     answers: Positive = 8
     """M: answers sampled on each variant."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Sampling temperature; the learner divides its logits by the same."""
+    temperature: Annotated[float, Field(ge=0.01)] = 1.0
+    """Sampling temperature; the learner divides its logits by the same. From 0.01 on: below it vLLM samples as at 0.01 without a word."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus share. Below 1 the sampler's probabilities are those of the cut distribution; the correction covers the gap."""
     max_tokens: Positive = 1024
@@ -26,7 +26,10 @@ class RolloutConfig(Section):
     """Prompt tokens one engine computes at a time (max_model_len, if that is more). Its cache of vision embeddings holds as many: while those of a variant
     are there, a repair of it puts only the evidence through the vision tower."""
     engines: Positive = 1
-    """Rollout actors, each with its own vLLM engine. The run starts when all are there."""
+    """Rollout actors, each with its own vLLM engine."""
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """The run begins when this share of the engines (and of variant and teacher actors) has started, rounded up. Those that fail or take longer are started
+    again while it goes on."""
     max_engines: Count = 0
     """Above `engines`: so many in all may serve, those beyond `engines` as soon as the cluster has room for them, while the run goes on."""
     tensor_parallel: Positive = 1
@@ -52,7 +55,8 @@ class RolloutConfig(Section):
     heartbeat_s: Seconds = 60
     """How often engines and teachers are asked for a sign of life, and how long one may take to give it before it is replaced."""
     max_restarts: Count = 3
-    """Restarts in a row, without an answer in between, before a rollout or variant actor is given up. The run goes on while one of each is left."""
+    """Faults of a rollout or variant actor's own (it does not start, gives no sign of life, or fails at what another one can do) in a row, without an answer
+    in between, before it is given up. Its place is tried again every five minutes. The run goes on while one of each is left."""
     repeatable: bool = False
     """One answer at a time on each engine: what stands together in a batch, and so every last bit, no longer depends on timing. Slow, for debugging."""
     max_staleness: Count = 0
@@ -63,6 +67,11 @@ class RolloutConfig(Section):
     def _fits(self) -> RolloutConfig:
         if self.max_engines and self.max_engines < self.engines:
             raise ValueError(f"rollout.max_engines ({self.max_engines}) is less than rollout.engines ({self.engines}): raise it, or leave it at 0")
+        if self.repeatable and self.max_staleness:
+            raise ValueError(
+                f"rollout.repeatable with rollout.max_staleness ({self.max_staleness}) cannot repeat: which weights sample a token would depend on timing; "
+                "set max_staleness to 0, or repeatable to false"
+            )
         if self.answers > self.max_sequences:
             raise ValueError(
                 f"rollout.answers ({self.answers}) is more than rollout.max_sequences ({self.max_sequences}): raise max_sequences or lower answers"

@@ -123,7 +123,7 @@ class Feed:
         log.warning("quarantined %s: %s", result.question_id, result.reason)
         if self.bad_in_a_row >= self.config.data.max_bad_in_a_row:
             raise TooManyBadVideos(
-                f"{self.bad_in_a_row} questions in a row have unusable videos, last: {result.reason}; log.txt names each: "
+                f"{self.bad_in_a_row} questions in a row cannot be used, last: {result.reason}; log.txt names each: "
                 f"see that the videos of {self.config.data.train} are there and play, or raise data.max_bad_in_a_row"
             )
 

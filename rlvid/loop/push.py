@@ -13,6 +13,7 @@ from rlvid.actors.pool import ActorPool, what_it_says
 from rlvid.config import Config
 from rlvid.learner.group import LearnerGroup
 from rlvid.loop.turns import Turns
+from rlvid.types import Sent
 
 log = logging.getLogger("rlvid")
 
@@ -55,7 +56,8 @@ class Weights:
         raise SyncError(f"the engines did not take the new weights in {self.attempts} attempts; logs/ of the run folder holds what they said")
 
     async def bring_up_to_date(self, engine: Any) -> None:
-        """A new engine gets the weights that the others have. From here on it takes part in every push, though it serves only afterwards."""
+        """A new engine gets the learner's weights by a transfer of its own, while the others go on serving. From here on it takes part in every push, though it
+        serves only afterwards."""
 
         def join() -> None:
             with self._one_at_a_time:
@@ -64,10 +66,10 @@ class Weights:
                     return
             for _ in range(self.attempts):  # another engine's silence is no fault of this one
                 with self._one_at_a_time:
-                    if self._try_push():
-                        return
                     if engine not in self._joining:
                         break
+                    if self._send([engine]):
+                        return
             raise SyncError("it did not take the weights")
 
         await asyncio.to_thread(join)
@@ -85,32 +87,39 @@ class Weights:
             time.sleep(0.2)
 
     def _try_push(self) -> bool:
-        """One attempt. Engines that are silent before it or fail in it are handed to the pool to be replaced."""
-        from ray.exceptions import RayTaskError
-
+        """One attempt with every engine, those that join included. None is asked for a heartbeat meanwhile."""
         serving = self.engines.handles
         self._joining = [engine for engine in self._joining if engine not in serving]
-        engines = serving + self._joining
         self.engines.resting = True
+        try:
+            sent = self._send(serving + self._joining)
+        finally:
+            self.engines.resting = False
+        if sent is None:
+            return False
+        self.version, self.costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
+        return True
+
+    def _send(self, engines: list[Any]) -> Sent | None:
+        """One attempt with these; None where it failed. Engines that are silent before it or fail in it are handed to the pool to be replaced."""
+        from ray.exceptions import RayTaskError
+
         try:
             if silent := self._silent(engines):
                 self._replace(silent, SyncError(f"no sign of life before new weights (rollout.heartbeat_s is {self.config.rollout.heartbeat_s:.0f})"))
-                return False
+                return None
             if self._connected != engines:
                 self._connected = []
                 self.learner.connect(engines, [self.config.rollout.tensor_parallel] * len(engines))
                 self._connected = engines
-            sent = self.learner.send_weights()
+            sent: Sent = self.learner.send_weights()
             self._verify(engines, sent.version, sent.checksum)
-            self.version, self.costs = sent.version, {"sync/bytes": float(sent.bytes), "sync/pause_s": sent.pause_s}
-            return True
+            return sent
         except (RayTaskError, SyncError) as error:
             log.warning("sync failed: %s", what_it_says(error))
             self._connected = []
             self._sort_out(engines, SyncError(what_it_says(error)))
-            return False
-        finally:
-            self.engines.resting = False
+            return None
 
     def _silent(self, engines: list[Any]) -> list[Any]:
         """Those that give no sign of life. The transfer itself waits far longer for each, and no heartbeat is asked for meanwhile."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlvid.actors import rollout, teacher, variant
 from rlvid.actors.placement import Place, connect, make, place, room_for_one_more
-from rlvid.actors.pool import ActorPool, what_it_says
+from rlvid.actors.pool import RETRY_S, ActorPool, what_it_says
 from rlvid.actors.sampler import Sampler
 from rlvid.config import Config, ConfigError
 from rlvid.families.checkpoint import family_of, pixel_normalisation_problem
@@ -105,8 +105,10 @@ class Session:
             try:
                 await self.rollouts.add(number)
             except Exception as error:
-                log.warning("rollout engine %d could not join: %s", number, what_it_says(error))
+                log.warning("rollout engine %d could not join, it is tried again in %g s: %s", number, RETRY_S, what_it_says(error))
+                places.pop()
                 place.give_back()
+                await asyncio.sleep(RETRY_S)
             else:
                 log.info("rollout engine %d joined", number)
 

@@ -137,7 +137,7 @@ def test_all_videos_are_broken(world, rlvid, tmp_path):
         result = rlvid("train", CONFIG, *overrides)
     assert result.returncode == 1, result.stderr[-3000:]
     line = one_error_line(result.stderr)
-    assert "10 questions in a row have unusable videos" in line and str(train) in line and "data.max_bad_in_a_row" in line
+    assert "10 questions in a row cannot be used" in line and str(train) in line and "data.max_bad_in_a_row" in line
     folder = tmp_path / "runs" / "quickstart"
     log = (folder / "log.txt").read_text()
     assert log.count("quarantined ") == 10

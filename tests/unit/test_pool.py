@@ -13,10 +13,11 @@ from rlvid.actors.pool import ActorPool, CallFailed, PoolError
 
 
 class FakeActor:
-    """Answers `work(x)` with (own name, x). `dies_on`: arguments that take it down; `hangs`: it never answers."""
+    """Answers `work(x)` with (own name, x). `dies_on`: arguments that take it down; `slow_on`: those that it works at for a minute; `hangs`: it answers
+    nothing; `freezes`: from its first work on."""
 
-    def __init__(self, name, dies_on=(), hangs=False, dead_at_start=False, dies_of=RayActorError):
-        self.dies_of = dies_of
+    def __init__(self, name, dies_on=(), hangs=False, dead_at_start=False, dies_of=RayActorError, slow_on=(), freezes=False):
+        self.dies_of, self.slow_on, self.freezes = dies_of, set(slow_on), freezes
         self.name, self.dies_on, self.hangs, self.dead, self.dead_at_start = name, set(dies_on), hangs, False, dead_at_start
         self.calls, self.now, self.most_at_once = 0, 0, 0
         self.start = Method(self._start)
@@ -41,7 +42,8 @@ class FakeActor:
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
         try:
-            if self.hangs:
+            self.hangs = self.hangs or self.freezes
+            if self.hangs or x in self.slow_on:
                 await asyncio.sleep(60)
             await asyncio.sleep(0.001 * (x % 3) if isinstance(x, int) else 0)
             self.dead = self.dead or x in self.dies_on
@@ -74,6 +76,8 @@ class Method:
 def quick(monkeypatch):
     monkeypatch.setattr("ray.kill", lambda handle: setattr(handle, "dead", True))
     monkeypatch.setattr(pools, "BACKOFF_S", (0.0,))
+    monkeypatch.setattr(pools, "SIGN_S", 0.2)
+    monkeypatch.setattr(pools, "STRAGGLER_S", 0.1)
 
 
 def open_pool(make, size=2, **options):
@@ -193,7 +197,7 @@ def test_no_heartbeat_while_the_pool_rests():
 
 def test_a_hanging_call_is_replayed_after_its_deadline():
     made = []
-    pool = open_pool(lambda number: made.append(FakeActor(number, hangs=not made)) or made[-1], deadline_s=0.1)
+    pool = open_pool(lambda number: made.append(FakeActor(number, freezes=not made)) or made[-1], deadline_s=0.1)
     assert run(pool, lambda: pool.call("work", 4)) == (1, 4)
 
 
@@ -235,7 +239,7 @@ def test_an_actor_that_the_memory_monitor_killed_is_replaced():
 def test_an_actor_that_hangs_in_a_cancelled_call_is_replaced():
     """Its place stays taken until then: nothing waits behind a call that hangs."""
     made = []
-    pool = open_pool(lambda number: made.append(FakeActor(number, hangs=not made)) or made[-1], size=1, capacity=1, deadline_s=0.3)
+    pool = open_pool(lambda number: made.append(FakeActor(number, freezes=not made)) or made[-1], size=1, capacity=1, deadline_s=0.3)
 
     async def work():
         with pytest.raises(TimeoutError):
@@ -273,3 +277,141 @@ def test_those_who_wait_are_told_when_the_last_hope_could_not_join():
             await asyncio.wait_for(waiting, 5)
 
     run(pool, work)
+
+
+# ---- input or actor
+
+
+def outcomes(pool, inputs, **options):
+    """(what came of each call, the pool) when all are asked at once."""
+
+    async def one(x):
+        try:
+            return await pool.call("work", x, **options)
+        except CallFailed as error:
+            return str(error)
+
+    return run(pool, lambda: asyncio.gather(*[one(x) for x in inputs]))
+
+
+def test_slow_and_deadly_inputs_never_cost_a_healthy_one_its_answer_nor_an_actor_its_place():
+    """Every tenth input is slow, every twentieth kills whoever touches it: more than enough in a row to use up `max_restarts`."""
+    bad = {x: "slow" if x % 10 == 0 else "deadly" for x in range(400) if x % 10 == 0 or x % 20 == 5}
+    slow, deadly = ({x for x, kind in bad.items() if kind == what} for what in ("slow", "deadly"))
+    pool = open_pool(lambda number: FakeActor(number, dies_on=deadly, slow_on=slow), size=4, capacity=1, deadline_s=0.05, max_restarts=1)
+    answers = outcomes(pool, range(400))
+    assert [x for x, answer in enumerate(answers) if isinstance(answer, str)] == sorted(bad)
+    assert all("not done within 0.05 s" in answers[x] for x in slow) and all("(2 attempts)" in answers[x] for x in deadly)
+    assert not any(slot.lost or slot.failures for slot in pool.slots)
+    assert pool.restarts == len(slow) + 2 * len(deadly), "a slow input costs one deadline and one restart"
+
+
+def test_neighbours_of_a_deadly_call_are_not_quarantined_with_it():
+    """Sixteen calls share each actor, and go from one to the next together."""
+    pool = open_pool(lambda number: FakeActor(number, dies_on={13, 77, 140}), size=3, capacity=16, attempts=3)
+    answers = outcomes(pool, range(200))
+    assert [x for x, answer in enumerate(answers) if isinstance(answer, str)] == [13, 77, 140]
+
+
+def test_a_call_that_waits_is_never_given_the_actor_that_just_died():
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number, dies_on={7} if not made else ())) or made[-1], size=1, capacity=1)
+    answers = outcomes(pool, [7, 1, 2, 3])
+    assert [x for _, x in answers] == [7, 1, 2, 3]
+    assert made[0].calls == 1, "only the call that took it down reached it"
+
+
+def test_actors_that_died_idle_are_no_fault_of_the_next_call():
+    """A node goes with three of four actors: more than a call has attempts."""
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor(number)) or made[-1], size=4, capacity=1, attempts=2)
+
+    async def work():
+        for actor in made[:3]:
+            actor.dead = True
+        return await asyncio.gather(*[pool.call("work", x) for x in range(20)])
+
+    assert [x for _, x in run(pool, work)] == list(range(20))
+
+
+def test_a_broken_place_is_given_up_and_tried_again(monkeypatch):
+    """Everything dies at actor 0, nothing at actor 1; after a while the place is mended."""
+    monkeypatch.setattr(pools, "RETRY_S", 0.3)
+    mended = []
+    pool = open_pool(lambda number: FakeActor(number, dies_on=() if number or mended else range(10**6)), capacity=1, max_restarts=2)
+
+    async def work():
+        answered = []
+        while not pool.slots[0].lost:
+            answered += await asyncio.gather(*[pool.call("work", x) for x in (1, 2)])
+            await asyncio.sleep(0.01)
+        mended.append(True)
+        while len(pool.handles) < 2:
+            await asyncio.sleep(0.01)
+        return answered + await asyncio.gather(*[pool.call("work", x) for x in range(20)])
+
+    answered = run(pool, work)
+    assert {name for name, _ in answered[:-20]} == {1} and {name for name, _ in answered[-20:]} == {0, 1}
+    assert not any(slot.lost for slot in pool.slots)
+
+
+def test_patience_ends_a_wait_without_ending_the_actor():
+    """Time in the queue does not count."""
+    pool = open_pool(lambda number: FakeActor(number, slow_on={1000}), size=1, capacity=1, deadline_s=5)
+
+    async def work():
+        queued = [asyncio.ensure_future(pool.call("work", x, patience_s=0.15)) for x in range(2, 200, 3)]
+        answers = await asyncio.gather(*queued)
+        with pytest.raises(TimeoutError):
+            await pool.call("work", 1000, patience_s=0.05)
+        return answers
+
+    assert len(run(pool, work)) == 66 and pool.restarts == 0
+
+
+# ---- a start
+
+
+def test_a_quorum_begins_and_the_others_come_later():
+    made = []
+
+    def make(number):
+        made.append(FakeActor(number, dead_at_start=number == 2 and len(made) == 2))
+        return made[-1]
+
+    prepared = []
+
+    async def prepare(handle):
+        prepared.append(handle.name)
+
+    pool = open_pool(make, size=4, quorum=0.75, prepare=prepare)
+
+    async def work():
+        while len(pool.handles) < 4:
+            await asyncio.sleep(0.01)
+
+    run(pool, work)
+    assert [actor.name for actor in made] == [0, 1, 2, 3, 2] and prepared == [2]
+
+
+def test_who_starts_slowly_is_not_waited_for():
+    class Sleeper(FakeActor):
+        async def _start(self):
+            await asyncio.sleep(1 if self.name == 3 else 0)
+            return self.name
+
+    pool = open_pool(lambda number: Sleeper(number), size=4, quorum=0.75)
+
+    async def work():
+        first = len(pool.handles)
+        while len(pool.handles) < 4:
+            await asyncio.sleep(0.01)
+        return first
+
+    assert run(pool, work) == 3 and pool.restarts == 0
+
+
+def test_below_the_quorum_the_run_ends():
+    pool = open_pool(lambda number: FakeActor(number, dead_at_start=number in (1, 2)), size=4, quorum=0.75)
+    with pytest.raises(PoolError, match=r"engine [12] died while it started"):
+        run(pool, lambda: asyncio.sleep(0))

@@ -54,9 +54,11 @@ class Teachers:
     def __init__(self, reply: TeacherReply, seconds: float = 0.0) -> None:
         self.reply, self.seconds, self.asked = reply, seconds, []
 
-    async def call(self, method, question, text, duration_s, size, num_returns):
+    async def call(self, method, question, text, duration_s, size, num_returns, patience_s):
         assert method == "find" and num_returns == 2
         self.asked.append(text)
+        if self.seconds > patience_s:
+            raise TimeoutError
         await asyncio.sleep(self.seconds)
         return self.reply, ["evidence-frames"]
 
@@ -105,13 +107,46 @@ def test_a_blind_retry_is_worth_what_the_sisters_are():
 
 
 def test_the_blind_test_asks_without_any_video_and_counts_against_chance():
-    done, _, rollouts = repaired([[WRONG, WRONG], [WRONG, WRONG]], [RIGHT, WRONG, WRONG], blind_test=True)
-    blind, videos = rollouts.requests[0]
+    done, _, rollouts = repaired([[WRONG, WRONG], [WRONG, WRONG]], [WRONG, WRONG, RIGHT], blind_test=True)
+    blind, videos = rollouts.requests[-1]
     assert videos == (None,) and PLACEHOLDER not in blind.prompt and PATCH.hint in blind.prompt and "What colour is it?" in blind.prompt
     assert len(rollouts.requests) == 3, "one patch is asked about once, though two slots share it"
     metrics = repair_metrics([done])
     assert (metrics["teacher/blind_tested"], metrics["teacher/blind_right"], metrics["teacher/blind_chance"]) == (1.0, 1.0, 0.5)
     assert metrics["repair/success_share"] == 0.0
+
+
+def test_no_slot_waits_for_another_ones_teacher():
+    """The second slot's teacher takes as long as it may; the first slot is answered meanwhile."""
+    order = []
+
+    class Uneven(Teachers):
+        async def call(self, method, question, text, *rest, **options):
+            if text == UNREADABLE:
+                await asyncio.sleep(0.3)
+                order.append("slow patch")
+            return self.reply, ["evidence-frames"]
+
+    class Noting(Rollouts):
+        async def call(self, *asked):
+            order.append("answer")
+            return await super().call(*asked)
+
+    settings = config().model_copy(update={"teacher": config().teacher.model_copy(update={"kind": "chat"})})
+    repairer = Repairer(settings, Uneven(FOUND), Noting(RIGHT, RIGHT), lambda question, one: scored(question, one.text))
+    done = asyncio.run(repairer.repair(group([[WRONG, RIGHT], [UNREADABLE, RIGHT]]), step=3))
+    assert order == ["answer", "slow patch", "answer"] and len(done.repairs) == 2
+
+
+def test_a_patched_prompt_that_the_engine_refuses_leaves_the_slot_as_it_was():
+    class Refusing(Rollouts):
+        async def call(self, *asked):
+            raise ValueError("the prompt holds two videos")
+
+    repairer = Repairer(config(blind_test=True), Teachers(FOUND), Refusing(), lambda question, one: scored(question, one.text))
+    before = group([[WRONG, RIGHT], [RIGHT, RIGHT]])
+    done = asyncio.run(repairer.repair(before, step=3))
+    assert done.rollouts_KM == before.rollouts_KM and done.teacher["blind_tested"] == 0.0
 
 
 def test_a_repaired_answer_never_outranks_an_unaided_one():
