@@ -1,6 +1,7 @@
 """A pool of equal actors: dispatch to the least loaded, a deadline on every call, heartbeat, restart and replay. The one fence.
 
-Whose fault is a failure? An actor that gives no sign of life right before a call has failed by itself, and the call goes to another one. Where an actor dies in
+Whose fault is a failure? An actor that gives no sign of life right before a call has failed by itself, and the call goes to another one (actors that many
+calls share are asked from a call's second try on). Where an actor dies in
 a call, the call is replayed on another at once, while the dead one is replaced in the background: done there, it was the actor's fault, else the input's. The
 last try has an actor to itself: where several calls share one, only the guilty one fails. An
 actor that works on one call at a time and still answers when its deadline is over is busy with an input that is too slow: that is not replayed. Only an actor's
@@ -58,7 +59,7 @@ class ActorPool:
     """`create(number)` makes an actor; `prepare(handle)` makes a restarted one fit to serve.
 
     capacity: calls one actor works on at a time; further ones wait here, so that a deadline counts work, not queueing.
-    attempts: actors that may fail at one call before it raises CallFailed. quorum: share of the actors that must start before the pool serves. heartbeat_s: how often, and how long, an actor is
+    attempts: living actors that may fail at one call before it raises CallFailed. quorum: share of the actors that must start before the pool serves. heartbeat_s: how often, and how long, an actor is
     asked for a sign of life (0: never, for actors that cannot answer while they work).
     """
 
@@ -208,9 +209,12 @@ class ActorPool:
         from ray.exceptions import RayTaskError
 
         tried: list[Slot] = []
+        counted = 0
         while True:
-            alone = self.capacity > 1 and bool(tried) and len(tried) == self.attempts - 1
-            slot = await (self._acquire_alone(tried) if alone else self._acquire_living(tried))
+            # Actors that many calls share are watched, and asked for no sign before a first try: so that one proves nothing against the call.
+            sure = self.capacity == 1 or bool(tried)
+            alone = self.capacity > 1 and bool(tried) and counted == self.attempts - 1
+            slot = await (self._acquire_alone(tried) if alone else self._acquire_living(tried) if sure else self._acquire())
             handle, failure, too_slow = slot.handle, None, False
             try:
                 refs = getattr(handle, method).options(num_returns=num_returns).remote(*args)
@@ -243,10 +247,11 @@ class ActorPool:
                     self._end_reservation(slot)
                 self._release(slot)
             tried.append(slot)
+            counted += sure
             if too_slow:
                 raise CallFailed(f"it was not done within {self.deadline_s:g} s")
-            if len(tried) == self.attempts:
-                raise CallFailed(f"{what_it_says(failure)} ({self.attempts} attempts)")
+            if counted == self.attempts:
+                raise CallFailed(f"{what_it_says(failure)} ({len(tried)} attempts)")
 
     def _leave(self, slot: Slot, handle: Any, ref: Any) -> None:
         """Keep the place taken for a call that nobody waits for any more."""
@@ -321,7 +326,7 @@ class ActorPool:
                 return False
         return True
 
-    async def _acquire(self, avoid: Sequence[Slot]) -> Slot:
+    async def _acquire(self, avoid: Sequence[Slot] = ()) -> Slot:
         """A place with room. `avoid`: where the call has failed before; only where no other is left it goes there again."""
         slot = self._least_loaded(avoid)
         if slot is not None:

@@ -31,7 +31,7 @@ ADAPTER_ID = 1
 
 
 def role(config: Config) -> Role:
-    """The engines of a run. One that fails has its requests answered by as many others as it may be restarted."""
+    """The engines of a run. One that fails has its requests answered by others."""
     rollout = config.rollout
     return Role(
         "rollout engine",
@@ -45,7 +45,7 @@ def role(config: Config) -> Role:
             "deadline_s": rollout.deadline_s,
             "start_deadline_s": rollout.start_deadline_s,
             "max_restarts": rollout.max_restarts,
-            "attempts": rollout.max_restarts + 1,
+            "attempts": max(1, rollout.max_restarts),
             "quorum": rollout.quorum,
             "heartbeat_s": rollout.heartbeat_s,
         },
