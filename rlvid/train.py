@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from rlvid.asking.evaluate import eval_questions, evaluate
 from rlvid.config import Config
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import Saver
-from rlvid.learner.group import FramesLost
+from rlvid.learner.group import FramesLost, PromptsRefused
 from rlvid.learner.prompts import group_prompts
-from rlvid.loop.ahead import Ahead, saves
+from rlvid.loop.ahead import Ahead, Sampled, saves
 from rlvid.loop.feed import Feed
 from rlvid.loop.journal import Journal, due, open_journal
 from rlvid.loop.session import Session, open_session
@@ -70,7 +71,7 @@ def train(run: Run, first: int) -> None:
     for step in range(first, run.config.run.steps + 1):
         groups = run.feed.sample(step)
         run.feed.prefetch(step + 1)
-        learn(run, step, groups, run.feed.metrics())
+        learn(run, step, groups, run.feed.metrics(), again=lambda step=step: (run.feed.sample(step), run.feed.metrics()))  # type: ignore[misc]
 
 
 def train_overlapped(run: Run, first: int) -> None:
@@ -78,15 +79,29 @@ def train_overlapped(run: Run, first: int) -> None:
     with Ahead(run.config, run.session, run.feed) as ahead:
         for step in range(first, run.config.run.steps + 1):
             groups, metrics = ahead.take(step)
-            learn(run, step, groups, metrics)
+            learn(run, step, groups, metrics, again=lambda step=step: ahead.again(step))  # type: ignore[misc]
 
 
-def learn(run: Run, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
-    """What follows a batch: rewards, advantages, one update, new weights to the engines, the step's row. `metrics`: what sampling it took."""
-    config, session = run.config, run.session
-    rewards = shaped_rewards(config, groups, step)
-    advantages = normalize(config, rewards)
-    metrics |= update(config, session, groups, advantages, step)
+def learn(run: Run, step: int, groups: list[Group], metrics: dict[str, float], again: Callable[[], Sampled]) -> None:
+    """What follows a batch: rewards, advantages, one update, new weights to the engines, the step's row. `metrics`: what sampling it took.
+
+    Questions that the learner cannot pack are quarantined, and the others are learned; where none is left, those that `again` samples.
+    """
+    config, session, refused = run.config, run.session, 0
+    while True:
+        rewards = shaped_rewards(config, groups, step)
+        advantages = normalize(config, rewards)
+        try:
+            learned = update(config, session, groups, advantages, step)
+            break
+        except PromptsRefused as error:
+            groups, refused = run.feed.without(groups, error.reasons), refused + len(error.reasons)
+            if not groups:
+                groups, metrics = again()
+    run.feed.unlearned_in_a_row = 0
+    metrics |= learned
+    if refused:
+        metrics |= {"data/quarantined": metrics["data/quarantined"] + refused, "group/kept": float(len(groups))}
     metrics |= sync(session)
     if due(config.run.eval_every, step) or step == config.run.steps:
         metrics |= evaluation(config, session)
@@ -139,8 +154,9 @@ def check_staleness(groups: list[Group], oldest: int) -> None:
 
 def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
     """One per variant and one per repaired prompt, each with its answers. Each token's weight makes the sum over everything the configured mean."""
-    lengths = [len(rollout.tokens) for group in groups for row in group.rollouts_KM for rollout in row]
-    weights = iter(token_weights(lengths, config.loss.aggregation, config.rollout.max_tokens))
+    rollouts = [rollout for group in groups for row in group.rollouts_KM for rollout in row]
+    masked = [config.loss.truncated == "mask" and rollout.truncated for rollout in rollouts]
+    weights = iter(token_weights([len(rollout.tokens) for rollout in rollouts], config.loss.aggregation, config.rollout.max_tokens, masked))
     prompts: list[TrainingPrompt] = []
     for group, advantages_KM in zip(groups, advantages, strict=True):
         weights_KM = np.array([[next(weights) for _ in row] for row in group.rollouts_KM])

@@ -182,6 +182,12 @@ class Rollout:
     policy_version: int
     seed: int
     versions: tuple[tuple[int, int], ...] = ()
+    finish_reason: str = "stop"
+    """Why it ended, in the engine's words; `length`: it was cut off by rollout.max_tokens (or the engine's room)."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
@@ -318,6 +324,7 @@ class TrainingPrompt:
     weights_M: tuple[float, ...]
     evidence_frames: Any = None
     evidence_metadata: dict[str, Any] | None = None
+    question_id: str = ""
 
     @property
     def length(self) -> int:

@@ -127,6 +127,7 @@ class RolloutActor:
                 policy_version=min(version for _, version in versions),
                 seed=request.seed + answer.index,
                 versions=versions,
+                finish_reason=str(answer.finish_reason),
             )
             for answer in sorted(output.outputs, key=lambda answer: answer.index)
             for versions in (tuple((span.start, int(span.version)) for span in answer.weight_versions),)

@@ -7,6 +7,7 @@ corrects for a sampler whose numbers differ slightly from the learner's, plus an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,18 +23,22 @@ class LossOptions:
     kl_coef: float = 0.0
 
 
-def token_weights(lengths_S: list[int], aggregation: str, constant_length: int) -> list[float]:
+def token_weights(lengths_S: Sequence[int], aggregation: str, constant_length: int, masked_S: Sequence[bool] | None = None) -> list[float]:
     """What one token of each answer counts, so that the weighted sum over all tokens is the wanted mean.
 
     token: 1 / all tokens (DAPO). sequence: 1 / (answers x own length) (GRPO). constant: 1 / (answers x constant_length)
-    (Dr.GRPO).
+    (Dr.GRPO). Answers that are masked count nothing, and the mean is over the others (overlong filtering, DAPO [R]).
     """
-    answers, tokens = len(lengths_S), sum(lengths_S)
-    if aggregation == "token":
-        return [1.0 / tokens] * answers
-    if aggregation == "sequence":
-        return [1.0 / (answers * length) for length in lengths_S]
-    return [1.0 / (answers * constant_length)] * answers
+    masked_S = masked_S if masked_S is not None else [False] * len(lengths_S)
+    counted = [length for length, masked in zip(lengths_S, masked_S, strict=True) if not masked]
+    answers, tokens = len(counted), sum(counted)
+
+    def weight(length: int) -> float:
+        if aggregation == "token":
+            return 1.0 / tokens
+        return 1.0 / (answers * (length if aggregation == "sequence" else constant_length))
+
+    return [0.0 if masked else weight(length) for length, masked in zip(lengths_S, masked_S, strict=True)]
 
 
 def policy_loss(

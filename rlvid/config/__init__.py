@@ -144,6 +144,11 @@ class Config(Section):
         return self.model.dtype
 
     @property
+    def sums_in_float32(self) -> bool:
+        """Are gradients summed and reduced in another type than they come in?"""
+        return self.dtype == "bfloat16" and self.learner.accumulate == "float32"
+
+    @property
     def transport(self) -> str:
         if self.sync.transport == "auto":
             return ("ipc" if self.colocated else "nccl") if self.on_gpu else "gloo"

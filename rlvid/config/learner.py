@@ -17,7 +17,8 @@ class Advantage(Section):
     eps: Annotated[float, Field(gt=0)] = 1e-6
     """Added to the standard deviation."""
     drop_zero_signal: bool = False
-    """Leave groups whose accuracy rewards (for spans: and temporal IoUs) are all equal out of the update and take the next questions instead."""
+    """Leave groups whose accuracies and rewards are all equal, so that nothing can be learned from them, out of the update and take the next questions
+    instead."""
     max_refills: Count = 2
     """Rounds of replacement per step when `drop_zero_signal` is on."""
 
@@ -31,6 +32,9 @@ class Loss(Section):
     """Mean over tokens (DAPO), mean of sequence means (GRPO), or sum over a constant length (Dr.GRPO)."""
     ratio: Literal["token", "sequence"] = "token"
     """Ratio per token, or its geometric mean over the sequence (GSPO)."""
+    truncated: Literal["count", "mask"] = "count"
+    """Answers that were cut off by rollout.max_tokens. mask: their tokens count nothing in the loss (overlong filtering, DAPO); their rewards still count in
+    the group's mean. rollout/truncated_share says how many there are."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
     importance_cap: Annotated[float, Field(ge=1)] = 2.0
@@ -78,6 +82,9 @@ class Learner(Section):
     """Answer tokens whose logits exist at a time."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
+    accumulate: Literal["float32", "bfloat16"] = "float32"
+    """With model.dtype bfloat16: what gradients are summed and reduced in. bfloat16 saves 2 to 4 bytes a parameter (divided by the ranks from ZeRO stage 2 on),
+    and is off by nearly 1 % after 64 micro-batches."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in host memory."""
     threads: Positive = 1

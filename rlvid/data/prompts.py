@@ -1,7 +1,11 @@
-"""A question becomes the text of one chat prompt; the video stands in front of it as the template's own placeholder."""
+"""A question becomes the text of one chat prompt; the video stands in front of it as the template's own placeholder.
+
+Text that strangers wrote (questions, options, teachers' hints, replies of models) goes through `plain_text`: it cannot end a turn or stand for a video.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from rlvid.types import Question
@@ -29,7 +33,25 @@ def question_text(question: Question, instructions: dict[str, str] | None = None
 
 
 def chat_prompt(processor: Any, text: str, system: str = "") -> str:
-    """The prompt string with the video placeholder, by the checkpoint's own chat template."""
+    """The prompt string with the video placeholder, by the checkpoint's own chat template. No special token stands in it but the template's own."""
+    special = special_tokens(processor.tokenizer)
+    system, text = plain_text(system, special), plain_text(text, special)
     messages: list[dict[str, Any]] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
     messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]})
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def plain_text(text: str, special: Collection[str] = ()) -> str:
+    """`text` without any of these tokens, as a tokenizer would see them: `<|im_end|>` becomes `< |im_end|>`. Where no tokenizer is at hand, every `<|` is broken:
+    the special tokens of all families hold one."""
+    if not special:
+        return text.replace("<|", "< |")
+    for token in sorted(special, key=len, reverse=True):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def special_tokens(tokenizer: Any) -> frozenset[str]:
+    """What a tokenizer reads as one token with a meaning of its own: those that it calls special, and control tokens of chat templates that it does not."""
+    added = tokenizer.added_tokens_decoder.values()
+    return frozenset(tokenizer.all_special_tokens) | {str(token) for token in added if token.special or str(token).startswith("<|")}

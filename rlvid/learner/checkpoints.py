@@ -210,8 +210,10 @@ def fingerprint(config: Config) -> dict[str, Any]:
 
 
 def layout(config: Config) -> dict[str, int]:
-    """How the learner's shards are laid out. A run that goes on with another layout has its checkpoint converted."""
-    return {"learner.zero_stage": config.learner.zero_stage, "learner.ranks": config.learner.ranks}
+    """How the learner's shards are laid out. A run that goes on with another layout has its checkpoint converted. `bf16_optimizer`: DeepSpeed has another class
+    for ZeRO stage 1 where bfloat16 gradients are summed in float32; checkpoints that do not say are of the usual one."""
+    own_class = config.sums_in_float32 and config.learner.zero_stage == 1 and not config.learner.offload_optimizer
+    return {"learner.zero_stage": config.learner.zero_stage, "learner.ranks": config.learner.ranks} | ({"bf16_optimizer": 1} if own_class else {})
 
 
 def check_same_run(config: Config, state: dict[str, Any]) -> None:

@@ -22,6 +22,14 @@ class FramesLost(RuntimeError):
     """Frames of the batch are gone from the object store, with the node that held them. Nothing was learned yet."""
 
 
+class PromptsRefused(RuntimeError):
+    """Prompts that the learner cannot pack. Nothing was learned yet. `reasons`: by question id."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__(f"the learner cannot pack {', '.join(reasons)}")
+        self.reasons = reasons
+
+
 def role(config: Config) -> Role:
     """The learner's ranks."""
     learner = config.learner
@@ -54,7 +62,7 @@ class LearnerGroup:
         return self._get([rank.start.remote(meeting) for rank in self.ranks], deadline_s, "start")[0]
 
     def update(self, prompts: Sequence[TrainingPrompt]) -> dict[str, float]:
-        """One GRPO update on these prompts. Returns the metrics of the whole group. Raises FramesLost before anything was learned."""
+        """One GRPO update on these prompts. Returns the metrics of the whole group. Raises FramesLost or PromptsRefused before anything was learned."""
         shares = spread_over_ranks(prompts, len(self.ranks), self.config.learner.micro_batch_tokens)
         self._pack(shares)
         return _merge(self._all("update", *[()] * len(self.ranks)))
@@ -64,11 +72,13 @@ class LearnerGroup:
         from ray.exceptions import ObjectLostError, RayTaskError
 
         try:
-            self._all("pack", *[(share,) for share in shares])
+            refused = self._all("pack", *[(share,) for share in shares])
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 raise FramesLost(str(error.cause).splitlines()[0]) from None
             raise
+        if reasons := {id: reason for rank in refused for id, reason in rank.items()}:
+            raise PromptsRefused(reasons)
 
     def save(self, folder: str) -> Digests:
         """Write the shards. Returns the digests of all of them."""

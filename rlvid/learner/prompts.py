@@ -43,6 +43,7 @@ def _prompt(group: Group, variant: int, slots: Slots, advantages_KM: NDArray[Any
         logprobs_MN=tuple(answer.logprobs for answer in answers),
         advantages_M=tuple(float(advantages_KM[slot]) for slot in slots),
         weights_M=tuple(float(weights_KM[slot]) for slot in slots),
+        question_id=group.question.id,
         **own,
     )
 

@@ -6,6 +6,7 @@ collective: the group calls it on all ranks at once.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
@@ -20,6 +21,8 @@ from rlvid.learner.hashed import Digests, hashed_while_written
 from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
+
+log = logging.getLogger("rlvid")
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,37 @@ class Rank:
 
     # ---- update
 
-    def pack(self, batches: list[list[TrainingPrompt]]) -> None:
-        """Fetch the frames and make this rank's micro-batches, for `update`."""
+    def pack(self, batches: list[list[TrainingPrompt]]) -> dict[str, str]:
+        """Fetch the frames and make this rank's micro-batches, for `update`. Returns {question id: why} of those that it cannot make; none is kept then."""
+        from ray.exceptions import RayError
+
+        self.packed, refused = [], dict[str, str]()
+        for batch in batches:
+            try:
+                self.packed.append(self._pack(batch))
+            except RayError:
+                raise  # frames that are lost
+            except Exception:  # whatever a prompt makes of processor and positions
+                refused |= self._refused(batch)
+        return refused
+
+    def _pack(self, prompts: list[TrainingPrompt]) -> Any:
         from rlvid.learner.packing import pack
 
-        self.packed = [pack(batch, self.processor, self.model_config, _fetch_frames) for batch in batches]
+        return pack(prompts, self.processor, self.model_config, _fetch_frames)
+
+    def _refused(self, batch: list[TrainingPrompt]) -> dict[str, str]:
+        """The guilty ones of a micro-batch."""
+        found: dict[str, str] = {}
+        for prompt in batch:
+            try:
+                self._pack([prompt])
+            except Exception as error:
+                log.exception("%s", prompt.question_id)
+                found[prompt.question_id] = str(error) or type(error).__name__
+        if not found:
+            raise RuntimeError("a micro-batch cannot be made although each of its prompts can")
+        return found
 
     def update(self) -> dict[str, float]:
         """One optimizer step per pass over the packed micro-batches. Returns this rank's metric sums (see learner/group.py).
@@ -382,7 +411,8 @@ def deepspeed_settings(config: Config) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": config.learner.zero_stage}
     if config.learner.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
-    return {
+    exact = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if config.sums_in_float32 else {}
+    return exact | {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.learner.max_grad_norm,

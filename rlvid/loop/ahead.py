@@ -39,6 +39,10 @@ class Ahead:
         groups, metrics = self.begun.pop(step).result()
         return groups, metrics | {"time/wait_s": time.perf_counter() - started}
 
+    def again(self, step: int) -> Sampled:
+        """Another batch for this step, after those that are begun already."""
+        return self.thread.submit(self._sample, step).result()
+
     def _sample(self, step: int) -> Sampled:
         groups = self.feed.sample(step)
         self.feed.prefetch(step + 1)

@@ -77,6 +77,7 @@ def _rollout(slot: Row, text: str | None = None) -> Rollout:
         policy_version=slot["policy_version"],
         seed=slot["seed"],
         versions=tuple((start, version) for start, version in slot.get("versions", ())),
+        finish_reason=slot.get("finish_reason", "stop"),
     )
 
 

@@ -37,6 +37,8 @@ class Feed:
         self.rules = Rules(config.select.iou_std, config.select.iou_max)
         self.quarantined = 0
         self.bad_in_a_row = 0
+        self.unlearned_in_a_row = 0
+        """Questions that the learner refused, without an update in between."""
         self._metrics: dict[str, float] = {}
 
     def sample(self, step: int) -> list[Group]:
@@ -86,6 +88,16 @@ class Feed:
         """What the last `sample` took and met."""
         return dict(self._metrics)
 
+    def without(self, groups: list[Group], reasons: dict[str, str]) -> list[Group]:
+        """The groups but those of the questions that the learner cannot use, which are counted. Raises TooManyBadVideos."""
+        for id, reason in reasons.items():
+            self.quarantined += 1
+            self.unlearned_in_a_row += 1
+            log.warning("quarantined %s: the learner cannot pack its prompt: %s (data.skip leaves it out for good)", id, reason)
+        if self.unlearned_in_a_row >= self.config.data.max_bad_in_a_row:
+            raise TooManyBadVideos(f"the learner could not pack {self.unlearned_in_a_row} questions in a row, last: {next(reversed(reasons.values()))}")
+        return [group for group in groups if group.question.id not in reasons]
+
     def state(self) -> dict[str, Any]:
         resting = self.filter.state() if self.filter else {}
         return {"stream": self.stream.state(), "quarantined": self.quarantined, "bad_in_a_row": self.bad_in_a_row, "filter": resting}
@@ -128,9 +140,9 @@ class Feed:
             )
 
     def _teaches_nothing(self, group: Group) -> bool:
-        """All answers equally right, none better paid for its span than another, and none repaired: a repaired answer is worth less than an unaided one."""
-        ious = answers_of(group).ious if self.config.reward.weights[group.question.task].get("temporal_iou") else ()
-        return zero_signal(group.correct_KM) and len(set(ious)) <= 1 and not _repaired(group)
+        """All answers equally right and equally paid: where they differ in format or in their spans' overlap, or one was repaired, there is something to learn."""
+        rewards = {reward for row in group.rewards_KM for reward in row}
+        return zero_signal(group.correct_KM) and len(rewards) == 1 and not _repaired(group)
 
     def _take(self, count: int, asked: set[str]) -> list[Question]:
         """Up to `count` next questions that do not rest, and none that this step has `asked` already: it would be sampled with the same seeds."""

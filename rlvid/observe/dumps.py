@@ -75,6 +75,7 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "spec": spec.to_json(),
                 "prompt_tokens": rollout.prompt_tokens,
                 "answer_tokens": len(rollout.tokens),
+                "finish_reason": rollout.finish_reason,
                 "text": rollout.text,
                 "parts": score.parts,
                 "reason": score.reason,

@@ -34,6 +34,7 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
         **repair_metrics(groups),
         **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
+        "rollout/truncated_share": statistics.fmean(rollout.truncated for rollout in rollouts),
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
         "rollout/answer_tokens": float(answer_tokens(groups)),
     }

@@ -165,7 +165,7 @@ def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
     adapter = width * adapter_parameters(config, size)
     return {
         "weights": model_bytes(config, size)["weights"] + adapter // (ranks if stage == 3 else 1),
-        "gradients": width * trained // (ranks if stage >= 2 else 1),
+        "gradients": (((0 if stage >= 2 else width) + 4) if config.sums_in_float32 else width) * trained // (ranks if stage >= 2 else 1),
         "optimizer": 0 if config.learner.offload_optimizer else 12 * trained // ranks,
         "DeepSpeed's buffers": width * (live + bucket),
     }

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from rlvid.data.prompts import LETTERS
+from rlvid.data.prompts import LETTERS, plain_text
 from rlvid.teacher.guard import patch_leak
 from rlvid.teacher.patch import MAX_HINT_CHARS, MAX_ITEMS, PatchError, parse, schema
 from rlvid.teacher.protocol import Outcome, TeacherReply, TeacherRequest
@@ -153,8 +153,7 @@ class _Talk:
             turn = await self._turn(Offer(offered, must_call=at == 0 and self.rules.must_look))
             if not turn.calls:
                 return
-            for call in turn.calls:
-                self._answer(call, await asyncio.to_thread(self.tools.call, call.name, call.arguments))
+            self._answer([(call, await asyncio.to_thread(self.tools.call, call.name, call.arguments)) for call in turn.calls])
 
     async def _turn(self, offer: Offer) -> Turn:
         turn = await self.model.turn(self.messages, offer)
@@ -170,11 +169,13 @@ class _Talk:
         self.messages.append(Message("assistant", turn.text, calls=turn.calls))
         return turn
 
-    def _answer(self, call: ToolCall, result: ToolResult) -> None:
-        """A tool message holds text only in the chat protocol: the images follow as the user's."""
-        self.messages.append(Message("tool", result.text, answers=call.id))
-        if result.images:
-            self.messages.append(Message("user", result.text, _images(result)))
+    def _answer(self, results: Sequence[tuple[ToolCall, ToolResult]]) -> None:
+        """A tool message holds text only in the chat protocol, and all calls of a turn are answered before anybody else speaks: the images follow as the
+        user's, in one message."""
+        self.messages += [Message("tool", result.text, answers=call.id) for call, result in results]
+        shown = [result for _, result in results if result.images]
+        if shown:
+            self.messages.append(Message("user", "\n".join(result.text for result in shown), tuple(image for result in shown for image in _images(result))))
 
     def _ask(self, text: str) -> None:
         self.messages.append(Message("user", text))
@@ -223,13 +224,13 @@ PATCH_NOW = "Write the patch now: the JSON object and nothing else."
 def task_text(request: TeacherRequest, tools: VideoTools) -> str:
     """The user's turn: video, question, options, truth where it may be known, the student's reply."""
     question = request.told
+    asked = [question.question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False))]
     lines = [
         f"The video lasts {request.told_duration_s:.2f} s: {tools.frame_count} frames (index 0 to {tools.frame_count - 1}), {tools.fps:.3g} a second.",
         f"Above are frames from its whole length, at {', '.join(f'{time_s:.2f}' for time_s in tools.overview_s)} s.",
-        f"Question: {question.question}",
-        *(f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)),
+        f"Question: {plain_text(chr(10).join(asked))}",
     ]
     if request.with_ground_truth:
-        lines += [f"True answer, for your eyes only: {question.answer}"] if question.answer else []
+        lines += [f"True answer, for your eyes only: {plain_text(question.answer)}"] if question.answer else []
         lines += [f"True span, for your eyes only: {start:g}-{end:g} s" for start, end in question.spans]
-    return "\n".join([*lines, "The student's wrong reply:", "<<<", request.failed_text[:MAX_FAILED_CHARS], ">>>"])
+    return "\n".join([*lines, "The student's wrong reply:", "<<<", plain_text(request.failed_text[:MAX_FAILED_CHARS]), ">>>"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.data.prompts import plain_text
 from rlvid.types import Box, EvidencePatch, VariantSpec
 from rlvid.variants.build import video_metadata
 
@@ -35,9 +36,7 @@ def patched_prompt(prompt: str, patch: EvidencePatch, evidence: Evidence, placeh
     if prompt.count(placeholder) != 1:
         raise PatchedPromptError(f"the chat template does not write {placeholder} once, as its model family does: repair has no place for the evidence")
     shown = f"Evidence: {', '.join(_moment(*one) for one in evidence)}. {placeholder}\n" if evidence else ""
-    # A teacher's text must not be able to end the user's turn or to stand for a video.
-    hint = patch.hint.replace("<|", "< |").strip()
-    return prompt.replace(placeholder, f"{placeholder}{shown}{hint}\n", 1)
+    return prompt.replace(placeholder, f"{placeholder}{shown}{plain_text(patch.hint).strip()}\n", 1)
 
 
 def blind_prompt(prompt: str, patch: EvidencePatch, placeholder: str) -> str:

@@ -67,6 +67,13 @@ def test_kl_is_k3():
     assert with_kl.item() == pytest.approx(0.1 * sums["loss/kl"].item(), rel=1e-6)
 
 
+def test_what_is_masked_counts_nothing_and_the_others_make_the_mean():
+    assert token_weights([2, 6, 90], "token", 100, [False, False, True]) == [1 / 8, 1 / 8, 0.0]
+    assert token_weights([2, 6, 90], "sequence", 100, [False, False, True]) == [1 / 4, 1 / 12, 0.0]
+    assert token_weights([2, 6, 90], "constant", 100, [False, False, True]) == [1 / 200, 1 / 200, 0.0]
+    assert token_weights([90, 90], "token", 100, [True, True]) == [0.0, 0.0]
+
+
 def test_token_weights():
     assert token_weights([2, 6], "token", 10) == [1 / 8, 1 / 8]
     assert token_weights([2, 6], "sequence", 10) == [1 / 4, 1 / 12]
