@@ -488,10 +488,10 @@ def _check_inputs(config: Config) -> None:
     from rlvid.families.checkpoint import check_model_path
     from rlvid.learner.storage import Store
 
-    for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+    for key, path, skip in (("data.train", config.data.train, config.data.skipped), ("data.eval", config.data.eval, frozenset[str]())):
         if path is not None:
             _must_exist(path, key)
-            _warn_without_videos(QuestionStream(path, seed=config.run.seed), key)
+            _warn_without_videos(QuestionStream(path, seed=config.run.seed, skip=skip), key)
     check_model_path(config.model.path, "model.path")
     if config.repair.enabled and config.teacher.kind == "engine" and not is_hub_id(str(config.teacher.model)):
         _must_exist(Path(str(config.teacher.model)), "teacher.model")

@@ -31,12 +31,14 @@ class Place:
         """Actor options that put it there. `env`: the environment of its process."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+        # Ray leaves CUDA_VISIBLE_DEVICES alone for actors without a GPU, and whatever touches CUDA in one would take memory on the node's first.
+        hidden = {} if self.needs.get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
         return {
             "num_cpus": self.needs.get("CPU", 0),
             "num_gpus": self.needs.get("GPU", 0),
             "resources": {name: amount for name, amount in self.needs.items() if name not in ("CPU", "GPU")},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle),
-            "runtime_env": {"env_vars": (env or {}) | {LOGS: self.logs}},
+            "runtime_env": {"env_vars": hidden | (env or {}) | {LOGS: self.logs}},
         }
 
     def give_back(self) -> None:
@@ -51,13 +53,16 @@ def connect(config: Config, roles: Sequence[Role]) -> None:
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end must fail, not start another Ray
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Under `uv run` Ray would move actors into an uploaded copy of the folder, without what git ignores: the quickstart's world, runs, videos.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if not address:
         # On Linux, too, this switch makes a Ray that is not a cluster stay on 127.0.0.1.
         os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", GLOO_SOCKET_IFNAME="lo", VLLM_HOST_IP="127.0.0.1")
     import ray
 
     own = {} if address else _own_ray(config, roles)
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    # Without an address Ray joins whatever somebody has started on this node.
+    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     if own:
         _point_to_logs(config)
 

@@ -79,6 +79,12 @@ class Config(Section):
             raise ValueError("learner.lora.vision needs learner.lora.rank above 0 and model.freeze_vision false: the adapter would not reach the vision tower")
         if self.repair.enabled and self.teacher.kind == "none":
             raise ValueError("repair.enabled needs a teacher: set teacher.kind to annotation, chat or engine, or repair.enabled to false")
+        told = " ".join([self.prompt.system, self.prompt.format, *(self.prompt.instructions or {}).values()])
+        if self.prompt.format and "<answer>" not in told and self.reward.custom is None:
+            raise ValueError(
+                f"prompt.format ({self.prompt.format!r}) does not ask for <answer> </answer>, inside which replies are read: every one would be worth 0; name the "
+                "tags in it, leave it empty for a model that writes them unasked, or read replies yourself with reward.custom"
+            )
         if self.video.max_tokens + self.rollout.max_tokens > self.rollout.max_model_len:
             raise ValueError(
                 f"video.max_tokens ({self.video.max_tokens}) and rollout.max_tokens ({self.rollout.max_tokens}) do not fit "
@@ -190,4 +196,6 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"missing key {key}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "path":
+        return f"{key}: {message}"
     return message if error["type"] == "value_error" else f"{key}: {message}, not {error['input']!r}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -13,6 +17,26 @@ Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Resources = dict[str, Annotated[float, Field(gt=0)]]
+
+
+
+def written_out(value: Any) -> Any:
+    """A path as a shell reads it: `~`, `~user`, `$NAME` and `${NAME}` written out. Where one of them means nothing it is refused: a folder of that name would be
+    made, or looked for, in silence."""
+    if not isinstance(value, str):
+        return value
+    text = os.path.expanduser(os.path.expandvars(value))
+    if unset := re.search(r"\$(?:\w+|\{[^}]*\})", text):
+        raise PydanticCustomError("path", "{value} holds {name}, which is not set (set it, or write the path out)", {"value": value, "name": unset[0]})
+    if text.startswith("~"):
+        raise PydanticCustomError("path", "{value} names the home of a user that is not known here (write the path out)", {"value": value})
+    return text
+
+
+FilePath = Annotated[Path, BeforeValidator(written_out)]
+"""Every setting that names a file or folder."""
+PathOrId = Annotated[str, BeforeValidator(written_out)]
+"""Every setting that names a file or folder or something else: a hub id, an address, a model of an endpoint."""
 
 
 class ConfigError(ValueError):

@@ -7,15 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from rlvid.config.base import Count, Positive, Section, Share
+from rlvid.config.base import ConfigError, Count, FilePath, Positive, Section, Share, written_out
 from rlvid.config.video import VariantKind
 
 
 class Data(Section):
-    train: Path
+    train: FilePath
     """Question file (JSON lines)."""
-    eval: Path | None = None
+    eval: FilePath | None = None
     """Held-out question file."""
+    skip: tuple[str, ...] | Path = ()
+    """Questions of `train` that are left out: a list of ids, or a file with one id a line. A run that is resumed may name others: the order of the rest stays."""
     eval_limit: Count = 0
     """Evaluate on the first N questions only; 0: all."""
     eval_in_flight: Positive = 64
@@ -30,6 +32,24 @@ class Data(Section):
     """Groups without a signal, one after another, after which a question rests."""
     filter_epochs: Positive = 2
     """Epochs that a resting question is left out; then it gets one more chance."""
+
+    @field_validator("skip", mode="before")
+    @classmethod
+    def _ids_are_words(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return Path(written_out(value))
+        return tuple(str(id) if isinstance(id, int) else id for id in value) if isinstance(value, list) else value
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """The ids that `skip` names. Raises ConfigError where its file cannot be read."""
+        if not isinstance(self.skip, Path):
+            return frozenset(self.skip)
+        try:
+            return frozenset(line.strip() for line in self.skip.read_text().splitlines() if line.strip())
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or "is not text"
+            raise ConfigError(f"data.skip: {self.skip}: {what} (name a file with one id a line, or a list of ids: data.skip=[ID])") from None
 
     @field_validator("filter", mode="before")
     @classmethod

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlvid.config.base import Section
+from rlvid.config.base import PathOrId, Section
 
 
 class Model(Section):
-    path: str
+    path: PathOrId
     """Folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""

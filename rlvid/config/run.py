@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlvid.config.base import Count, Positive, Seconds, Section
+from rlvid.config.base import Count, FilePath, PathOrId, Positive, Seconds, Section
 
 
 class Run(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the run and of its folder. Starting again with the same name resumes from the last whole checkpoint."""
-    dir: Path = Path("runs")
+    dir: FilePath = Path("runs")
     """Folder that holds the run folders."""
     seed: int = 0
     """Every random choice is derived from it, the step, the question, the variant and the sample."""
@@ -24,7 +24,7 @@ class Run(Section):
     """Steps between checkpoints; 0: only at the end."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints stay on disk (and in `storage`)."""
-    storage: str | None = None
+    storage: PathOrId | None = None
     """URL of a folder that every checkpoint is copied to, and fetched from where `dir` has none or a damaged one: s3://bucket/runs, gs://..., file:///...
     Any scheme that an installed fsspec package knows. Credentials come from the environment."""
     eval_every: Count = 0

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Count, Positive, Resources, Seconds, Section, Share, suggest
+from rlvid.config.base import Count, PathOrId, Positive, Resources, Seconds, Section, Share, suggest
 
 
 class Teacher(Section):
     kind: Literal["none", "annotation", "chat", "engine"] = "none"
     """annotation: the evidence in the question file; chat: a model behind an OpenAI-compatible endpoint; engine: a vLLM engine of this run's own."""
-    model: str | None = None
+    model: PathOrId | None = None
     """chat: the model's name at the endpoint; engine: folder or hub id of the checkpoint. Its weights never change."""
     base_url: str | None = None
     """chat: address of the endpoint, up to and with /v1."""

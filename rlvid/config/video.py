@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlvid.config.base import Count, Positive, Resources, Seconds, Section, Share
+from rlvid.config.base import Count, FilePath, PathOrId, Positive, Resources, Seconds, Section, Share
 
 VariantKind = Literal["uniform", "importance", "importance_jitter", "importance_crop", "crop", "multi_scale", "random_jitter", "random_crop"]
 
@@ -29,7 +28,7 @@ class Video(Section):
     """Upper bound of visual tokens per variant, checked before an engine sees it."""
     deadline_s: Seconds = 120
     """A video that takes longer to decode is quarantined."""
-    cache_dir: Path | None = None
+    cache_dir: FilePath | None = None
     """Folder for decoded candidates and for what files are known to hold, kept across runs; on a disk of the node itself. null: no cache, and
     every actor reads a whole file once to know its frames."""
     cache_gib: Annotated[float, Field(gt=0)] = 50.0
@@ -71,7 +70,7 @@ class Variants(Section):
 class RelevanceConfig(Section):
     scorer: Literal["motion", "clip"] = "motion"
     """What tells which frames and parts matter: an image-text model (clip), or motion and shot changes, which need none."""
-    model: str | None = None
+    model: PathOrId | None = None
     """Folder or hub id of a CLIP or SigLIP checkpoint, for `clip`."""
     attention_tau: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the temporal attention; the lower, the more alike frames must look to share what they score."""

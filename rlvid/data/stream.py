@@ -20,10 +20,10 @@ class QuestionStream:
     """Each epoch is a permutation drawn from (seed, epoch), so the order never depends on how it is read.
 
     Opening reads and checks the whole file; a wrong line, a repeated id or an empty file raises QuestionError. Afterwards a
-    question costs 20 bytes of memory, whatever its text.
+    question costs 20 bytes of memory, whatever its text. `skip`: ids that never come; the order of the others is as without.
     """
 
-    def __init__(self, path: str | Path, *, seed: int) -> None:
+    def __init__(self, path: str | Path, *, seed: int, skip: frozenset[str] = frozenset()) -> None:
         self.path = Path(path)
         self._seed = seed
         self._epoch = 0
@@ -31,12 +31,12 @@ class QuestionStream:
         self.left_out = 0
         """Questions that the last `take` left out."""
         self._opened = _mark(self.path)
-        self._offsets, self._lines, self._fingerprint = _indexed(self.path)
+        self._offsets, self._lines, self._skipped, self._fingerprint = _indexed(self.path, skip)
         self._order = _permutation(seed, 0, len(self._offsets))
 
     def __len__(self) -> int:
         """Questions in one epoch."""
-        return len(self._offsets)
+        return len(self._offsets) - len(self._skipped)
 
     @property
     def epoch(self) -> int:
@@ -65,7 +65,7 @@ class QuestionStream:
             was = f"run.seed is {self._seed} and was {state['seed']} at the checkpoint"
             raise QuestionError(f"{self.path}: {was} (keep the seed, or start a run with another name)")
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._order = _permutation(self._seed, self._epoch, len(self))
+        self._order = _permutation(self._seed, self._epoch, len(self._offsets))
 
     def _check_unchanged(self) -> None:
         """Offsets into another content would read nonsense. The content is hashed again only when size or time changed."""
@@ -83,27 +83,36 @@ class QuestionStream:
         return self._read(file, self._next())
 
     def _next(self) -> int:
-        if self._position == len(self):
-            self._epoch, self._position = self._epoch + 1, 0
-            self._order = _permutation(self._seed, self._epoch, len(self))
-        self._position += 1
-        return int(self._order[self._position - 1])
+        while True:
+            if self._position == len(self._offsets):
+                self._epoch, self._position = self._epoch + 1, 0
+                self._order = _permutation(self._seed, self._epoch, len(self._offsets))
+            self._position += 1
+            index = int(self._order[self._position - 1])
+            if index not in self._skipped:
+                return index
 
     def _read(self, file: Any, index: int) -> Question:
         file.seek(self._offsets[index])
         return parse_line(file.readline(), path=self.path, line=self._lines[index])
 
 
-def _indexed(path: Path) -> tuple[array[int], array[int], dict[str, Any]]:
-    """Byte offset and line number of every question, and the file's fingerprint, in one pass that checks every line."""
-    offsets, lines, seen = array("Q"), array("I"), SeenIds(path)
+def _indexed(path: Path, skip: frozenset[str]) -> tuple[array[int], array[int], frozenset[int], dict[str, Any]]:
+    """Byte offset and line number of every question, which of them are skipped, and the file's fingerprint, in one pass that checks every line."""
+    offsets, lines, seen, skipped = array("Q"), array("I"), SeenIds(path), set[int]()
     for line, offset, raw in raw_lines(path):
-        seen.add(parse_line(raw, path=path, line=line).id, line)
+        seen.add(id := parse_line(raw, path=path, line=line).id, line)
+        if id in skip:
+            skipped.add(len(offsets))
         offsets.append(offset)
         lines.append(line)
     if not offsets:
         raise QuestionError(f"{path}: holds no question (one JSON object a line)", "empty file")
-    return offsets, lines, _fingerprint(path)
+    if unknown := skip - seen.lines.keys():
+        raise QuestionError(f"data.skip: {path} has no question {min(unknown)[:80]!r} (write ids as they stand in the file)", "skip")
+    if len(skipped) == len(offsets):
+        raise QuestionError(f"data.skip: leaves no question of {path}", "skip")
+    return offsets, lines, frozenset(skipped), _fingerprint(path)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

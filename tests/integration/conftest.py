@@ -59,6 +59,7 @@ def small_overrides(world: scenes.World, runs: Path) -> list[str]:
         "rollout.answers=4",
         "rollout.max_sequences=64",
         "tracker.kind=none",
+        "video.cache_dir=null",
     ]
 
 

@@ -72,7 +72,7 @@ def test_every_field_has_its_manual() -> None:
         ("variants.kinds=[uniform, uniform]", ("variants", "kinds", ("uniform", "uniform"))),
         ("data.eval=null", ("data", "eval", None)),
         ("run.name=other", ("run", "name", "other")),
-        ("prompt.format=a=b", ("prompt", "format", "a=b")),
+        ("prompt.system=a=b", ("prompt", "system", "a=b")),
         ("tracker.kind=none", ("tracker", "kind", "none")),
         ("run.dump_rollouts=false", ("run", "dump_rollouts", False)),
     ],
@@ -182,3 +182,63 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, {**LEAST, "learner": {"lrr": 1}})
     assert refusal(path).startswith(f"{path}: ")
+
+
+def path_settings() -> list[str]:
+    """Every setting whose type says that it names a file or folder, and those that are known to."""
+    found = {"model.path", "relevance.model", "teacher.model", "run.storage"}
+    for name, section in Config.model_fields.items():
+        for field, info in section.annotation.model_fields.items():  # type: ignore[union-attr]
+            if "Path" in str(info.annotation) or "written_out" in str(info):
+                found.add(f"{name}.{field}")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("key", path_settings())
+def test_home_and_variables_are_written_out_in_every_path(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SCRATCH", "/mnt/scratch")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    section, field = key.split(".")
+    path, prefix = write(tmp_path, LEAST), "file://" if key == "run.storage" else ""
+    cases = {"$SCRATCH/x": "/mnt/scratch/x", "${SCRATCH}/x": "/mnt/scratch/x", "$HOME/x": "/home/somebody/x"} | ({} if prefix else {"~/x": "/home/somebody/x"})
+    for given, expected in cases.items():
+        assert str(getattr(getattr(load(path, [f"{key}={prefix}{given}"]), section), field)) == prefix + expected
+    message = refusal(path, f"{key}={prefix}$NOWHERE/x")
+    assert key in message and "$NOWHERE, which is not set" in message
+    if not prefix:
+        assert "home of a user that is not known" in refusal(path, f"{key}=~nobody-here/x")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (["prompt.format=Put the answer into \\boxed{}."], "does not ask for <answer>"),
+        (["rollout.repeatable=true", "rollout.max_staleness=1"], "cannot repeat"),
+        (["rollout.temperature=0.005"], "rollout.temperature"),
+    ],
+)
+def test_settings_that_would_be_wrong_in_silence(override: list[str], words: str, tmp_path: Path) -> None:
+    assert words in refusal(write(tmp_path, LEAST), *override)
+
+
+def test_what_asks_for_the_tags_elsewhere_passes(tmp_path: Path) -> None:
+    path = write(tmp_path, LEAST)
+    load(path, ["prompt.format=Be brief.", "prompt.system=Answer inside <answer> </answer>."])
+    load(path, ["prompt.format=Use \\boxed{}.", "reward.custom=mine:boxed"])
+    load(path, ['prompt.format=""'])
+
+
+def test_ids_to_skip(tmp_path: Path) -> None:
+    path = write(tmp_path, LEAST)
+    assert load(path, ["data.skip=[q1, 7]"]).data.skipped == {"q1", "7"}
+    (tmp_path / "ids.txt").write_text("q1\n\n q2 \n")
+    assert load(path, [f"data.skip={tmp_path / 'ids.txt'}"]).data.skipped == {"q1", "q2"}
+    with pytest.raises(ConfigError, match=r"data\.skip: .*No such file.*data\.skip=\[ID\]"):
+        assert load(path, ["data.skip=q1"]).data.skipped
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shipped_files_keep_what_they_decode_within_a_limit(path: Path) -> None:
+    video = load(path).video
+    assert video.cache_dir is not None and 0 < video.cache_gib <= 50

@@ -117,3 +117,30 @@ def test_a_hundred_thousand_lines_are_not_kept_in_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[0] < 30 * 100_000 < path.stat().st_size / 5
     finally:
         tracemalloc.stop()
+
+
+def test_skipped_questions_never_come_and_move_nobody_else(tmp_path):
+    path = write(tmp_path, 20)
+    whole = ids(QuestionStream(path, seed=3), 60)
+    less = QuestionStream(path, seed=3, skip=frozenset(("q4", "q11")))
+    assert len(less) == 18 and ids(less, 54) == [id for id in whole if id not in ("q4", "q11")]
+
+
+def test_a_resumed_run_may_skip_what_the_first_one_did_not(tmp_path):
+    path = write(tmp_path, 20)
+    stream = QuestionStream(path, seed=3)
+    before, state = ids(stream, 7), stream.state()
+    rest = ids(stream, 33)
+    bad = rest[2]
+    resumed = QuestionStream(path, seed=3, skip=frozenset((bad,)))
+    resumed.restore(state)
+    assert bad not in before
+    assert ids(resumed, 10) == [id for id in rest if id != bad][:10]
+
+
+def test_what_cannot_be_skipped_is_named(tmp_path):
+    path = write(tmp_path, 2)
+    with pytest.raises(QuestionError, match="data.skip: .* has no question 'q9'"):
+        QuestionStream(path, seed=3, skip=frozenset(("q0", "q9")))
+    with pytest.raises(QuestionError, match="leaves no question"):
+        QuestionStream(path, seed=3, skip=frozenset(("q0", "q1")))

@@ -218,11 +218,13 @@ def test_no_question_is_asked_twice_in_a_step(feed):
         short.sample(4)
 
 
-def group(task, correct, ious, *repairs):
+def group(task, correct, ious, *repairs, formats=(1.0, 1.0), rewards=None):
+    """`rewards`: the sum of all parts, if not given."""
     parts = [{"accuracy": right} if task != "temporal_grounding" else {} for right in correct]
     scores = (tuple(Score(part | ({"temporal_iou": iou} if iou is not None else {})) for part, iou in zip(parts, ious, strict=True)),)
     question = Question("q", "v.mp4", "?", task, ("a", "b"), "a")
-    return Group(Prepared(question, "", (), (), 1.0), (), (), scores, (correct,), (correct,), (), repairs)
+    earned = tuple(right * (task != "temporal_grounding") + (iou or 0.0) + form for right, iou, form in zip(correct, ious, formats, strict=True))
+    return Group(Prepared(question, "", (), (), 1.0), (), (), scores, (rewards or earned,), (correct,), (), repairs)
 
 
 def test_what_teaches_nothing(feed):
@@ -232,6 +234,7 @@ def test_what_teaches_nothing(feed):
     assert _teaches_nothing(group("temporal_grounding", (0.0, 0.0), (0.25, 0.25)))
     assert not _teaches_nothing(group("temporal_grounding", (0.0, 0.0), (0.25, 0.5))), "the reward is continuous, and differs"
     assert not _teaches_nothing(group("grounded_qa", (1.0, 1.0), (0.0, 0.5)))
+    assert not _teaches_nothing(group("open", (0.0, 0.0), no, formats=(0.0, 1.0))), "a base model learns the tags from such groups"
 
 
 def repair(sample, first):
@@ -240,13 +243,22 @@ def repair(sample, first):
 
 
 def test_spans_that_earn_nothing_teach_nothing(feed):
-    plain, _ = feed()
-    weights = plain.config.reward.weights | {"grounded_qa": {"accuracy": 1.0}}
-    plain.config = plain.config.model_copy(update={"reward": plain.config.reward.model_copy(update={"weights": weights})})
-    assert plain._teaches_nothing(group("grounded_qa", (1.0, 1.0), (0.0, 0.5)))
+    assert feed()[0]._teaches_nothing(group("grounded_qa", (1.0, 1.0), (0.0, 0.5), rewards=(1.0, 1.0)))
 
 
 def test_selection_looks_at_unaided_answers(feed):
     repaired = group("open", (1.0, 1.0), (None, None), repair(1, {"accuracy": 0.0}))
     assert answers_of(repaired).accuracies == (1.0, 0.0)
     assert not feed()[0]._teaches_nothing(repaired)
+
+
+def test_rest_is_booked_in_the_epoch_that_a_question_was_taken_from(feed):
+    """Three a step of eight: the third step takes two questions of epoch 0 and one of epoch 1."""
+    filtered, session = feed(filter="variance", filter_after=1, filter_epochs=1, questions_per_step=3)
+    for step in (1, 2, 3):
+        filtered.sample(step)
+    epochs = {id: 0 if at < COUNT else 1 for at, id in enumerate(session.asked)}
+    until = {id: entry[1] for id, entry in filtered.state()["filter"].items()}
+    assert set(epochs.values()) == {0, 1}
+    assert until and all(until[id] == epochs[id] + 1 for id in until)
+    assert any(id in until for id in session.asked[6:8]), "one of those at the border had no signal"
