@@ -58,8 +58,8 @@ class Slot:
 class ActorPool:
     """`create(number)` makes an actor; `prepare(handle)` makes a restarted one fit to serve.
 
-    capacity: calls one actor works on at a time; further ones wait here, so that a deadline counts work, not queueing.
-    attempts: living actors that may fail at one call before it raises CallFailed. quorum: share of the actors that must start before the pool serves. heartbeat_s: how often, and how long, an actor is
+    capacity: calls one actor works on at a time; further ones wait here, so that a deadline counts work, not queueing. attempts: living actors that may fail at
+    one call before it raises CallFailed. quorum: share of the actors that must start before the pool serves. heartbeat_s: how often, and how long, an actor is
     asked for a sign of life (0: never, for actors that cannot answer while they work).
     """
 

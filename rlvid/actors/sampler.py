@@ -5,8 +5,8 @@ For every question one coroutine walks down the line:
     variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here ──► repair
 
 Who waits: a coroutine waits for its own video and its own K requests, nothing else; the pools hold back what exceeds their
-actors' capacity. What cannot be used is quarantined by name: a video that cannot be read, one that takes its actor down or too long (remembered, so that it costs
-its deadline once), a prompt that the engine refuses. What travels: specs and references; frames go from the variant actor's node to the engine's node.
+actors' capacity. What cannot be used is quarantined by name: a video that cannot be read, one that takes its actor down or too long (remembered:
+it costs its deadline once), a prompt that the engine refuses. What travels: specs and references; frames go from the variant actor's node to the engine's node.
 """
 
 from __future__ import annotations

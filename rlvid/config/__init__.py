@@ -82,7 +82,7 @@ class Config(Section):
         told = " ".join([self.prompt.system, self.prompt.format, *(self.prompt.instructions or {}).values()])
         if self.prompt.format and "<answer>" not in told and self.reward.custom is None:
             raise ValueError(
-                f"prompt.format ({self.prompt.format!r}) does not ask for <answer> </answer>, inside which replies are read: every one would be worth 0; name the "
+                f"prompt.format ({self.prompt.format!r}) does not ask for <answer> </answer>, inside which replies are read: all would be worth 0; name the "
                 "tags in it, leave it empty for a model that writes them unasked, or read replies yourself with reward.custom"
             )
         if self.video.max_tokens + self.rollout.max_tokens > self.rollout.max_model_len:

@@ -19,10 +19,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Resources = dict[str, Annotated[float, Field(gt=0)]]
 
 
-
 def written_out(value: Any) -> Any:
-    """A path as a shell reads it: `~`, `~user`, `$NAME` and `${NAME}` written out. Where one of them means nothing it is refused: a folder of that name would be
-    made, or looked for, in silence."""
+    """A path as a shell reads it: `~`, `~user`, `$NAME` and `${NAME}` written out. Where one of them means nothing it is refused: a folder of that name would
+    be made, or looked for, in silence."""
     if not isinstance(value, str):
         return value
     text = os.path.expanduser(os.path.expandvars(value))

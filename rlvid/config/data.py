@@ -17,7 +17,7 @@ class Data(Section):
     eval: FilePath | None = None
     """Held-out question file."""
     skip: tuple[str, ...] | Path = ()
-    """Questions of `train` that are left out: a list of ids, or a file with one id a line. A run that is resumed may name others: the order of the rest stays."""
+    """Questions of `train` that are left out: a list of ids, or a file with one id a line. A resumed run may name others: the order of the rest stays."""
     eval_limit: Count = 0
     """Evaluate on the first N questions only; 0: all."""
     eval_in_flight: Positive = 64

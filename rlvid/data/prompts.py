@@ -42,8 +42,8 @@ def chat_prompt(processor: Any, text: str, system: str = "") -> str:
 
 
 def plain_text(text: str, special: Collection[str] = ()) -> str:
-    """`text` without any of these tokens, as a tokenizer would see them: `<|im_end|>` becomes `< |im_end|>`. Where no tokenizer is at hand, every `<|` is broken:
-    the special tokens of all families hold one."""
+    """`text` without any of these tokens, as a tokenizer would see them: `<|im_end|>` becomes `< |im_end|>`. Without a tokenizer at hand, every `<|` is
+    broken: the special tokens of all families hold one."""
     if not special:
         return text.replace("<|", "< |")
     for token in sorted(special, key=len, reverse=True):

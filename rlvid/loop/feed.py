@@ -143,7 +143,7 @@ class Feed:
             )
 
     def _teaches_nothing(self, group: Group) -> bool:
-        """All answers equally right and equally paid: where they differ in format or in their spans' overlap, or one was repaired, there is something to learn."""
+        """All answers equally right and equally paid: where they differ in format or their spans' overlap, or one was repaired, something is learned."""
         rewards = {reward for row in group.rewards_KM for reward in row}
         return zero_signal(group.correct_KM) and len(rewards) == 1 and not _repaired(group)
 

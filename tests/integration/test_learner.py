@@ -138,7 +138,9 @@ def test_sixty_four_micro_batches_in_bfloat16_sum_like_one(ray_here, world, prom
     """On two ranks: summed and reduced in float32, the gradient of 64 copies is that of two. In bfloat16 it is not, which is what the default is for."""
     off = {}
     for accumulate in ("float32", "bfloat16"):
-        learner = group(ray_here, world, tmp_path, *BF16, "learner.ranks=2", f"learner.zero_stage={stage}", f"learner.accumulate={accumulate}", "learner.lr=1e-12")
+        learner = group(
+            ray_here, world, tmp_path, *BF16, "learner.ranks=2", f"learner.zero_stage={stage}", f"learner.accumulate={accumulate}", "learner.lr=1e-12"
+        )
         two, many = norm_of_copies(learner, prompts[0], 2), norm_of_copies(learner, prompts[0], 128)
         off[accumulate] = abs(many - two) / two
         learner.stop()

@@ -140,7 +140,7 @@ def test_a_resumed_run_may_skip_what_the_first_one_did_not(tmp_path):
 
 def test_what_cannot_be_skipped_is_named(tmp_path):
     path = write(tmp_path, 2)
-    with pytest.raises(QuestionError, match="data.skip: .* has no question 'q9'"):
+    with pytest.raises(QuestionError, match=r"data\.skip: .* has no question 'q9'"):
         QuestionStream(path, seed=3, skip=frozenset(("q0", "q9")))
     with pytest.raises(QuestionError, match="leaves no question"):
         QuestionStream(path, seed=3, skip=frozenset(("q0", "q1")))
