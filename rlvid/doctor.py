@@ -303,7 +303,7 @@ def _unreachable(address: str) -> str:
 
 def _model(path: str | Path) -> Check:
     if problem := pixel_normalisation_problem(path):
-        return Check("model", "fail", problem, "edit the checkpoint's processor files, or save them anew with equal numbers")
+        return Check("model", "fail", problem, "edit the checkpoint's processor files, or copy them anew")
     return Check("model", "ok", f"{path}: image and video processors normalize alike")
 
 

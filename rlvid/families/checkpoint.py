@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import FAMILIES
 from rlvid.families.base import Family
+from rlvid.families.folder import adapter_problem, pointer_problem, quantized_problem, reading_problem, weights_problem
 from rlvid.process.one_line import first_line
 
 log = logging.getLogger("rlvid")
@@ -70,15 +71,20 @@ def _teach(path: str) -> None:
 
 def check_model_path(path: str, key: str, *, weights: bool = True) -> None:
     """Refuse what cannot be a checkpoint, by a glance at its files, or at the config.json of a hub id (the cache's, or the hub's, which may be out of
-    reach: then it passes here, and the run's start asks again). `weights`: a folder must hold them."""
+    reach: then it passes here, and the run's start asks again). `weights`: a folder must hold them, and all that it takes to read and write text."""
+    folder = Path(path)
+    here = not is_hub_id(path) and folder.is_dir()
+    if here and (problem := pointer_problem(folder) or (adapter_problem(folder) if weights else "")):
+        raise ConfigError(f"{key}: {path}: {problem}")
     config = read_config(path, key)
     if config is None:
         log.warning("%s: config.json of %s is not in the local Hugging Face cache and the hub does not answer: not looked at", key, path)
     else:
         _listed(path, key, config)
-    folder = Path(path)
-    if weights and not is_hub_id(path) and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise ConfigError(f"{key}: {path} holds no weights (*.safetensors are missing: copy the checkpoint anew)")
+        if problem := quantized_problem(config):
+            raise ConfigError(f"{key}: {path}: {problem}")
+    if here and weights and (problem := weights_problem(folder, config or {}) or reading_problem(folder)):
+        raise ConfigError(f"{key}: {path}: {problem}")
 
 
 def read_config(path: str, key: str) -> dict[str, Any] | None:
@@ -114,6 +120,8 @@ def pixel_normalisation_problem(model_path: str | Path) -> str | None:
         image, video = processor.image_processor, processor.video_processor
     except Exception as error:
         return f"{model_path}: its image and video processors cannot be loaded ({first_line(error)})"
+    if not getattr(processor, "chat_template", None):
+        return f"{model_path}: its processor has no chat template (chat_template.jinja is missing: copy it of the model that it was made of)"
     for name in ("do_normalize", "do_rescale", "rescale_factor", "image_mean", "image_std"):
         for_images, for_videos = _numbers(getattr(image, name, None)), _numbers(getattr(video, name, None))
         if for_images != for_videos:

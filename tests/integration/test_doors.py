@@ -74,9 +74,10 @@ def test_rollout_only_dumps_and_learns_nothing(small, rlvid, tmp_path):
 def test_an_engine_that_cannot_start_says_why_in_one_line(small, rlvid, world, tmp_path):
     broken = tmp_path / "model"
     shutil.copytree(world.model, broken)
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    tree = json.loads((broken / "config.json").read_text())
+    tree["text_config"]["intermediate_size"] *= 2  # no longer the weights' own
+    (broken / "config.json").write_text(json.dumps(tree))
     result = rlvid("train", CONFIG, *small, f"model.path={broken}", "--rollout-only")
     assert result.returncode == 1
     line = next(line for line in result.stderr.splitlines() if line.startswith("error:"))
-    assert "rollout engine 0 did not start" in line and "Safetensor" in line and "rollout-0.log" in line
+    assert "rollout engine 0 did not start" in line and "rollout-0.log" in line

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import free_ports
+from tests.unit.folders import make_folder
 
 KEY = "planted-key-7f3a9c"
 TOKEN = "0123456789abcdef" * 4
@@ -76,8 +77,7 @@ def project(tmp_path: Path) -> Path:
     (folder / ".env").write_text(f"WANDB_API_KEY={KEY}")
     (folder / "train.jsonl").write_text(json.dumps(QUESTION) + "\n")
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    (folder / "model" / "model.safetensors").touch()
+    make_folder(folder / "model")
     tree = {
         "run": {"name": "job", "dir": str(tmp_path / "runs")},
         "model": {"path": str(folder / "model")},
@@ -99,7 +99,9 @@ def test_a_job_runs_and_its_output_is_followed(dashboard: str, project: Path) ->
     asks_for_key.chmod(0o755)
     result = submit(dashboard, project, project / "configs/c.yaml", "run.name=good", "--dry-run", "--python", asks_for_key, env={"WANDB_API_KEY": KEY})
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"packed  4 files of \S+project, 0\.0 MB", result.stdout), result.stdout  # config, questions, the model's config.json, python.sh
+    assert re.search(r"packed  8 files of \S+project, 0\.0 MB", result.stdout), (
+        result.stdout
+    )  # config, questions, what is small of the model's files, python.sh
     assert f"job good-1 at {dashboard}" in result.stdout
     assert "address: auto" in result.stdout and "name: good" in result.stdout, "the job's own output"
     assert result.stdout.rstrip().endswith("job good-1: succeeded")

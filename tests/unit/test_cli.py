@@ -20,6 +20,7 @@ from rlvid import cli
 from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import FAMILIES
 from rlvid.families.checkpoint import family_of, stay_offline_without_hub
+from tests.unit.folders import make_folder
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [("train",), ("eval",), ("select",), ("doctor",), ("plan",), ("submit",)]
@@ -71,8 +72,7 @@ def world(tmp_path, question):
     write(tmp_path / "train.jsonl", question)
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    (model / "model.safetensors").touch()
+    make_folder(model)
     tree = {"run": {"name": "r", "dir": str(tmp_path / "runs")}, "model": {"path": str(model)}, "data": {"train": str(tmp_path / "train.jsonl")}}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(tree))

@@ -86,11 +86,13 @@ def test_tokens_by_hand() -> None:
 
 
 def test_states_by_stage() -> None:
-    """2 + 2 + 12 bytes a parameter, divided by the 4 ranks from stage 1 (optimizer), 2 (gradients), 3 (weights) on."""
+    """2 + 2 + 12 bytes a parameter, divided by the 4 ranks from stage 1 (optimizer), 2 (gradients), 3 (weights) on; sums in float32 add theirs to gradients."""
     parameters = QWEN_7B.parameters
     expected = {1: (2, 2, 12 / 4), 2: (2, 2 / 4, 12 / 4), 3: (2 / 4, 2 / 4, 12 / 4)}
     for stage, per_parameter in expected.items():
         found = state_bytes(strive(f"learner.zero_stage={stage}"), QWEN_7B)
+        assert found["gradients"] == pytest.approx({1: 2 + 4, 2: 4 / 4, 3: 4 / 4}[stage] * parameters)
+        found = state_bytes(strive(f"learner.zero_stage={stage}", "learner.accumulate=bfloat16"), QWEN_7B)
         for part, bytes_ in zip(("weights", "gradients", "optimizer"), per_parameter, strict=True):
             assert found[part] == pytest.approx(bytes_ * parameters), (stage, part)
     frozen = state_bytes(strive("model.freeze_vision=true"), QWEN_7B)
