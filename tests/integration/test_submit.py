@@ -101,7 +101,7 @@ def test_a_job_runs_and_its_output_is_followed(dashboard: str, project: Path) ->
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"packed  8 files of \S+project, 0\.0 MB", result.stdout), (
         result.stdout
-    )  # config, questions, what is small of the model's files, python.sh
+    )  # and python.sh
     assert f"job good-1 at {dashboard}" in result.stdout
     assert "address: auto" in result.stdout and "name: good" in result.stdout, "the job's own output"
     assert result.stdout.rstrip().endswith("job good-1: succeeded")
