@@ -14,7 +14,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,11 @@ OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
 ANSWER_S = 20.0
 """A dashboard that says nothing for so long is none."""
+READY_S = 60.0
+"""A cluster that has a dashboard can take jobs so soon."""
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+STOP_S = 90.0
+"""Between Ray's SIGTERM to all processes of a job and its SIGKILL: so long a run may take to end in order. Ray itself gives it three seconds."""
 LOST_S = 300.0
 """A dashboard that cannot be reached for so long will not come back."""
 
@@ -89,12 +94,30 @@ class Jobs:
             package = pack(parcel.folder, Path(aside) / "rlvid.zip", excludes=parcel.excludes, limit_bytes=parcel.limit_bytes)
             print(f"packed  {package.files} files of {parcel.folder.resolve()}, {megabytes(package.size_bytes)}")
             command = [parcel.python, "-m", "rlvid.cli", "train", inside, *overrides, "cluster.address=auto", *arguments]
-            return self.client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=name,
-                runtime_env={"working_dir": str(package.path), "env_vars": variables(parcel.env, os.environ)},
-                metadata={RUN: config.run.name},
+            environment = variables(parcel.env, os.environ)
+            return self._patiently(
+                lambda: self.client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=name,
+                    runtime_env={"working_dir": str(package.path), "env_vars": {STOP_WAIT: f"{STOP_S:g}"} | environment},
+                    metadata={RUN: config.run.name},
+                )
             )
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """In its first seconds a cluster has a dashboard, but nobody yet to start a job: asked again until it has."""
+        until = time.monotonic() + READY_S
+        while True:
+            try:
+                return call()
+            except RuntimeError as error:
+                if "No available agent" not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise ConfigError(
+                        f"--address: the cluster at {self.address} has no agent to start a job, {READY_S:g} s long: see that its head is well"
+                    ) from None
+                time.sleep(POLL_S)
 
     def _free_name(self, run: str) -> str:
         """RUN-1, RUN-2, ...: the next attempt of this run. Two attempts at a time would write into one folder."""
@@ -210,6 +233,8 @@ def follow_or_stop(jobs: Jobs, job: str) -> int:
 def check_paths(config: Config) -> None:
     """Refuse paths that mean another place in the job's folder on the cluster, which ends with the job."""
     paths = {"run.dir": config.run.dir, "data.train": config.data.train, "data.eval": config.data.eval, "relevance.model": config.relevance_folder}
+    if isinstance(config.data.skip, Path):
+        paths["data.skip"] = config.data.skip
     if not is_hub_id(config.model.path):
         paths["model.path"] = Path(config.model.path)
     for key, path in paths.items():

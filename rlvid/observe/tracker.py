@@ -6,6 +6,7 @@ costs one warning line and switches it off.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -29,6 +30,8 @@ START_DEADLINE_S = 30.0
 """Longest wait for the service to answer; the run goes offline after it."""
 FINISH_DEADLINE_S = 30.0
 """Longest wait for the last rows to be sent; what is left stays on disk for `wandb sync`."""
+REOPENED = 3
+"""So often wandb may be lost and begun anew."""
 
 
 class Tracker(Protocol):
@@ -117,13 +120,57 @@ class ThreadTracker:
 
 
 class WandbSink:
-    """One wandb run for one rlvid run, across restarts: its id is kept in the run folder."""
+    """A wandb run that shows what metrics.jsonl shows, whatever happens to either. Its id is kept in the run folder, with the last step that it holds.
+
+    A run that goes on after that step goes on in the same wandb run. One that repeats steps does not: wandb drops their rows online, renumbers them offline,
+    and keeps those that were given up. Nor does one whose wandb run was cut off. Both get a wandb run of their own, in the same group, with all rows.
+    """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self.run = _start(config, folder)
+        self.config, self.folder = config, folder
+        self.run: Any = None
+        self.last = -1
+        self.reopened = 0
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        self.run.log(values, step=step)
+        self._write(step, values)
+
+    def _write(self, step: int, values: dict[str, Any], *, with_row: bool = False) -> None:
+        """`with_row`: the step's own row is there already."""
+        try:
+            self._opened(step + with_row).log(values, step=step)
+        except Exception:
+            if not self._cut_off():
+                raise
+            self._opened(step + with_row).log(values, step=step)
+        self.last = step
+
+    def _opened(self, step: int) -> Any:
+        """The run, with all rows before `step`."""
+        if self.run is None:
+            past = [(at, values) for at, values in _rows(self.folder) if at < step]
+            known, last = _known_run(self.folder)
+            goes_on = known and last is not None and last < step and not any(at > last for at, _ in past)
+            if not goes_on:
+                known = f"{self.config.run.name[:100]}-{secrets.token_hex(4)}"
+            _note_run(self.folder, known)
+            self.run = _start(self.config, self.folder)
+            for at, values in [] if goes_on else past:
+                self.run.log(values, step=at)
+        return self.run
+
+    def _cut_off(self) -> bool:
+        """wandb's own process is gone (a job that is stopped sends its signal to all processes): whether the run is begun anew."""
+        import wandb
+
+        self.reopened += 1
+        if self.run is None or self.reopened > REOPENED:
+            return False
+        log.warning("wandb's process ended by itself: its run is written anew from metrics.jsonl")
+        self.run = None
+        with contextlib.suppress(Exception):  # it says goodbye to a process that is gone; the next one is another
+            wandb.teardown()
+        return True
 
     def rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
         """A table with the filmstrips of the step: rollouts/samples."""
@@ -137,10 +184,20 @@ class WandbSink:
             strips += [strip] if strip else []
             table.add_data(step, row.question, row.task, row.truth, f"{row.variant} {row.kind}", strip, row.answers, row.best_reward)
         # Pictures of a table lie in wandb's own data folder until they are sent; logged beside it, they lie in the run's folder, too.
-        self.run.log({"rollouts/samples": table} | ({"rollouts/strips": strips} if strips else {}), step=step)
+        self._write(step, {"rollouts/samples": table} | ({"rollouts/strips": strips} if strips else {}), with_row=True)
 
     def finish(self, failed: bool) -> None:
-        self.run.finish(exit_code=1 if failed else 0)
+        if self.run is None:
+            return
+        code = 1 if failed else 0
+        try:
+            self.run.finish(exit_code=code)
+        except Exception:
+            if not self._cut_off():
+                raise
+            self._opened(self.last + 1).finish(exit_code=code)
+        known, _ = _known_run(self.folder)
+        _note_run(self.folder, known, self.last)
 
 
 class TensorboardSink:
@@ -219,7 +276,8 @@ def _init(config: Config, folder: Path, mode: Any) -> Any:
     return wandb.init(
         project=config.tracker.project,
         name=config.run.name,
-        id=_run_id(config.run.name, folder),
+        id=_known_run(folder)[0],
+        group=config.run.name,
         # Offline runs of one id are joined by `wandb sync`; asked to resume, wandb would only warn that it cannot look.
         resume="allow" if mode == "online" else None,
         dir=str(folder),
@@ -238,12 +296,21 @@ def _init(config: Config, folder: Path, mode: Any) -> Any:
     )
 
 
-def _run_id(name: str, folder: Path) -> str:
-    """Stable for a run folder, different for another folder of the same name."""
+def _known_run(folder: Path) -> tuple[str, int | None]:
+    """Id of the folder's wandb run (empty: none yet), and the last step that it holds; None where it was not closed."""
     path = folder / "wandb_id"
-    if path.exists() and (known := path.read_text().strip()):
-        return known
-    run_id = f"{name[:100]}-{secrets.token_hex(4)}"
+    lines = path.read_text().split() if path.exists() else []
+    return (lines[0] if lines else ""), (int(lines[1]) if len(lines) > 1 and lines[1].lstrip("-").isdigit() else None)
+
+
+def _note_run(folder: Path, known: str, last: int | None = None) -> None:
+    """Other folders of the same name have other ids."""
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(run_id + "\n")
-    return run_id
+    (folder / "wandb_id").write_text(f"{known}\n" + (f"{last}\n" if last is not None else ""))
+
+
+def _rows(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, numbers) of every row of metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [(row["step"], {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}) for row in rows]

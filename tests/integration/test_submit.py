@@ -99,9 +99,7 @@ def test_a_job_runs_and_its_output_is_followed(dashboard: str, project: Path) ->
     asks_for_key.chmod(0o755)
     result = submit(dashboard, project, project / "configs/c.yaml", "run.name=good", "--dry-run", "--python", asks_for_key, env={"WANDB_API_KEY": KEY})
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"packed  8 files of \S+project, 0\.0 MB", result.stdout), (
-        result.stdout
-    )  # and python.sh
+    assert re.search(r"packed  8 files of \S+project, 0\.0 MB", result.stdout), result.stdout  # and python.sh
     assert f"job good-1 at {dashboard}" in result.stdout
     assert "address: auto" in result.stdout and "name: good" in result.stdout, "the job's own output"
     assert result.stdout.rstrip().endswith("job good-1: succeeded")

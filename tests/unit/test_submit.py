@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlvid.config import Config, ConfigError, load
+from rlvid.jobs import submit
 from rlvid.jobs.package import pack, packed_files
-from rlvid.jobs.submit import Jobs, check_paths, variables
+from rlvid.jobs.submit import Jobs, Parcel, check_paths, variables
 
 ROOT = Path(__file__).parents[2]
 STAYS = [
@@ -145,3 +148,40 @@ def test_what_listens_there_is_no_dashboard(reply: bytes, monkeypatch: pytest.Mo
         with pytest.raises(ConfigError, match="no dashboard answers at"):
             Jobs(f"http://127.0.0.1:{server.getsockname()[1]}")
         server.shutdown(socket.SHUT_RDWR)
+
+
+class NotYet:
+    """A cluster that cannot take jobs for `seconds` (None: ever), as Ray's own client says it."""
+
+    def __init__(self, seconds):
+        self.until, self.taken = None if seconds is None else time.monotonic() + seconds, []
+
+    def list_jobs(self):
+        return []
+
+    def submit_job(self, **job):
+        if self.until is None or time.monotonic() < self.until:
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again later..")
+        self.taken.append(job)
+        return job["submission_id"]
+
+
+def submitted(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(submit, "POLL_S", 0.01)
+    monkeypatch.setattr(submit, "READY_S", 0.5)
+    jobs = object.__new__(Jobs)
+    jobs.address, jobs.client = "http://head:8265", NotYet(seconds)
+    tree = {"run": {"name": "r", "dir": "/shared/runs"}, "model": {"path": "/shared/model"}, "data": {"train": "/shared/t.jsonl"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    return jobs.submit(tmp_path / "c.yaml", [], Parcel(folder=tmp_path)), jobs.client
+
+
+def test_a_cluster_that_is_just_starting_is_asked_again(tmp_path, monkeypatch):
+    name, client = submitted(tmp_path, monkeypatch, seconds=0.1)
+    assert name == "r-1" and len(client.taken) == 1
+    assert float(client.taken[0]["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60, "time to end in order"
+
+
+def test_a_cluster_without_agents_is_said_in_one_line(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="no agent to start a job"):
+        submitted(tmp_path, monkeypatch, seconds=None)

@@ -58,7 +58,8 @@ def test_offline_run_is_recorded_and_resumed_under_one_id(tmp_path: Path, capfd:
         tracker.close()
     wandb.teardown()  # its service process writes the last bytes a few milliseconds after the run is finished
 
-    run_id = (folder / "wandb_id").read_text().strip()
+    run_id, last = (folder / "wandb_id").read_text().split()
+    assert last == "2"
     runs = sorted((folder / "wandb").glob("offline-run-*"))
     assert run_id.startswith("tracked-")
     assert len(runs) == 2 and all(run_id in run.name for run in runs)
@@ -66,6 +67,84 @@ def test_offline_run_is_recorded_and_resumed_under_one_id(tmp_path: Path, capfd:
     assert [(row["_step"], row["reward/mean"]) for row in rows] == [("0", "0.5"), ("1", "0.5"), ("2", "0.5")]
     assert all("eval/accuracy" not in row for row in rows)
     assert capfd.readouterr().out == ""
+
+
+def train(folder: Path, steps: range, note: str, close: bool = True) -> None:
+    """As a run does it: what comes after the step it goes on from is forgotten, then a row on disk and one for the tracker. `note`: of this attempt."""
+    from rlvid.observe.metrics import MetricsFile
+
+    folder.mkdir(exist_ok=True)
+    metrics = MetricsFile(folder)
+    metrics.truncate_after(steps[0] - 1)
+    tracker = open_tracker(config(), folder)
+    for step in steps:
+        metrics.append(step, {"reward/mean": step / 8, note: 1.0, "time/none": None})
+        tracker.log(step, {"reward/mean": step / 8, note: 1.0, "time/none": None})
+    if close:
+        tracker.close()
+
+
+def shown(folder: Path) -> tuple[list[dict], list[dict]]:
+    """(metrics.jsonl, what wandb shows of its latest run: rows of one id, by step)."""
+    wandb.teardown()
+    run_id = (folder / "wandb_id").read_text().split()[0]
+    runs = sorted((folder / "wandb").glob(f"offline-run-*{run_id}"))
+    on_disk = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    deadline = time.monotonic() + 20
+    while len(rows := [row for run in runs for row in records(run)]) < len(on_disk) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    found = [{name: float(value) for name, value in row.items() if not name.startswith("_") or name == "_step"} for row in rows]
+    expected = [{"_step" if name == "step" else name: float(value) for name, value in row.items() if value is not None} for row in on_disk]
+    return expected, found
+
+
+def test_a_run_that_repeats_steps_is_shown_as_metrics_jsonl_shows_it(tmp_path: Path) -> None:
+    folder = tmp_path / "tracked"
+    train(folder, range(1, 11), "first")
+    train(folder, range(7, 13), "second")  # from the checkpoint of step 6
+    expected, found = shown(folder)
+    assert found == expected and [row["_step"] for row in found] == list(range(1, 13))
+    assert [("first" in row, "second" in row) for row in found] == [(True, False)] * 6 + [(False, True)] * 6
+    train(folder, range(13, 15), "third")
+    expected, found = shown(folder)
+    assert found == expected and len(found) == 14
+
+
+def test_a_run_whose_wandb_was_killed_with_it_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tracked"
+    train(folder, range(1, 5), "first")
+    (folder / "wandb_id").write_text((folder / "wandb_id").read_text().split()[0] + "\n")  # as a kill leaves it: not closed
+    train(folder, range(5, 8), "second")
+    expected, found = shown(folder)
+    assert found == expected and len(found) == 7
+
+
+def test_a_signal_to_all_processes_costs_no_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ray ends a job with SIGTERM to all its processes, wandb's own among them; the driver then ends in order."""
+    import psutil
+
+    from rlvid.observe.metrics import MetricsFile
+
+    folder = tmp_path / "tracked"
+    folder.mkdir()
+    metrics, tracker = MetricsFile(folder), open_tracker(config(), folder)
+    with caplog.at_level(logging.WARNING, logger=tracker_module.__name__):
+        for step in range(1, 9):
+            metrics.append(step, {"reward/mean": step / 8})
+            tracker.log(step, {"reward/mean": step / 8})
+            while step == 5 and not (folder / "wandb_id").exists():
+                time.sleep(0.05)
+            if step == 5:
+                time.sleep(3)
+                for process in psutil.Process().children(recursive=True):
+                    if "wandb" in process.name():
+                        process.terminate()
+                        process.wait(10)
+        tracker.close(failed=True)
+    expected, found = shown(folder)
+    assert found == expected and len(found) == 8
+    (record,) = warnings(caplog)
+    assert "written anew" in record.getMessage()
 
 
 class DrawnRow(RolloutRow):
@@ -97,7 +176,7 @@ def test_tables_of_rollouts_with_pictures_survive_an_interruption(tmp_path: Path
         tracker.close(failed=failed)
     wandb.teardown()
     runs = sorted((folder / "wandb").glob("offline-run-*"))
-    run_id = (folder / "wandb_id").read_text().strip()
+    run_id = (folder / "wandb_id").read_text().split()[0]
     assert len(runs) == 2 and all(run_id in run.name for run in runs), "one run for the service"
     for run, step in zip(runs, (1, 2), strict=True):
         (file,) = (run / "files" / "media" / "table" / "rollouts").glob("samples_*.table.json")
