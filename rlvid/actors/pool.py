@@ -280,7 +280,7 @@ class ActorPool:
             slot = await self._acquire(avoid)
             handle, alive = slot.handle, False
             try:
-                alive = self.resting or await self._lives(handle)
+                alive = self.resting or self.asleep or await self._lives(handle)
             finally:
                 fit = alive and slot.serving and slot.handle is handle
                 if not fit:
@@ -315,13 +315,13 @@ class ActorPool:
         self._one_alone.release()
 
     async def _lives(self, handle: Any) -> bool:
-        """Whether the actor answers; it is out of service when it does not. While the pool rests, nobody is judged."""
+        """Whether the actor answers; it is out of service when it does not. While the pool rests or sleeps, nobody is judged."""
         from ray.exceptions import RayError
 
         try:
             await self._bounded(handle.check.remote(), self.heartbeat_s or SIGN_S, f"a sign of life of {self.name}")
         except (RayError, TimeoutError) as error:
-            if not self.resting:
+            if not (self.resting or self.asleep):
                 self._out_of_service(handle, error, own=True)
                 return False
         return True
