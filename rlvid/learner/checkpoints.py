@@ -22,6 +22,7 @@ from rlvid.learner.group import LearnerGroup
 from rlvid.learner.hashed import Digests
 from rlvid.learner.storage import PREFIX, Store, is_checkpoint
 from rlvid.learner.universal import universal
+from rlvid.process.full_disk import said_plainly
 
 log = logging.getLogger("rlvid")
 
@@ -84,11 +85,12 @@ class Saver:
 def write_aside(folder: Path, step: int, learner: LearnerGroup, state: dict[str, Any]) -> Path:
     """Shards and state under a temporary name, which is returned."""
     aside = folder / f".{PREFIX}{step:06d}{WRITING}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    if digests := learner.save(str(aside.absolute())):
-        _write_json(aside / WRITTEN, digests)
-    _write_json(aside / "state.json", {"step": step} | state)
+    with said_plainly("a checkpoint", aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        if digests := learner.save(str(aside.absolute())):
+            _write_json(aside / WRITTEN, digests)
+        _write_json(aside / "state.json", {"step": step} | state)
     return aside
 
 
@@ -98,10 +100,11 @@ def publish(aside: Path, *, keep: int, storage: str | None = None) -> Path:
     told = aside / WRITTEN
     known = json.loads(told.read_text()) if told.exists() else {}
     told.unlink(missing_ok=True)
-    _write_json(aside / MANIFEST, {"files": manifest(aside, known)})
-    if final.exists():
-        shutil.rmtree(final)
-    _flush(aside)
+    with said_plainly("a checkpoint", aside):
+        _write_json(aside / MANIFEST, {"files": manifest(aside, known)})
+        if final.exists():
+            shutil.rmtree(final)
+        _flush(aside)
     aside.rename(final)
     _flush_one(folder)
     for old in complete(folder)[:-keep]:

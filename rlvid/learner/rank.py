@@ -19,6 +19,7 @@ from rlvid.config import Config
 from rlvid.families import Family, named
 from rlvid.learner.hashed import Digests, hashed_while_written
 from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
+from rlvid.process.full_disk import said_plainly
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
 
@@ -312,7 +313,7 @@ class Rank:
 
         # Before 3.11.4 Python pickles such a member as a call of getattr, which no checkpoint may hold; later ones by value, as here.
         ZeroStageEnum.__reduce_ex__ = lambda member, _: (ZeroStageEnum, (member.value,))
-        with hashed_while_written(self.engine.checkpoint_engine, Path(folder)) as digests:
+        with said_plainly("a checkpoint", Path(folder)), hashed_while_written(self.engine.checkpoint_engine, Path(folder)) as digests:
             self.engine.save_checkpoint(folder, tag="learner", save_latest=False, exclude_frozen_parameters=bool(self.config.learner.lora.rank))
         return digests
 
@@ -342,19 +343,14 @@ class Rank:
         from rlvid.sync.adapter import adapter_tensors
         from rlvid.sync.source import ZeroSource
 
+        adapted = bool(self.config.learner.lora.rank)
         state = {}
-        if self.config.learner.lora.rank:
-            for name, tensor in adapter_tensors(self.module.model):
-                if self.rank == 0:
-                    state[name] = tensor.detach().cpu().clone()
-            if self.rank == 0:
-                self._write_adapter(state, Path(folder))
-            return
-        for name, tensor in ZeroSource(self.module.model):
+        for name, tensor in adapter_tensors(self.module.model) if adapted else ZeroSource(self.module.model):
             if self.rank == 0:
                 state[name] = tensor.detach().cpu().clone()
         if self.rank == 0:
-            self._write_export(state, Path(folder))
+            with said_plainly("the exported policy", Path(folder)):
+                (self._write_adapter if adapted else self._write_export)(state, Path(folder))
 
     def _write_adapter(self, tensors: dict[str, Any], folder: Path) -> None:
         where = self._adapted(named(self.model_config.model_type))

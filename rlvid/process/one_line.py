@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from rlvid.process.full_disk import QuietFile
+
 
 class OneLine(logging.Formatter):
     """Names from a data set stand in messages: a line break in one must not forge a line, an escape sequence must not reach the terminal.
@@ -17,7 +19,7 @@ class OneLine(logging.Formatter):
 
 def log_to(path: Path) -> None:
     """rlvid's own messages go to the file too."""
-    handler = logging.FileHandler(path)
+    handler = QuietFile(path)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("rlvid").addHandler(handler)
 

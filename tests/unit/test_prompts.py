@@ -13,12 +13,8 @@ from rlvid.teacher.protocol import TeacherRequest
 from rlvid.teacher.student import patched_prompt
 from rlvid.types import EvidencePatch, Question
 
-PUBLISHED = [
-    f"<|{name}|>" for name in ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end")
-]
-PUBLISHED += [
-    f"<|{name}|>" for name in ("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad", "fim_prefix", "fim_pad", "repo_name", "file_sep")
-]
+NAMES = "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end vision_start vision_end vision_pad image_pad video_pad"
+PUBLISHED = [f"<|{name}|>" for name in (*NAMES.split(), "fim_prefix", "fim_pad", "repo_name", "file_sep")]
 """Of the tokenizers of Qwen2.5-VL and Qwen3-VL."""
 
 
