@@ -106,7 +106,7 @@ def made(monkeypatch):
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     rollout = SimpleNamespace(max_restarts=2, start_deadline_s=0.5, heartbeat_s=5, tensor_parallel=1)
-    config = SimpleNamespace(rollout=rollout, sync=SimpleNamespace(verify=True, deadline_s=5))
+    config = SimpleNamespace(rollout=rollout, sync=SimpleNamespace(verify=True, deadline_s=5), colocated=False)
 
     def make(*engines, **options):
         pool, learner = Pool(engines, **options), Learner()
