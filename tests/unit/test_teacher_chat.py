@@ -66,6 +66,19 @@ def test_tools_are_called_and_a_patch_comes_back(server, question):
     assert picture.shape == (64, 96, 3)
 
 
+def test_all_calls_of_a_turn_are_answered_before_anybody_else_speaks(server, question):
+    """Servers of OpenAI's kind answer 400 to a user's message between two tool messages. The pictures of both follow in one."""
+    two = [{"id": f"c{at}", "type": "function", "function": {"name": "get_frame", "arguments": json.dumps({"i": i})}} for at, i in enumerate((10, 30))]
+    message = {"role": "assistant", "content": None, "tool_calls": two}
+    body = {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    server.steps = [raw(200, json.dumps(body).encode()), says("I have seen enough."), says(GOOD)]
+    assert find(server, question).tool_calls == 2
+    asked, *answers, shown = server.asked[1]["messages"][-4:]
+    assert asked["role"] == "assistant" and [call["id"] for call in asked["tool_calls"]] == ["c0", "c1"]
+    assert [(answer["role"], answer["tool_call_id"]) for answer in answers] == [("tool", "c0"), ("tool", "c1")]
+    assert shown["role"] == "user" and sum(part["type"] == "image_url" for part in shown["content"]) == 2
+
+
 def test_the_teacher_sees_the_question_and_the_truth_only_where_it_may(server, question):
     server.steps = [says(GOOD)]
     find(server, question, rules=no_tools())
