@@ -127,6 +127,7 @@ def train(
     _check_inputs(settings)
     if dry_run:
         print(settings.dump())
+        print(_frames_told(settings), end="")
         return
     stay_offline_without_hub(settings.model.path)
     if rollout_only:
@@ -304,6 +305,7 @@ def plan(
     measured: Annotated[Path | None, typer.Option("--measured", help="Run folder to take rates and lengths from. Default: no time is given.")] = None,
     engine_tokens_per_s: Annotated[float | None, typer.Option(help="Answer tokens per second of one engine. Default: unknown.")] = None,
     learner_tokens_per_s: Annotated[float | None, typer.Option(help="Tokens per second of one learner rank. Default: unknown.")] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="A file: how many frames, how large, it would get. Default: none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object. Default: tables.")] = False,
 ) -> None:
     """Memory, tokens and bytes that a config asks for, and what to change, from the model's config.json alone: nothing is started, no weight is read.
@@ -317,7 +319,7 @@ def plan(
     from rlvid.plan.reckoning import Assumed
 
     assumed = Assumed(gpu_memory_gib, text_tokens, answer_tokens)
-    found = report.run(settings, assumed, measured_run=measured, stated=(engine_tokens_per_s, learner_tokens_per_s))
+    found = report.run(settings, assumed, measured_run=measured, stated=(engine_tokens_per_s, learner_tokens_per_s), video=video)
     if as_json:
         print(json.dumps(found))
     else:
@@ -541,6 +543,32 @@ def _check_select_inputs(config: Config, out: Path) -> None:
     if out.is_dir():
         _refuse(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")
     _must_be_writable(out.parent, "--out")
+
+
+def _frames_told(config: Config) -> str:
+    """Comment lines: what videos of some lengths, and the first one of data.train that is here, would get. Empty where the model is not here to say."""
+    from rlvid.config import ConfigError
+    from rlvid.data.questions import QuestionError, iter_questions
+    from rlvid.plan.model_size import model_size
+    from rlvid.video.budget import budget, described
+    from rlvid.video.frames import VideoError, length_s
+    from rlvid.video.pictures import is_missing
+
+    try:
+        size = model_size(config.model.path)
+    except (ConfigError, OSError):
+        return ""
+    settings = {"factor": size.factor, "frames_per_token": size.frames_per_token}
+    lines = described(config.video, **settings).split("; ")
+    try:
+        first = next((question for question in iter_questions(config.data.train) if not is_missing(question.video)), None)
+        if first is not None:
+            length = length_s(first.video)
+            found = budget(config.video, length, **settings)
+            lines.append(f"{first.video} ({length:.1f} s) gets {found.frames} frames, at most {found.tokens:,} visual tokens")
+    except (QuestionError, VideoError, ImportError):
+        pass
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def _warn_without_videos(stream: Any, key: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rlvid.config import Config, ConfigError, needs_relevance
@@ -12,6 +14,7 @@ from rlvid.process.confine import confine
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
+from rlvid.video.budget import Budget, budget, extremes
 
 log = logging.getLogger("rlvid")
 
@@ -99,20 +102,22 @@ class VariantActor:
 
         prompt = self.config.prompt
         clock = _Laps()
-        clip, hit = self._clip(question)
+        share = self._budget(question)
+        size_for = partial(self._size, max_pixels=share.max_pixels)
+        clip, hit = self._clip(question, share, size_for)
         asked, question = question, within_video(question, clip.duration_s)
         if asked != question:
             log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, clip.duration_s)
         clock.lap("decode_s")
-        relevance = self._relevance(question, kinds, clip)
+        relevance = self._relevance(question, kinds, clip, share)
         clock.lap("relevance_s")
         specs = explore(
             kinds,
             times_s_N=clip.times_s_N,
-            frames=self.config.video.frames,
-            size=self._size(clip.height, clip.width),
-            coarse_size=self._coarse(clip.height, clip.width),
-            work_size=work_size(clip.height, clip.width, self._size(clip.height, clip.width), self._zoom),
+            frames=share.frames,
+            size=size_for(clip.height, clip.width),
+            coarse_size=self._coarse(size_for(clip.height, clip.width), clip.height, clip.width),
+            work_size=work_size(clip.height, clip.width, size_for(clip.height, clip.width), self._zoom),
             question_id=question.id,
             seed=seed,
             min_crop_area=self.config.variants.min_crop_area,
@@ -138,21 +143,31 @@ class VariantActor:
         """Does the question ask for times that this model cannot be told?"""
         return self.config.variants.even_times == "auto" and not self.family.uneven_times and question.task in WITH_SPANS
 
-    def _clip(self, question: Question) -> tuple[Any, bool]:
+    def _budget(self, question: Question) -> Budget:
+        """Frames and size of this video's variants. Only a rate asks how long it is, which the reader remembers."""
+        from rlvid.video.frames import read_index
+
+        video, length_s = self.config.video, 0.0
+        if video.fps is not None:
+            whole_s = read_index(question.video, threads=self.config.variants.threads).duration_s
+            length_s = min(whole_s, question.clip[1]) - question.clip[0] if question.clip else whole_s
+        return budget(video, length_s, factor=self.factor, frames_per_token=self.frames_per_token)
+
+    def _clip(self, question: Question, share: Budget, size_for: Callable[[int, int], tuple[int, int]]) -> tuple[Any, bool]:
         """The candidates, and whether they came from the cache."""
         from rlvid.video.clip import read_candidates
 
-        video, threads = self.config.video, self.config.variants.threads
+        count, threads = share.candidates, self.config.variants.threads
 
         def read() -> Any:
-            return read_candidates(question.video, candidates=video.candidates, clip=question.clip, size_for=self._size, zoom=self._zoom, threads=threads)
+            return read_candidates(question.video, candidates=count, clip=question.clip, size_for=size_for, zoom=self._zoom, threads=threads)
 
         if self.cache is None:
             return read(), False
         hits = self.cache.hits
-        return self.cache.clip(question.video, self._parameters(question), read), self.cache.hits > hits
+        return self.cache.clip(question.video, self._parameters(question, share), read), self.cache.hits > hits
 
-    def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Any) -> Relevance | None:
+    def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Any, share: Budget) -> Relevance | None:
         """Once per video and question text; None where no kind looks at it (the evaluation's `uniform`, say)."""
         from rlvid.variants.relevance import relevance, relevance_text
 
@@ -167,11 +182,11 @@ class VariantActor:
         if self.cache is None:
             return score()
         how = [clip.times_s_N.tolist(), self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
-        return self.cache.relevance(question.video, [*self._parameters(question), *how], score)
+        return self.cache.relevance(question.video, [*self._parameters(question, share), *how], score)
 
-    def _parameters(self, question: Question) -> list[Any]:
+    def _parameters(self, question: Question, share: Budget) -> list[Any]:
         """What the decoded candidates depend on, besides the file."""
-        return [self.config.video.candidates, question.clip, self.config.video.max_pixels, self.factor, self._zoom]
+        return [share.candidates, question.clip, share.max_pixels, self.factor, self._zoom]
 
     @property
     def _zoom(self) -> float:
@@ -180,33 +195,34 @@ class VariantActor:
 
         return self.config.variants.min_crop_area**-0.5 if crops(self.config.variants.kinds) else 1.0
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
+    def _size(self, height: int, width: int, max_pixels: int) -> tuple[int, int]:
         """The shown size; a patch is the least."""
         from rlvid.video.clip import shown_size
 
-        return shown_size(height, width, max_pixels=max(self.config.video.max_pixels, self.factor**2), factor=self.factor)
+        return shown_size(height, width, max_pixels=max(max_pixels, self.factor**2), factor=self.factor)
 
     def _check_size(self) -> None:
         """A checkpoint's processor has limits of its own and shrinks what is larger, for engine and learner alike, without a word."""
-        video = self.config.video
-        tall, wide = self._size(video.max_pixels, video.max_pixels)  # of a square that is too large
-        wanted, shown = video.frames // self.frames_per_token * tall * wide // self.factor**2, self._visual_tokens(video.frames, (tall, wide))
-        if shown < wanted:
-            raise ConfigError(
-                f"the model's processor shrinks {video.frames} frames of {tall} x {wide} pixels from {wanted} to {shown} visual tokens: lower video.max_pixels "
-                f"({video.max_pixels}) or video.frames, or raise longest_edge in the processor's configuration"
-            )
+        for one in extremes(self.config.video, factor=self.factor, frames_per_token=self.frames_per_token):
+            tall, wide = self._size(one.max_pixels, one.max_pixels, one.max_pixels)  # of a square that is too large
+            wanted, shown = one.frames // self.frames_per_token * tall * wide // self.factor**2, self._visual_tokens(one.frames, (tall, wide))
+            if shown < wanted:
+                raise ConfigError(
+                    f"the model's processor shrinks {one.frames} frames of {tall} x {wide} pixels from {wanted} to {shown} visual tokens: lower "
+                    f"video.max_pixels ({self.config.video.max_pixels}), video.frames or video.max_frames, set video.total_tokens, or raise longest_edge in "
+                    f"the processor's configuration"
+                )
 
     def _visual_tokens(self, frames: int, size: tuple[int, int]) -> int:
         """What the processor makes of so many frames of a size."""
         video = self.processor.video_processor
         return int(video.get_num_of_video_patches(frames, *size, {})) // video.merge_size**2
 
-    def _coarse(self, height: int, width: int) -> tuple[int, int]:
+    def _coarse(self, shown: tuple[int, int], height: int, width: int) -> tuple[int, int]:
         """The size with a quarter of the shown pixels."""
         from rlvid.video.clip import shown_size
 
-        tall, wide = self._size(height, width)
+        tall, wide = shown
         return shown_size(height, width, max_pixels=max(tall * wide // 4, self.factor**2), factor=self.factor)
 
     def _too_long(self, text: str, specs: list[Any]) -> str:
@@ -215,7 +231,7 @@ class VariantActor:
         words = len(self.processor.tokenizer(text)["input_ids"])
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:
-            return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames or video.max_pixels"
+            return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames, video.max_frames or video.max_pixels"
         words += self.family.timestamp_tokens * (len(specs[0].times_s) // self.frames_per_token)
         if visual + words > room:
             return f"the prompt needs about {visual + words} tokens, the engine has room for {room}: raise rollout.max_model_len"

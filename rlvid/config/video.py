@@ -20,10 +20,19 @@ def needs_relevance(kinds: Sequence[str]) -> bool:
 class Video(Section):
     frames: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     """T: frames shown per variant (even: the model merges two frames into one)."""
+    fps: Annotated[float, Field(gt=0)] | None = None
+    """Frames by rate: so many a second of the video (or of the question's clip), between `min_frames` and `max_frames`. null: `frames` of every video."""
+    min_frames: Annotated[int, Field(ge=2, multiple_of=2)] = 4
+    """With `fps`: the fewest frames of a video."""
+    max_frames: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    """With `fps`: the most frames of a video."""
     candidates: Positive = 64
-    """Frames decoded once per video, evenly spaced; variants choose among them. At least `frames`."""
+    """Frames decoded once per video, evenly spaced; variants choose among them. At least `frames`, with `fps` at least `max_frames`."""
     max_pixels: Positive = 128 * 28 * 28
     """Upper bound of height x width of one shown frame; the frame keeps its aspect and is never enlarged."""
+    total_tokens: Positive | None = None
+    """Bound on the visual tokens of one video, the same for all its variants (Qwen's total_pixels / 784, for Qwen2.5-VL). A video that would need more has
+    smaller frames, down to a quarter of `max_pixels`, then fewer of them. null: no bound but `max_tokens`, beyond which a video is quarantined."""
     max_tokens: Positive = 6144
     """Upper bound of visual tokens per variant, checked before an engine sees it."""
     deadline_s: Seconds = 120
@@ -38,6 +47,12 @@ class Video(Section):
     def _enough_candidates(self) -> Video:
         if self.candidates < self.frames:
             raise ValueError(f"video.candidates ({self.candidates}) is below video.frames ({self.frames}): raise candidates")
+        if self.fps is not None and self.min_frames > self.max_frames:
+            raise ValueError(f"video.min_frames ({self.min_frames}) is above video.max_frames ({self.max_frames}): lower one")
+        if self.fps is not None and self.candidates < self.max_frames:
+            raise ValueError(f"video.candidates ({self.candidates}) is below video.max_frames ({self.max_frames}): raise candidates, or lower max_frames")
+        if self.total_tokens is not None and self.total_tokens > self.max_tokens:
+            raise ValueError(f"video.total_tokens ({self.total_tokens}) is above video.max_tokens ({self.max_tokens}), which quarantines: raise max_tokens")
         return self
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rlvid.config import Config
 from rlvid.plan.model_size import ModelSize
 from rlvid.plan.reckoning import GIB, Assumed, Plan, learner_bytes
+from rlvid.video.budget import most_tokens
 
 ROOM = 0.9
 """Share of a GPU's memory that a plan may fill: allocators need the rest."""
@@ -28,7 +29,8 @@ def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> It
 def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
     tokens, video, rollout = found.tokens, config.video, config.rollout
     if tokens.visual > video.max_tokens:
-        pixels = video.max_tokens // (video.frames // size.frames_per_token) * size.factor**2
+        frames = most_tokens(video, factor=size.factor, frames_per_token=size.frames_per_token).frames
+        pixels = video.max_tokens // (frames // size.frames_per_token) * size.factor**2
         yield (
             f"a video that fills video.max_pixels needs {tokens.visual:,} visual tokens and video.max_tokens is {video.max_tokens:,}: it would be quarantined; "
             f"lower video.max_pixels to {pixels} or raise video.max_tokens"

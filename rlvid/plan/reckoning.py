@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from rlvid.config import Config
 from rlvid.plan.model_size import ModelSize, Tower
+from rlvid.video.budget import Budget, most_tokens
 
 GIB = 2**30
 TEXT_TOKENS = 200
@@ -77,7 +78,7 @@ def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
     """The whole reckoning."""
     tokens = count_tokens(config, size, assumed)
     learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
-    frames = frames_bytes(config)
+    frames = frames_bytes(config, size)
     return Plan(
         parameters=size.parameters,
         tokens=tokens,
@@ -94,7 +95,7 @@ def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
 def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
     """Q questions x K variants x M answers: prompts, answers and micro-batches."""
     visual = visual_tokens(config, size)
-    stamps = size.family.timestamp_tokens * (config.video.frames // size.frames_per_token)
+    stamps = size.family.timestamp_tokens * (_budget(config, size).frames // size.frames_per_token)
     prompt = min(visual, config.video.max_tokens) + stamps + assumed.text_tokens
     answer = assumed.answer_tokens or config.rollout.max_tokens
     prompts = config.data.questions_per_step * config.variants_per_question
@@ -116,8 +117,12 @@ def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
 
 
 def visual_tokens(config: Config, size: ModelSize) -> int:
-    """Of one variant whose frames fill video.max_pixels: frame pairs x merged patches."""
-    return config.video.frames // size.frames_per_token * (config.video.max_pixels // size.factor**2)
+    """Of one variant of the video that gets most, its frames filling their size: frame pairs x merged patches."""
+    return _budget(config, size).tokens
+
+
+def _budget(config: Config, size: ModelSize) -> Budget:
+    return most_tokens(config.video, factor=size.factor, frames_per_token=size.frames_per_token)
 
 
 # --- the learner -----------------------------------------------------------------------------------------------------
@@ -288,6 +293,7 @@ def cache_tokens_wanted(config: Config, tokens: Tokens) -> int:
     return math.ceil(rollout.max_sequences / rollout.answers) * tokens.prompt + rollout.max_sequences * rollout.max_tokens
 
 
-def frames_bytes(config: Config) -> int:
+def frames_bytes(config: Config, size: ModelSize) -> int:
     """Frames of one step in the object store: Q x K variants of T frames, three bytes a pixel."""
-    return config.data.questions_per_step * config.variants_per_question * config.video.frames * config.video.max_pixels * 3
+    most = _budget(config, size)
+    return config.data.questions_per_step * config.variants_per_question * most.frames * most.max_pixels * 3

@@ -12,13 +12,19 @@ from rich.table import Table
 
 from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
-from rlvid.plan.model_size import model_size
+from rlvid.plan.model_size import ModelSize, model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
 from rlvid.plan.reckoning import GIB, Assumed, push_bytes, reckon, shared_bytes, start_bytes, trained_parameters
+from rlvid.video.budget import budget, described
 
 
-def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
-    """Work everything out. `stated`: answer tokens per second of an engine, tokens per second of a learner rank. Prints nothing."""
+def run(
+    config: Config, assumed: Assumed, *, measured_run: Path | None = None, stated: tuple[float | None, float | None] = (None, None), video: Path | None = None
+) -> dict[str, Any]:
+    """Work everything out; prints nothing.
+
+    `video`: a file whose frames are asked for; `stated`: answer tokens per second of an engine, tokens per second of a learner rank.
+    """
     if not math.isfinite(assumed.gpu_memory_gib or 0):
         raise ConfigError(f"--gpu-memory-gib: must be a number of GiB, not {assumed.gpu_memory_gib:g}")
     size = model_size(config.model.path)
@@ -35,6 +41,8 @@ def run(config: Config, assumed: Assumed, *, measured_run: Path | None = None, s
         "model": {name: value for name, value in asdict(size).items() if name != "linear"},
         "assumed": asdict(assumed),
         "plan": asdict(found),
+        "videos": described(config.video, factor=size.factor, frames_per_token=size.frames_per_token),
+        "video": _of_file(config, size, video) if video else None,
         "learner_bytes": sum(found.learner.values()),
         "engine_bytes": sum(found.engine.values()),
         "rank_start_bytes": start_bytes(config, size)["host"],
@@ -55,6 +63,22 @@ def gpus(config: Config) -> dict[str, float]:
     return found | ({"teacher": config.teacher.actors * config.teacher.num_gpus} if config.teacher.kind == "engine" else {})
 
 
+def _of_file(config: Config, size: ModelSize, video: Path) -> dict[str, Any]:
+    """What a file would get."""
+    from rlvid.video.frames import VideoError, length_s
+
+    try:
+        seconds = length_s(str(video))
+    except VideoError as error:
+        raise ConfigError(f"--video: {error}") from None
+    return {"path": str(video), "length_s": seconds} | asdict(budget(config.video, seconds, factor=size.factor, frames_per_token=size.frames_per_token))
+
+
+def _told(file: dict[str, Any]) -> str:
+    side = round(file["max_pixels"] ** 0.5)
+    return f"{file['path']} ({file['length_s']:.1f} s): {file['frames']} of up to {side} x {side} px, at most {file['tokens']:,} visual tokens"
+
+
 def show(config: Config, report: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
     plan, assumed = report["plan"], report["assumed"]
@@ -66,6 +90,8 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "rollouts a step (Q x K x M)": f"{config.data.questions_per_step} x {config.variants_per_question} x {config.rollout.answers} = {tokens['rollouts']:,}",
         "answers at a time": f"{config.rollout.engines} x {config.rollout.max_sequences} = {config.rollout.engines * config.rollout.max_sequences:,}",
         "tokens of a prompt": f"{tokens['prompt']:,} ({tokens['visual']:,} visual, about {assumed['text_tokens']:,} of text)",
+        "frames by length": report["videos"].replace("; ", "\n"),
+        **({"frames of the file": _told(report["video"])} if report["video"] else {}),
         "tokens sampled a step": f"{tokens['sampled']:,} (answers of {tokens['answer']:,} tokens)",
         "tokens learned a step": f"{tokens['learned']:,} ({tokens['learned_without_sharing']:,} without shared prompts)",
         "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
