@@ -56,7 +56,7 @@ PARTS = {
     "log-probs": Part("in chunks", TOY_LOGPROBS, "logprobs --device cuda --dtype bfloat16 --hidden 3584"),
     "windows": Part("varlen against windows of one length", "gpu --part windows", "gpu --part windows", gpu=True),
     "engine": Part("against Hugging Face", "gpu --part engine", "gpu --part engine", wants=("vllm", "ray")),
-    "sleep and wake": Part("level 2", "gpu --part sleep", "gpu --part sleep", gpu=True, wants=("vllm", "ray")),
+    "sleep and wake": Part("level 1", "gpu --part sleep", "gpu --part sleep", gpu=True, wants=("vllm", "ray")),
     "the whole loop": Part("colocated", "gpu --part loop", "gpu --part loop", wants=("vllm", "ray", "deepspeed")),
 }
 
