@@ -118,6 +118,7 @@ def make_model(folder: Path, wanted: float) -> tuple[Path, int]:
         tree["text_config"]["rope_parameters"]["mrope_section"] = [8, 12, 12]
         tree["vision_config"]["out_hidden_size"] = hidden
         (path / "config.json").write_text(json.dumps(tree))
+        (path / "model.safetensors").unlink()
         torch.manual_seed(0)
         AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32).save_pretrained(path, max_shard_size="500MB")
     from rlvid.learner.pieces import stored_tensors

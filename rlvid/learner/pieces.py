@@ -47,9 +47,12 @@ class Stored:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """All tensors of a folder's safetensors files, by name. Empty where it has none, or one of a kind that is not a plain float."""
+    """All tensors of a folder's safetensors checkpoint, by name. Empty where it has none, or one of a kind that is not a plain float.
+
+    Other safetensors files may lie beside it (a consolidated copy, an adapter): which count is told as transformers tells it.
+    """
     found: dict[str, Stored] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _files(folder):
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             header = json.loads(opened.read(length))
@@ -60,6 +63,13 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             start, end = told["data_offsets"]
             found[name] = Stored(file, 8 + length + start, end - start, told["dtype"], tuple(told["shape"]))
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return [whole]
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))] if index.exists() else []
 
 
 def read_in_pieces(path: str, dtype: Any, keep: Callable[[list[Any]], None], *, reads: bool) -> Any:
