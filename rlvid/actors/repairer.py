@@ -34,7 +34,7 @@ Slot = tuple[int, int]
 class Repairer:
     """Drives the teacher pool, and the rollout pool for the second answers. `placeholder`: of a video in the family's chat template."""
 
-    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout], Score], placeholder: str) -> None:
+    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout, str], Score], placeholder: str) -> None:
         self.config = config
         self.placeholder = placeholder
         self.teachers = teachers
@@ -113,8 +113,8 @@ class Repairer:
         prompts = [blind_prompt(group.prepared.prompt, patch, self.placeholder) for patch in patches]
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
         results = await asyncio.gather(*map(self._answered_blind, requests))
-        answered = [result.rollouts[0] for result in results if result is not None]
-        rights = [succeeded(question, self.score(question, rollout), self.config) for rollout in answered]
+        answered = [(result.rollouts[0], request.prompt) for request, result in zip(requests, results, strict=True) if result is not None]
+        rights = [succeeded(question, self.score(question, rollout, prompt), self.config) for rollout, prompt in answered]
         chance = 1 / len(question.options) if question.options else 0.0
         return {"blind_tested": float(len(rights)), "blind_right": float(sum(rights)), "blind_chance": chance * len(rights)}
 
@@ -142,7 +142,7 @@ class Repairer:
         assert reply.patch is not None
         settings, question = self.config.repair, group.question
         second = replace(rollout, sample=sample)
-        score = self.score(question, second)
+        score = self.score(question, second, request.prompt)
         right = succeeded(question, score, self.config)
         # A wrong answer that recites its evidence earns nothing by it.
         referred = alignment(reply.patch, rationale_of(second.text), settings.alignment_tolerance_s) if right else 0.0

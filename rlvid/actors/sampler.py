@@ -192,7 +192,7 @@ class Sampler:
     def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult]) -> Group:
         question, reward = prepared.question, self.config.reward
         rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
-        scores_KM = tuple(tuple(self.score(question, rollout) for rollout in row) for row in rollouts_KM)
+        scores_KM = tuple(tuple(self.score(question, rollout, prepared.prompt) for rollout in row) for row in rollouts_KM)
         return Group(
             prepared=prepared,
             frames=frames,

@@ -17,6 +17,7 @@ from typing import Any
 
 from rlvid.algo.rewards import Marking, length_penalty, score
 from rlvid.config import REWARD_PARTS, Config, ConfigError
+from rlvid.reading.answers import opened_by
 from rlvid.types import Question, Rollout, Score
 
 log = logging.getLogger("rlvid")
@@ -34,13 +35,15 @@ class Scorer:
         self.marking = Marking(self.reward.numeric_tolerance, self.reward.regression)
         self.own = load_reward(self.reward.custom) if self.reward.custom else None
 
-    def __call__(self, question: Question, rollout: Rollout) -> Score:
-        scored = score(question, rollout.text, self.marking)
+    def __call__(self, question: Question, rollout: Rollout, prompt: str = "") -> Score:
+        """`prompt`: what the engine was given. A `<think>` at its end is the template's, and belongs to the reply."""
+        text = opened_by(prompt) + rollout.text
+        scored = score(question, text, self.marking)
         more: dict[str, float] = {}
         if "length" in self.reward.weights[question.task]:
             more["length"] = length_penalty(len(rollout.tokens), limit=self.limit, margin=self.reward.length_margin)
         if self.own is not None:
-            more |= self._own_parts(self.own, question.as_told(), rollout.text)
+            more |= self._own_parts(self.own, question.as_told(), text)
         return Score(scored.parts | more, scored.reason)
 
     def _own_parts(self, own: OwnReward, question: Question, text: str) -> dict[str, float]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlvid.reading import answers, choices, spans
+from rlvid.algo.rewards import number_pair, open_accuracy
+from rlvid.reading import answers, spans
 from rlvid.types import Question, Span
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
@@ -164,18 +165,18 @@ def qvhighlights(items: Sequence[Answered]) -> Metrics:
     }
 
 
-def open_match(answer: str, truth: str) -> bool:
-    """Whether an open answer is right by MMMU's rule, which Video-MMMU uses: the same number to two decimals, or the truth's words stand in the answer.
+def open_match(answer: str, truth: str, asked: str = "") -> bool:
+    """Whether an open answer is right: the same number to two decimals, or the truth as `rewards.open_accuracy` reads it.
 
-    MMMU also takes any of several numbers and words inside longer words ("cat" in "category"); neither counts here [D].
+    MMMU's rule, which Video-MMMU uses, also takes any of several numbers, and a truth anywhere in the answer, in a list of guesses too ("red green blue"),
+    after a "not" and inside longer words ("cat" in "category"); none of these counts here [D].
     """
     said = answers.unwrapped(answer)
     wanted, _ = answers.number(truth) if re.fullmatch(r"[-+\d.,\s]+", truth) else (None, "")
     if wanted is not None:
         number, _ = answers.number(said)
         return number is not None and round(number, 2) == round(wanted, 2)
-    words, own = answers.signed_words(said), answers.signed_words(truth)
-    return bool(own) and any(words[at : at + len(own)] == own for at in range(len(words) - len(own) + 1))
+    return open_accuracy(said, truth, asked) == 1.0
 
 
 def iop(predicted: Span, truth: Span) -> float:
@@ -196,13 +197,9 @@ def official_mra(predicted: float, truth: float) -> float:
 
 
 def _official_mra(one: Answered) -> float:
-    said, truth = _number(one.text), answers.number(one.question.answer or "")[0]
-    return official_mra(said, truth) if said is not None and truth is not None else 0.0
-
-
-def _number(text: str) -> float | None:
-    answer, _ = answers.tagged_answer(text)
-    return answers.number(answers.unwrapped(answer))[0] if answer else None
+    answer, _ = answers.tagged_answer(one.text)
+    pairs = [number_pair(one.question, answer, truth) for truth in one.question.references] if answer else []
+    return max((official_mra(said, truth) for said, truth, _ in pairs if said is not None and truth is not None), default=0.0)
 
 
 def _right(one: Answered) -> float:
@@ -213,15 +210,15 @@ def _right_or_open_match(one: Answered) -> float:
     if one.question.task != "open":
         return _right(one)
     answer, _ = answers.tagged_answer(one.text)
-    return float(bool(answer) and open_match(choices.without_lead_in(answer or ""), one.question.answer or ""))
+    return float(bool(answer) and any(open_match(answer or "", truth, one.question.question) for truth in one.question.references))
 
 
 def _best_iop(one: Answered) -> float:
     answer, _ = answers.tagged_answer(one.text)
     if answer is None:
         return 0.0
-    found = spans.answer_and_span(answer)[1] if one.question.task == "grounded_qa" else spans.span(answer)[0]
-    return max((iop(found, truth) for truth in one.question.as_told().spans), default=0.0) if found else 0.0
+    found = spans.answer_and_spans(answer, one.question.options)[1] if one.question.task == "grounded_qa" else spans.spans(answer)[0]
+    return _mean([max(iop(span, truth) for truth in one.question.as_told().spans) for span in found])
 
 
 def _accuracy(items: Sequence[Answered], right: Callable[[Answered], float], categories: Callable[[Answered], Iterable[str]]) -> Metrics:

@@ -20,6 +20,12 @@ INSTRUCTIONS = {
     "temporal_grounding": "Answer with the start and end time in seconds.",
     "grounded_qa": "Answer, then give the start and end time in seconds.",
 }
+ALL_OPTIONS = "Answer with all options that are right."
+ALL_SPANS = {
+    "temporal_grounding": "Answer with the start and end time in seconds of every time it happens.",
+    "grounded_qa": "Answer, then give the start and end time in seconds of every time it can be seen.",
+}
+"""In place of the instructions above, where a question asks for all."""
 FORMAT = "Think inside <think> </think>, then answer inside <answer> </answer>."
 
 
@@ -27,9 +33,15 @@ def question_text(question: Question, instructions: dict[str, str] | None = None
     """The user's turn without the video: question, lettered options, what kind of answer is wanted."""
     lines = [question.question]
     lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)]
-    hint = (INSTRUCTIONS if instructions is None else instructions).get(question.task, "")
+    hint = _instructions(question) if instructions is None else instructions.get(question.task, "")
     lines += [line for line in (hint, format_hint) if line]
     return "\n".join(lines)
+
+
+def _instructions(question: Question) -> str:
+    if question.options and question.answers:
+        return f"{ALL_OPTIONS} {INSTRUCTIONS[question.task]}" if question.task == "grounded_qa" else ALL_OPTIONS
+    return ALL_SPANS[question.task] if question.span_mode == "all" else INSTRUCTIONS.get(question.task, "")
 
 
 def chat_prompt(processor: Any, text: str, system: str = "") -> str:

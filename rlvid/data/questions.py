@@ -279,7 +279,7 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
         evidence=_evidence(data.get("evidence")),
         clip=_span(data["clip"], "clip") if data.get("clip") is not None else None,
         source=_string(data.get("source") if data.get("source") is not None else "", "source"),
-        answers=references if data.get("answers") is not None else (),
+        answers=references if data.get("answers") else (),
         span_mode=_span_mode(data.get("span_mode"), task),
     )
     inside = _within_clip(question)
@@ -373,7 +373,7 @@ def _options(value: Any, task: str) -> lettered.Options:
 
 def _answers(answer: Any, answers: Any, task: str, options: lettered.Options) -> tuple[str, ...]:
     """The one answer, or all of `answers`: with options the set of all right ones, without any text that is right."""
-    if answers is None:
+    if answers is None or answers == []:
         only = _answer(answer, task, options)
         return () if only is None else (only,)
     if answer is not None:
@@ -381,8 +381,6 @@ def _answers(answer: Any, answers: Any, task: str, options: lettered.Options) ->
     if task == "temporal_grounding":
         raise _Wrong("answers", f"do not belong to task {task}", "leave them out: its truth stands in spans", "task takes none")
     given = _list(answers, "answers")
-    if not given:
-        raise _Wrong("answers", "are empty", "list at least one")
     found = tuple(text for text in (_answer(one, task, options, "answers") for one in given) if text is not None)
     if len(set(found)) < len(found):
         raise _Wrong("answers", "one stands twice", "keep one")
@@ -411,7 +409,7 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
 
 
 def _span_mode(value: Any, task: str) -> Literal["any", "all"]:
-    if value is None:
+    if value is None or value == "any":
         return "any"
     if task not in WITH_SPANS:
         raise _Wrong("span_mode", f"does not belong to task {task}", f"leave it out, or use {' or '.join(WITH_SPANS)}", "task takes none")

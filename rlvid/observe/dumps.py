@@ -48,6 +48,8 @@ def group_row(group: Group) -> dict[str, Any]:
         "source": question.source,
         "options": list(question.options),
         "answer": question.answer,
+        "answers": list(question.references),
+        "span_mode": question.span_mode,
         "spans": [list(span) for span in question.spans],
         "evidence": {
             "spans": [list(span) for span in question.evidence.spans],

@@ -33,12 +33,11 @@ _WRITTEN = (  # other ways to write minutes and seconds, and what they are read 
     (re.compile(r"(\d)['′’] ?(\d{1,2}(?:\.\d+)?) ?(?:[\"″”]|''|’’)"), r"\1m\2s"),
     (re.compile(r"(?<=\d) ?分钟?"), "m "),
     (re.compile(r"(?<=\d) ?秒钟?"), "s "),
-    (re.compile(r"[到至](?= ?\d)"), " to "),
-    (re.compile(r"从(?= ?\d)"), " "),
+    (re.compile(r"[到至] ?第?(?= ?\d)"), " to "),
+    (re.compile(r"[从第](?= ?第?\d)"), " "),
 )
-_STARTS = ("start", "starts", "starttime", "startsec", "startseconds", "startsecond", "begin", "from")
-_ENDS = ("end", "ends", "endtime", "endsec", "endseconds", "endsecond", "stop", "to")
-_SPANS = ("span", "time", "timespan", "timestamp", "interval", "segment", "timerange", "range", "answer", "finalanswer")
+_START_KEY, _END_KEY = re.compile(r"(?:time)?(?:start|begin|onset|from)"), re.compile(r"(?:time)?(?:end|stop|finish|offset|to\b)")
+_SPAN_KEYS = re.compile(r"time|span|interval|segment|range|moment"), re.compile(r"answer|finalanswer")
 
 _LABELS = r"(?:time|times|timestamps?|span|interval|segment|evidence|period|range|start(?:s|ing)?|when)"
 _BEFORE_A_SPAN = re.compile(rf"(?:^|(?<=[\s,;:.(\[|]))(?:(?:from|between|at|during|over|in|within)(?: the)?(?: {_LABELS})?|{_LABELS})\Z", re.IGNORECASE)
@@ -46,6 +45,7 @@ _ONLY_CONNECTIVES = re.compile(
     rf"(?:\s|\b(?:and|it|this|that|the|is|was|are|can|be|seen|shown|visible|happens?|occurs?|appears?|lasts|video|clip|around|about|{_LABELS})\b)*",
     re.IGNORECASE,
 )
+_NEXT = re.compile(r"[\s)\]}>]*(?:[,;|&/]|\band\b)?[\s(\[{<]*(?:and )?(?:from |between )?", re.IGNORECASE)
 _MARKS = " ,;:.-–—|/=([{<~"
 
 Timed = tuple[float, int, int]
@@ -54,38 +54,57 @@ Timed = tuple[float, int, int]
 
 def span(answer: str) -> tuple[Span | None, str]:
     """(start, end) in seconds: `65 - 80`, `1:05 to 1:20`, `01:02:03.5`, `from 65 s to 80 s`, `1m05s-1m20s`, [65, 80], {"start": 65, "end": 80}."""
+    found, reason = spans(answer)
+    return (found[0], "") if len(found) == 1 else (None, reason or f"one start and one end are needed, found {len(found)} spans")
+
+
+def spans(answer: str) -> tuple[tuple[Span, ...], str]:
+    """Every span of an answer that holds nothing else: `2 to 4 and 6 to 8`, [[2, 4], [6, 8]], or the one that `span` reads; () with the reason else."""
     answer = _written_plainly(bare(answer))
     data = json_value(answer)
     if data is not None:
-        return _json_span(data)
+        return _json_spans(data)
     times, reason = _times(answer)
     if reason:
-        return None, reason
-    if len(times) != 2:
-        return None, f"a start and an end are needed, found {len(times)} time(s)"
+        return (), reason
+    if len(times) != 2 and not _all_pairs(answer, times):
+        return (), f"a start and an end are needed, found {len(times)} time(s)"
     if _NOT.search(clause_before(answer, times[0][1])):
-        return None, "the answer says when it is not"
-    return _ordered(times[0][0], times[1][0])
+        return (), "the answer says when it is not"
+    return _in_order([(start[0], end[0]) for start, end in zip(times[::2], times[1::2], strict=True)])
 
 
-def answer_and_span(answer: str, options: Sequence[str] = ()) -> tuple[str, Span | None, str]:
-    """A grounded answer in one reply -> (its words, its span or None, why there is no span).
+def answer_and_spans(answer: str, options: Sequence[str] = ()) -> tuple[str, tuple[Span, ...], str]:
+    """A grounded answer in one reply -> (its words, its spans, why there is none).
 
-    `red, from 2.0 to 4.0` | `red 2 to 4` | `from 2 to 4 s: red` | {"answer": "red", "start": 2, "end": 4}. The words may hold numbers themselves: the last
-    two times that stand as a range are the span, or else the last two. `options` keep words that would also lead to a time: "turned over 2-4".
+    `red, from 2.0 to 4.0` | `red 2 to 4 and 6 to 8` | `from 2 to 4 s: red` | {"answer": "red", "start": 2, "end": 4}. The words may hold numbers themselves:
+    the last two times that stand as a range are the span, or else the last two. `options` keep words that would also lead to a time: "turned over 2-4".
     """
     answer = _written_plainly(bare(answer))
     data = json_value(answer)
     if isinstance(data, dict):
-        found, reason = _json_span(data)
+        found, reason = _json_spans(data)
         return json_words(data), found, reason
     times, reason = _times(answer)
     if reason or len(times) < 2:
-        return answer, None, reason or f"a start and an end are needed, found {len(times)} time(s)"
-    at = _pair_at(answer, times)
-    (start_s, begins, _), (end_s, _, ends) = times[at], times[at + 1]
-    found, reason = _ordered(start_s, end_s)
-    return _around(answer[:begins], answer[ends:], options), found, reason
+        return answer, (), reason or f"a start and an end are needed, found {len(times)} time(s)"
+    first = last = _pair_at(answer, times)
+    while first >= 2 and _NEXT.fullmatch(answer[times[first - 1][2] : times[first][1]]) and _RANGE.fullmatch(answer[times[first - 2][2] : times[first - 1][1]]):
+        first -= 2
+    found, reason = _in_order([(times[at][0], times[at + 1][0]) for at in range(first, last + 1, 2)])
+    return _around(answer[: times[first][1]], answer[times[last + 1][2] :], options), found, reason
+
+
+def answer_and_span(answer: str, options: Sequence[str] = ()) -> tuple[str, Span | None, str]:
+    """The same for a question with one span: the last."""
+    said, found, reason = answer_and_spans(answer, options)
+    return said, found[-1] if found else None, reason
+
+
+def _all_pairs(text: str, times: Sequence[Timed]) -> bool:
+    """Whether the times are pairs, each joined as a range, that stand in a list."""
+    gaps = [text[one[2] : other[1]] for one, other in pairwise(times)]
+    return len(gaps) % 2 == 1 and all(_RANGE.fullmatch(gap) or _PAIR.fullmatch(gap) for gap in gaps[::2]) and all(map(_NEXT.fullmatch, gaps[1::2]))
 
 
 def _pair_at(text: str, times: Sequence[Timed]) -> int:
@@ -123,7 +142,7 @@ def _times(text: str) -> tuple[list[Timed], str]:
             found[-1] = (found[-1][0] + value * _SECONDS_OF[unit or "s"], found[-1][1], match.end())
             units[-1] = unit or "s"
             continue
-        found.append((value * _SECONDS_OF[unit or "s"], match.start(), match.end()))
+        found.append((value * _SECONDS_OF[unit or "s"], match.start() + bool(match["minus"]), match.end()))
         units.append("clock" if match["clock"] else unit)
     return _shared_unit(found, units), ""
 
@@ -159,38 +178,39 @@ def _shared_unit(found: list[Timed], units: list[str]) -> list[Timed]:
     return found
 
 
-def _ordered(start_s: float, end_s: float) -> tuple[Span | None, str]:
-    if not (math.isfinite(start_s) and math.isfinite(end_s)) or start_s < 0:
-        return None, "a time is negative or not a number"
-    return ((start_s, end_s), "") if end_s >= start_s else (None, "the end lies before the start")
+def _in_order(found: Sequence[Span]) -> tuple[tuple[Span, ...], str]:
+    for start_s, end_s in found:
+        if not (math.isfinite(start_s) and math.isfinite(end_s)) or start_s < 0:
+            return (), "a time is negative or not a number"
+        if end_s < start_s:
+            return (), "the end lies before the start"
+    return tuple(found), ""
 
 
-def _json_span(data: Any) -> tuple[Span | None, str]:
-    pair = _json_pair(data)
-    if pair is None:
-        return None, "no start and end in the JSON"
-    seconds = [_json_seconds(value) for value in pair]
-    if seconds[0] is None or seconds[1] is None:
-        return None, "a time in the JSON is not a number"
-    return _ordered(seconds[0], seconds[1])
+def _json_spans(data: Any) -> tuple[tuple[Span, ...], str]:
+    pairs = _json_pairs(data)
+    if not pairs:
+        return (), "no start and end in the JSON"
+    seconds = [(_json_seconds(start), _json_seconds(end)) for start, end in pairs]
+    whole = [(start, end) for start, end in seconds if start is not None and end is not None]
+    return _in_order(whole) if len(whole) == len(seconds) else ((), "a time in the JSON is not a number")
 
 
-def _json_pair(data: Any) -> tuple[Any, Any] | None:
-    """The two values that stand for start and end."""
+def _json_pairs(data: Any) -> list[tuple[Any, Any]]:
+    """The pairs of values that stand for starts and ends; none where the JSON is no such thing."""
     if isinstance(data, dict):
         named = by_letters(data)
-        start, end = (next((named[key] for key in keys if key in named), None) for keys in (_STARTS, _ENDS))
+        start, end = (next((value for name, value in named.items() if key.match(name)), None) for key in (_START_KEY, _END_KEY))
         if start is not None and end is not None:
-            return start, end
-        inner = next((named[key] for name in _SPANS for key in (name, f"{name}s", f"{name}sec", f"{name}seconds") if key in named), None)
-        return _json_pair(inner) if isinstance(inner, (dict, list)) else _text_pair(inner)
-    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], (dict, list)):
-        return _json_pair(data[0])
-    return (data[0], data[1]) if isinstance(data, list) and len(data) == 2 else None
-
-
-def _text_pair(value: Any) -> tuple[Any, Any] | None:
-    return span(value)[0] if isinstance(value, str) and not value.lstrip().startswith(("{", "[")) else None
+            return [(start, end)]
+        inner = next((value for key in _SPAN_KEYS for name, value in named.items() if key.match(name)), None)
+        if isinstance(inner, str):
+            return [] if inner.lstrip().startswith(("{", "[")) else list(spans(inner)[0])
+        return _json_pairs(inner) if isinstance(inner, (dict, list)) else []
+    if len(data) == 2 and not any(isinstance(one, (dict, list)) for one in data):
+        return [(data[0], data[1])]
+    found = [_json_pairs(one) if isinstance(one, (dict, list)) else [] for one in data]
+    return [pair for pairs in found for pair in pairs] if all(len(pairs) == 1 for pairs in found) else []
 
 
 def _json_seconds(value: Any) -> float | None:

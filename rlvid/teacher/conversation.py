@@ -231,6 +231,6 @@ def task_text(request: TeacherRequest, tools: VideoTools) -> str:
         f"Question: {plain_text(chr(10).join(asked))}",
     ]
     if request.with_ground_truth:
-        lines += [f"True answer, for your eyes only: {plain_text(question.answer)}"] if question.answer else []
+        lines += [f"True answer, for your eyes only: {plain_text(truth)}"] if (truth := "; ".join(question.references)) else []
         lines += [f"True span, for your eyes only: {start:g}-{end:g} s" for start, end in question.spans]
     return "\n".join([*lines, "The student's wrong reply:", "<<<", plain_text(request.failed_text[:MAX_FAILED_CHARS]), ">>>"])

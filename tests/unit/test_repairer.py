@@ -80,7 +80,7 @@ FOUND = TeacherReply(PATCH, "patch", evidence=(EvidenceFrame(3.0), EvidenceFrame
 
 def repaired(texts_KM, second, reply=FOUND, seconds=0.0, **settings):
     teachers, rollouts = Teachers(reply, seconds), Rollouts(*second)
-    repairer = Repairer(config(**settings), teachers, rollouts, lambda question, one: scored(question, one.text), PLACEHOLDER)
+    repairer = Repairer(config(**settings), teachers, rollouts, lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
     return asyncio.run(repairer.repair(group(texts_KM), step=3)), teachers, rollouts
 
 
@@ -287,7 +287,7 @@ def test_whatever_the_teacher_raises_the_slot_keeps_its_answer():
             raise MemoryError("a decoder's")
 
     rollouts = Rollouts()
-    repairer = Repairer(config(), Broken(FOUND), rollouts, lambda question, one: scored(question, one.text), PLACEHOLDER)
+    repairer = Repairer(config(), Broken(FOUND), rollouts, lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
     left = asyncio.run(repairer.repair(group([[WRONG, RIGHT], [RIGHT, RIGHT]]), step=3))
     assert not left.repairs and left.teacher["failed"] == 1 and not rollouts.requests
 
