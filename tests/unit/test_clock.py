@@ -151,7 +151,7 @@ def repaired(film) -> tuple[Group, Pool]:
     scores, rows = ((score(ask(film), first.text),),), ((first,),)
     group = Group(made, tuple(frames[:1]), rows, scores, ((0.0,),), ((0.0,),), ("digest",))
     engines = Pool(text="<think>at 1.4 s, top left</think><answer>1 to 2</answer>")
-    repairer = Repairer(configured(), Pool(reply, cuts), engines, lambda question, one: score(question, one.text), named("qwen2_5_vl").placeholder)
+    repairer = Repairer(configured(), Pool(reply, cuts), engines, lambda question, one, prompt: score(question, one.text), named("qwen2_5_vl").placeholder)
     return asyncio.run(repairer.repair(group, 1)), engines
 
 

@@ -199,7 +199,7 @@ def test_a_second_answer_is_judged_by_the_same_trigger():
     scores = tuple(Score({"accuracy": value, "format": 1.0}) for value in (0.8, 0.1))
     plain = group([[RIGHT, WRONG]])
     first = replace(plain, prepared=replace(plain.prepared, question=question), scores_KM=(scores,), rewards_KM=((1.8, 1.1),), correct_KM=((0.8, 0.1),))
-    repairer = Repairer(config(), Teachers(FOUND), Rollouts(said), lambda question, one: scored(question, one.text), PLACEHOLDER)
+    repairer = Repairer(config(), Teachers(FOUND), Rollouts(said), lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
     done = asyncio.run(repairer.repair(first, step=3))
     (repair,) = done.repairs
     assert 0.5 <= repair.correct < 1 and repair.right and repair.alignment == 1.0 and repair.blind == 1.0
@@ -211,7 +211,7 @@ def test_equally_good_the_unaided_answer_stays():
     plain = group([[WRONG, RIGHT], [RIGHT, RIGHT]])
     for first_reward, chosen in ((1.9, False), (1.89, True)):
         tied = replace(plain, rewards_KM=((first_reward, 2.0), (2.0, 2.0)))
-        repairer = Repairer(config(choice="if_better"), Teachers(FOUND), Rollouts(RIGHT), lambda question, one: scored(question, one.text), PLACEHOLDER)
+        repairer = Repairer(config(choice="if_better"), Teachers(FOUND), Rollouts(RIGHT), lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
         done = asyncio.run(repairer.repair(tied, step=3))
         assert done.repairs[0].reward == pytest.approx(1.9) and done.repairs[0].chosen is chosen
 
