@@ -87,6 +87,9 @@ class Question:
     source: str = ""
     answers: tuple[str, ...] = ()
     span_mode: Literal["any", "all"] = "any"
+    epoch: int = 0
+    """Pass over the file in which the stream gave it out, no part of the file. With the run's seed it says which variants are drawn, so those that are
+    built ahead serve whichever step asks for them."""
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -35,13 +35,16 @@ log = logging.getLogger("rlvid")
 
 @dataclass
 class Collected:
-    """What one call of `collect` gave, and what it cost."""
+    """What one call of `collect` gave, and what it cost. late: questions whose variants were not ready when they were asked for. thrown_away: questions
+    whose variants were built ahead for nothing, since the last call."""
 
     results: list[Group | Quarantined] = field(default_factory=list)
     variants_s: float = 0.0
     rollout_s: float = 0.0
     teacher_s: float = 0.0
     driver_bytes: int = 0
+    late: int = 0
+    thrown_away: int = 0
 
     @property
     def groups(self) -> list[Group]:
@@ -65,7 +68,8 @@ class Sampler:
             self.repairer = Repairer(config, teachers, rollouts, self.score, family_of(config.model.path).placeholder)
         self._bad_files: dict[str, str] = {}
         self._first_look: dict[str, asyncio.Future[None]] = {}
-        self._ahead: dict[tuple[int, str], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
+        self._ahead: dict[tuple[Question, tuple[str, ...]], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
+        self._thrown_away = 0
 
     async def collect(
         self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False, training: bool = False
@@ -76,22 +80,26 @@ class Sampler:
         """
         clock = _Spans()
         results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, training, clock) for question in questions])
-        return Collected(list(results), clock.seconds["variants"], clock.seconds["rollout"], clock.seconds["teacher"], clock.bytes)
+        thrown_away, self._thrown_away = self._thrown_away, 0
+        seconds = clock.seconds
+        return Collected(list(results), seconds["variants"], seconds["rollout"], seconds["teacher"], clock.bytes, clock.late, thrown_away)
 
     def prefetch(self, loop: asyncio.AbstractEventLoop, wanted: Sequence[tuple[int, Question]], kinds: tuple[str, ...]) -> None:
-        """Start building the variants that `collect` will want: (step, question) in order. Called from another thread than the loop's."""
+        """Start building the variants that `collect` will want: (step, question) in the order in which they are expected, whichever step they come to.
+        What is built and stands there no more is thrown away. Called from another thread than the loop's."""
 
         def begin() -> None:
-            keys = {(step, question.id) for step, question in wanted}
-            for key in self._ahead.keys() - keys:
+            keys = {(question, kinds): None for _, question in wanted}
+            for key in self._ahead.keys() - keys.keys():
                 self._ahead.pop(key).cancel()
-            for step, question in wanted:
-                if (step, question.id) not in self._ahead:
-                    self._ahead[step, question.id] = asyncio.ensure_future(self._build(question, step, kinds))
+                self._thrown_away += 1
+            for key in keys:
+                if key not in self._ahead:
+                    self._ahead[key] = asyncio.ensure_future(self._build(*key))
 
         loop.call_soon_threadsafe(begin)
 
-    async def _build(self, question: Question, step: int, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
+    async def _build(self, question: Question, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
         """The question's variants: what is known of them and K references to their frames. Questions of a file that another one looks at wait for that look."""
         video = question.video
         if (looking := self._first_look.get(video)) is not None:
@@ -100,15 +108,15 @@ class Sampler:
             self._first_look[video] = looking = asyncio.get_running_loop().create_future()
             looking.add_done_callback(lambda _: self._first_look.pop(video))
         try:
-            return await self._look(question, step, kinds)
+            return await self._look(question, kinds)
         finally:
             if not looking.done():
                 looking.set_result(None)
 
-    async def _look(self, question: Question, step: int, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
+    async def _look(self, question: Question, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
         if reason := self._bad_files.get(question.video):
             return Quarantined(question.id, reason), []
-        seed = derived_seed(self.config.run.seed, step)
+        seed = derived_seed(self.config.run.seed, question.epoch)
         try:
             return await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
         except CallFailed as error:
@@ -121,8 +129,9 @@ class Sampler:
         from ray.exceptions import ObjectLostError
 
         with clock.running("variants"):
-            ahead = self._ahead.pop((step, question.id), None)
-            prepared, frames = await (ahead or self._build(question, step, kinds))
+            ahead = self._ahead.pop((question, kinds), None)
+            clock.late += ahead is None or not ahead.done()
+            prepared, frames = await (ahead or self._build(question, kinds))
         if isinstance(prepared, Quarantined):
             return prepared
         if training and prepared.truth_hidden and self.config.variants.hidden == "skip":
@@ -210,6 +219,7 @@ class _Spans:
     def __init__(self) -> None:
         self.seconds = {"variants": 0.0, "rollout": 0.0, "teacher": 0.0}
         self.bytes = 0
+        self.late = 0
         self._inside = dict.fromkeys(self.seconds, 0)
         self._since = dict.fromkeys(self.seconds, 0.0)
 

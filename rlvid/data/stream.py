@@ -6,6 +6,7 @@ import hashlib
 import os
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class QuestionStream:
 
     def _read(self, file: Any, index: int) -> Question:
         file.seek(self._offsets[index])
-        return parse_line(file.readline(), path=self.path, line=self._lines[index])
+        return replace(parse_line(file.readline(), path=self.path, line=self._lines[index]), epoch=self._epoch)
 
 
 def _indexed(path: Path, skip: frozenset[str]) -> tuple[array[int], array[int], frozenset[int], dict[str, Any]]:

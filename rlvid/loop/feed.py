@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from typing import Any
 
 from rlvid.algo.advantages import zero_signal
@@ -20,6 +21,11 @@ from rlvid.observe.step_row import answer_tokens, signal_shares
 from rlvid.types import Group, LeftOut, Quarantined, Question
 
 log = logging.getLogger("rlvid")
+
+RECENT = 4
+"""Steps whose need of questions the next ones are expected to have."""
+SUMS = ("time/variants_s", "time/rollout_s", "time/teacher_s", "driver/bytes", "data/filtered", "data/truth_hidden", "late", "variants/thrown_away")
+"""What the rounds of a step add up."""
 
 
 class TooManyBadVideos(RuntimeError):
@@ -39,6 +45,8 @@ class Feed:
         self.bad_in_a_row = 0
         self.unlearned_in_a_row = 0
         """Questions that the learner refused, without an update in between."""
+        self.taken = deque([config.data.questions_per_step], RECENT)
+        self.begun_ahead = 0
         self._metrics: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
         """Of each question of this step: the epoch that it was taken from. By the time that its group is there, the stream may be in the next one."""
@@ -50,10 +58,10 @@ class Feed:
         wanted, refills, asked = self.config.data.questions_per_step, 0, set[str]()
         kept: list[Group] = []
         dropped: list[Group] = []
-        sums = ("time/variants_s", "time/rollout_s", "time/teacher_s", "driver/bytes", "data/filtered", "data/truth_hidden")
-        self._metrics = dict.fromkeys(sums, 0.0)
+        self._metrics = dict.fromkeys(SUMS, 0.0)
         while len(kept) < wanted and (questions := self._take(wanted - len(kept), asked)):
             self._metrics["data/filtered"] += self.stream.left_out
+            self._look_ahead(step, questions, asked)
             groups = self._collect(questions, step)
             silent = [group for group in groups if self.config.advantage.drop_zero_signal and self._teaches_nothing(group)]
             kept += [group for group in groups if group not in silent]
@@ -62,6 +70,7 @@ class Feed:
                 refills += 1
             if refills > self.config.advantage.max_refills:
                 break
+        self.taken.append(len(asked))
         sampled = kept + dropped
         kept = kept or dropped[:wanted]
         if not kept:
@@ -70,6 +79,7 @@ class Feed:
             raise TooManyBadVideos(f"none of the {len(self.stream)} questions of {self.config.data.train} can be used: {why}log.txt names the others")
         self._metrics |= {
             "data/quarantined": float(self.quarantined),
+            "variants/late_share": self._metrics.pop("late") / len(asked),
             **signal_shares(sampled),
             "throughput/rollout_tokens_per_s": answer_tokens(sampled) / max(self._metrics["time/rollout_s"], 1e-9),
             "group/dropped": float(len(dropped)),
@@ -80,12 +90,24 @@ class Feed:
 
     def prefetch(self, step: int) -> None:
         """Let the variant actors start on the questions that `sample(step)` and, with `variants.prefetch` above 1, the next ones will ask for."""
-        steps = min(self.config.variants.prefetch, self.config.run.steps - step + 1)
-        if steps > 0:
-            here, size = self.stream.state(), self.config.data.questions_per_step
-            wanted = [(coming, question) for coming in range(step, step + steps) for question in self._take(size, set())]
-            self.stream.restore(here)
-            self.session.sampler.prefetch(self.session.loop, wanted, self.config.variants.kinds)
+        self._look_ahead(step - 1, [], set())
+
+    def _look_ahead(self, step: int, now: list[Question], asked: set[str]) -> None:
+        """Have built, in this order: the questions asked `now`; those that may take the place of silent or unusable ones of this `step`, of which it has
+        `asked` some; and those of the `variants.prefetch` steps behind it, as many each as the recent steps took with their replacements. What was
+        begun earlier and is still to come goes on."""
+        if not self.config.variants.prefetch:
+            return
+        here, many = self.stream.state(), max(self.taken)
+        self.begun_ahead = max(0, self.begun_ahead - len(now))
+        coming = min(self.config.variants.prefetch, self.config.run.steps - step)
+        rest = max(0, many - len(asked)) if now else 0
+        self.begun_ahead = max(self.begun_ahead, rest + many * coming)
+        wanted = [(step, question) for question in now + self._take(min(rest, self.begun_ahead), set(asked))]
+        for first in range(rest, self.begun_ahead, many):
+            wanted += [(step + 1 + first // many, question) for question in self._take(min(many, self.begun_ahead - first), set())]
+        self.stream.restore(here)
+        self.session.sampler.prefetch(self.session.loop, wanted, self.config.variants.kinds)
 
     def metrics(self) -> dict[str, float]:
         """What the last `sample` took and met."""
@@ -121,6 +143,8 @@ class Feed:
         self._metrics["time/rollout_s"] += collected.rollout_s
         self._metrics["time/teacher_s"] += collected.teacher_s
         self._metrics["driver/bytes"] += collected.driver_bytes
+        self._metrics["late"] += collected.late
+        self._metrics["variants/thrown_away"] += collected.thrown_away
         return collected.groups
 
     def _count(self, result: Group | Quarantined) -> None:
