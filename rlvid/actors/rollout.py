@@ -177,8 +177,12 @@ class RolloutActor:
     async def receive_update(self, update_info: Any) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        # Over nccl and ipc vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, and the checksum tells.
-        self.update_opened, self.half_loaded = False, self.config.transport in ("nccl", "ipc")
+        base = update_info.get("base")
+        if base is not None and (held := int(await self.engine.get_weight_version())) != base:
+            raise RuntimeError(f"rollout engine {self.number} holds weights of version {held}, what changed is for version {base}")
+        # Over nccl and ipc vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, or patched, and the checksum tells.
+        told = self.config.sync.verify and self.config.rollout.tensor_parallel == 1
+        self.update_opened, self.half_loaded = False, self.config.transport in ("nccl", "ipc") or (base is not None and not told)
         if "ipc_handles" in update_info:  # they hold types, which vLLM's messages do not carry
             update_info = dict(update_info)
             update_info["ipc_handles_pickled"] = base64.b64encode(pickle.dumps(update_info.pop("ipc_handles"))).decode()

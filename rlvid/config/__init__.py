@@ -67,6 +67,9 @@ class Config(Section):
             raise ValueError("learner.num_gpus and rollout.num_gpus must both be 0 or both be above 0: engines and learner run on the same kind of device")
         if self.sync.transport == "nccl" and not self.learner.num_gpus:
             raise ValueError("sync.transport nccl needs GPUs: set learner.num_gpus and rollout.num_gpus, or use auto")
+        if self.sync.sparse and (self.transport != "gloo" or self.learner.lora.rank):
+            why = "an adapter is sent whole: set sync.sparse to false" if self.learner.lora.rank else "set sync.transport to gloo, or sync.sparse to false"
+            raise ValueError(f"sync.sparse patches whole weights over gloo: {why}")
         if self.learner.num_gpus and self.repair.enabled and self.teacher.kind == "engine" and not self.teacher.num_gpus:
             raise ValueError("teacher.kind engine with teacher.num_gpus 0 would take a GPU that is not its own: set teacher.num_gpus")
         if self.model.attention == "flex_attention" and not self.learner.num_gpus:

@@ -107,6 +107,12 @@ class Sync(Section):
     mode: Literal["wait", "keep"] = "wait"
     """Answers that are being sampled when new weights come (with rollout.max_staleness above 0). wait: they are finished with the old weights first.
     keep: they stand still and go on with the new ones, on the keys and values of the old ones; the dumps say from which token on."""
+    sparse: bool = False
+    """Push what changed: engines patch the values that differ from the last push in a bit (about one in a hundred of a bfloat16 model at a learning rate of
+    1e-6) in place. Everything is sent at the start, when an engine joins, where more than a tenth changed, and every `full_every` pushes. Rank 0 keeps a
+    copy of the weights in host memory. With sync.transport gloo."""
+    full_every: Positive = 50
+    """With `sparse`: so many pushes at most until everything is sent again."""
     bucket_bytes: Positive = 32 * 2**20
     """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
     verify: bool = True

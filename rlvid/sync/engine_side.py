@@ -21,6 +21,7 @@ from vllm.distributed.weight_transfer.packed_tensor import unpack_tensor
 
 from rlvid.sync.adapter import adapter_digest, loaded_tensors
 from rlvid.sync.checksum import checksum
+from rlvid.sync.sparse import Places, patch_buckets, unpacked
 
 
 @dataclass
@@ -37,11 +38,13 @@ class GlooInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class GlooUpdateInfo(WeightTransferUpdateInfo):
-    """Name, dtype and full shape of every tensor that will come, in order."""
+    """Name, dtype and full shape of every tensor that will come, in order. Of patches: how many values of each (`counts`), for weights of version `base`."""
 
     names: list[str]
     dtype_names: list[str]
     shapes: list[list[int]]
+    counts: list[int] | None = None
+    base: int | None = None
 
     def buckets(self, bucket_bytes: int) -> Iterator[list[tuple[str, torch.dtype, list[int], int]]]:
         """Consecutive tensors (name, dtype, shape, bytes), as both sides cut them: up to the bucket's size, and large tensors alone, which need no packing."""
@@ -96,6 +99,7 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         self.bucket_bytes = init_info.bucket_bytes
         self.group = join_group(init_info, rank)
         self.room = Room()
+        self.places = Places()
 
     def start_weight_update(self) -> None: ...
 
@@ -106,12 +110,23 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
 
     @torch.no_grad()
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        if update_info.counts is not None:
+            self._receive_patches(update_info, update_info.counts)
+            return
         for bucket in update_info.buckets(self.bucket_bytes):
             names, dtypes, shapes, sizes = (list(column) for column in zip(*bucket, strict=True))
             packed = self.room.of(sum(sizes))
             self.group.broadcast(packed, 0).wait()
-            model: Any = self.model
-            model.load_weights(unpack_tensor(packed, names, shapes, dtypes, sizes))
+            self.places.load(self.model, unpack_tensor(packed, names, shapes, dtypes, sizes))
+
+    def _receive_patches(self, info: GlooUpdateInfo, counts: list[int]) -> None:
+        dtypes = [getattr(torch, name) for name in info.dtype_names]
+        for bucket, size in patch_buckets(counts, dtypes, self.bucket_bytes):
+            buffer = self.room.of(size)
+            self.group.broadcast(buffer, 0).wait()
+            names, found = [info.names[number] for number in bucket], [counts[number] for number in bucket]
+            for patch, number in zip(unpacked(buffer, names, found, [dtypes[number] for number in bucket]), bucket, strict=True):
+                self.places.patch(self.model, patch, info.shapes[number])
 
     def shutdown(self) -> None:
         self.group = None

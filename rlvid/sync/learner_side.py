@@ -23,6 +23,7 @@ from rlvid.sync.adapter import AdapterTransfer
 from rlvid.sync.checksum import element_sum, to_hex
 from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, Room, join_group
 from rlvid.sync.source import ZeroSource
+from rlvid.sync.sparse import INDEX_BYTES, Held, Patch, packed, patch_buckets, worth_it
 from rlvid.types import Sent
 
 ABORT_S = 5.0
@@ -35,6 +36,7 @@ class SummedSource(WeightSource):
     def __init__(self, model: torch.nn.Module, *, summed: bool) -> None:
         self.inner = ZeroSource(model)
         self.summed = summed
+        self.held: Held | None = None
         self.total = self.bytes = 0
         self._passing: Iterator[tuple[str, torch.Tensor]] = iter(())
 
@@ -53,7 +55,20 @@ class SummedSource(WeightSource):
         for name, tensor in self.inner:
             self.total += element_sum(tensor) if self.summed else 0
             self.bytes += tensor.numel() * tensor.element_size()
+            if self.held is not None:
+                self.held.keep(name, tensor)
             yield name, tensor
+
+    def patches(self) -> list[Patch]:
+        """A pass of its own: what changed against what is held, added up as a whole."""
+        held, found = self.held, []
+        assert held is not None
+        self.total = self.bytes = 0
+        for name, tensor in self.inner:
+            self.total += element_sum(tensor) if self.summed else 0
+            found.append(held.changed(name, tensor))
+            self.bytes += len(found[-1].indices) * (INDEX_BYTES + tensor.element_size())
+        return found
 
     def drain(self) -> None:
         """Take the rest of an interrupted pass: the other ranks gather in step with this one and would wait for it."""
@@ -150,11 +165,28 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             return
         metadata = self.source.metadata()
         info = GlooUpdateInfo([m.name for m in metadata], [str(m.dtype).removeprefix("torch.") for m in metadata], [list(m.shape) for m in metadata])
+        self._update(info, partial(self._broadcast, info, iter(self.source)))
+
+    def send_patches(self, patches: list[Patch], base: int) -> None:
+        """What changed since version `base`, which the engines hold."""
+        assert self.source is not None
+        shapes = {meta.name: list(meta.shape) for meta in self.source.metadata()}
+        dtypes = [patch.values.dtype for patch in patches]
+        names, counts = [patch.name for patch in patches], [len(patch.indices) for patch in patches]
+        kinds = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+
+        def broadcast() -> None:
+            for bucket, size in patch_buckets(counts, dtypes, self.bucket_bytes):
+                self.group.broadcast(packed([patches[number] for number in bucket], self.room.of(size)), 0).wait()
+
+        self._update(GlooUpdateInfo(names, kinds, [shapes[name] for name in names], counts, base), broadcast)
+
+    def _update(self, info: GlooUpdateInfo, broadcast: Callable[[], None]) -> None:
         self.client.start_weight_update()
         pool = ThreadPoolExecutor(max_workers=1)
         try:
             received = pool.submit(self.client.update_weights, asdict(info))
-            self._broadcast(info, iter(self.source))
+            broadcast()
             received.result()
         finally:
             pool.shutdown(wait=False)  # never wait for a call that cannot return
@@ -164,12 +196,12 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         for bucket in info.buckets(self.bucket_bytes):
             sizes = [size for *_, size in bucket]
             if len(sizes) == 1:
-                packed = _as_bytes(next(weights)[1])
+                buffer = _as_bytes(next(weights)[1])
             else:
-                packed = self.room.of(sum(sizes))
-                for piece, (_, tensor) in zip(packed.split(sizes), weights, strict=False):
+                buffer = self.room.of(sum(sizes))
+                for piece, (_, tensor) in zip(buffer.split(sizes), weights, strict=False):
                     piece.copy_(_as_bytes(tensor))
-            self.group.broadcast(packed, 0).wait()
+            self.group.broadcast(buffer, 0).wait()
 
     def shutdown(self) -> None:
         self.group = None
@@ -182,14 +214,38 @@ def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 class Transfer:
     """An open connection from one learner rank to all engines."""
 
-    def __init__(self, engine: TrainerWeightTransferEngine[Any], source: SummedSource, client: EngineClient) -> None:
+    def __init__(self, engine: TrainerWeightTransferEngine[Any], source: SummedSource, client: EngineClient, *, full_every: int = 0) -> None:
         self.engine = engine
         self.source = source
         self.client = client
+        self.full_every = full_every
+        self.since_whole = -1
+        """Pushes of patches since the last whole one, the same on all ranks; -1: there was none."""
 
     def send(self, version: int) -> Sent:
-        """Push the current weights as `version`."""
-        self.client.version = version
+        """Push the current weights as `version`: what changed, where that is little and a whole push is not due (`full_every` above 0)."""
+        base, self.client.version = self.client.version, version
+        since, self.since_whole = self.since_whole, -1  # a push that fails leaves nothing to build on
+        sent = self._send_patches(base) if 0 <= since < self.full_every - 1 else None
+        if sent is None:
+            since, sent = -1, self._send_whole()
+        self.since_whole = since + 1 if self.full_every else -1
+        return sent
+
+    def _send_patches(self, base: int) -> Sent | None:
+        """None: too much has changed. All ranks go the same way: rank 0 knows which."""
+        if not self.engine.is_sender:
+            for _ in self.source.inner:  # take part in the gathering
+                pass
+            return Sent(self.client.version, "", 0, 0.0) if _agreed(False) else None
+        assert isinstance(self.engine, GlooTrainerEngine) and self.source.held is not None
+        patches = self.source.patches()
+        if not _agreed(worth_it(patches, self.source.held.tensors)):
+            return None
+        self.engine.send_patches(patches, base)
+        return Sent(self.client.version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
+
+    def _send_whole(self) -> Sent:
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the push packs on streams of its own, which do not wait for the update's last gathering
         self.source.begin()
@@ -197,10 +253,21 @@ class Transfer:
             self.engine.send_weights()
         finally:
             self.source.drain()
-        return Sent(version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
+        return Sent(self.client.version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
 
     def shutdown(self) -> None:
         self.engine.shutdown()
+
+
+def _agreed(yes: bool) -> bool:
+    """What rank 0 says."""
+    from torch import distributed
+
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return yes
+    said = [yes]
+    distributed.broadcast_object_list(said, 0)
+    return said[0]
 
 
 def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: list[Any], widths: list[int]) -> Transfer | AdapterTransfer:
@@ -229,7 +296,9 @@ def open_transfer(config: Config, rank: int, model: torch.nn.Module, engines: li
         nccl = NCCLTrainerInitInfo(**where, packed_buffer_size_bytes=config.sync.bucket_bytes)
         trainer = WeightTransferTrainerFactory.trainer_init(nccl, client=client, source=source)
         client.abort = partial(_abort_nccl, trainer)
-    return Transfer(trainer, source, client)
+    if config.sync.sparse and rank == 0:
+        source.held = Held()
+    return Transfer(trainer, source, client, full_every=config.sync.full_every if config.sync.sparse else 0)
 
 
 def pause_deadline_s(config: Config) -> float:
