@@ -181,12 +181,16 @@ class RolloutActor:
         if base is not None and (held := int(await self.engine.get_weight_version())) != base:
             raise RuntimeError(f"rollout engine {self.number} holds weights of version {held}, what changed is for version {base}")
         # Over nccl and ipc vLLM loads layer by layer, from empty ones. Over gloo each tensor is overwritten whole, or patched, and the checksum tells.
-        told = self.config.sync.verify and self.config.rollout.tensor_parallel == 1
-        self.update_opened, self.half_loaded = False, self.config.transport in ("nccl", "ipc") or (base is not None and not told)
+        self.update_opened, self.half_loaded = False, self.config.transport in ("nccl", "ipc") or (base is not None and not self._checked)
         if "ipc_handles" in update_info:  # they hold types, which vLLM's messages do not carry
             update_info = dict(update_info)
             update_info["ipc_handles_pickled"] = base64.b64encode(pickle.dumps(update_info.pop("ipc_handles"))).decode()
         await self.engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+
+    @property
+    def _checked(self) -> bool:
+        """Does a checksum tell whether a push is whole?"""
+        return self.config.sync.verify and self.config.rollout.tensor_parallel == 1
 
     async def finish_update(self, version: int) -> float:
         """Load, take the version, and use nothing more that was computed with the old weights: keys and values, and vision embeddings.
