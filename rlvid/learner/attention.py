@@ -90,9 +90,10 @@ def sdpa_in_windows(
     if query.is_cuda and query.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        flat_NHD = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        asked, before, behind = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
         longest, ends = int(told["max_length_q"]), cu_seq_lens_q.int()
-        return varlen_attn(*flat_NHD, ends, ends, longest, longest, scale=scaling)[None], None
+        seen_NHD: Any = varlen_attn(asked, before, behind, ends, ends, longest, longest, scale=scaling)
+        return seen_NHD[None], None
     return windows_by_length(query, key, value, cu_seq_lens_q.diff().tolist(), scaling)[None], None
 
 

@@ -38,13 +38,15 @@ class GlooInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class GlooUpdateInfo(WeightTransferUpdateInfo):
-    """Name, dtype and full shape of every tensor that will come, in order. Of patches: how many values of each (`counts`), for weights of version `base`."""
+    """Name, dtype and full shape of every tensor that will come, in order. Of patches: how many values of each (`counts`), for weights of version `base`.
+    `patched_later`: patches will follow this whole push."""
 
     names: list[str]
     dtype_names: list[str]
     shapes: list[list[int]]
     counts: list[int] | None = None
     base: int | None = None
+    patched_later: bool = False
 
     def buckets(self, bucket_bytes: int) -> Iterator[list[tuple[str, torch.dtype, list[int], int]]]:
         """Consecutive tensors (name, dtype, shape, bytes), as both sides cut them: up to the bucket's size, and large tensors alone, which need no packing."""
@@ -117,7 +119,12 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
             names, dtypes, shapes, sizes = (list(column) for column in zip(*bucket, strict=True))
             packed = self.room.of(sum(sizes))
             self.group.broadcast(packed, 0).wait()
-            self.places.load(self.model, unpack_tensor(packed, names, shapes, dtypes, sizes))
+            model: Any = self.model
+            weights = unpack_tensor(packed, names, shapes, dtypes, sizes)
+            if update_info.patched_later:
+                self.places.load(model, weights)
+            else:
+                model.load_weights(weights)
 
     def _receive_patches(self, info: GlooUpdateInfo, counts: list[int]) -> None:
         dtypes = [getattr(torch, name) for name in info.dtype_names]

@@ -165,6 +165,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             return
         metadata = self.source.metadata()
         info = GlooUpdateInfo([m.name for m in metadata], [str(m.dtype).removeprefix("torch.") for m in metadata], [list(m.shape) for m in metadata])
+        info.patched_later = isinstance(self.source, SummedSource) and self.source.held is not None
         self._update(info, partial(self._broadcast, info, iter(self.source)))
 
     def send_patches(self, patches: list[Patch], base: int) -> None:
