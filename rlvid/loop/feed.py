@@ -48,13 +48,10 @@ class Feed:
         self.taken = deque([config.data.questions_per_step], RECENT)
         self.begun_ahead = 0
         self._metrics: dict[str, float] = {}
-        self._epochs: dict[str, int] = {}
-        """Of each question of this step: the epoch that it was taken from. By the time that its group is there, the stream may be in the next one."""
 
     def sample(self, step: int) -> list[Group]:
         """Q groups for this step, never none: fewer when zero-signal groups were dropped and refills ran out, or the file has no more usable questions."""
         started = time.perf_counter()
-        self._epochs = {}
         wanted, refills, asked = self.config.data.questions_per_step, 0, set[str]()
         kept: list[Group] = []
         dropped: list[Group] = []
@@ -152,7 +149,7 @@ class Feed:
             self.bad_in_a_row = 0
             if self.filter:
                 signal = _repaired(result) or not drop_reason(answers_of(result), self.rules)
-                self.filter.seen(result.question.id, self._epochs.get(result.question.id, self.stream.epoch), signal=signal)
+                self.filter.seen(result.question.id, result.question.epoch, signal=signal)
             return
         if isinstance(result, LeftOut):
             self._metrics["data/truth_hidden"] += 1
@@ -179,7 +176,6 @@ class Feed:
             if question in asked or (self.filter is not None and self.filter.rests(question, epoch)):
                 return True
             asked.add(question)
-            self._epochs[question] = epoch
             return False
 
         # Where a whole epoch rests, the stream goes on with what there is.
