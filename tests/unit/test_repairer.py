@@ -133,7 +133,7 @@ def test_no_slot_waits_for_another_ones_teacher():
             return await super().call(*asked)
 
     settings = config().model_copy(update={"teacher": config().teacher.model_copy(update={"kind": "chat"})})
-    repairer = Repairer(settings, Uneven(FOUND), Noting(RIGHT, RIGHT), lambda question, one: scored(question, one.text), PLACEHOLDER)
+    repairer = Repairer(settings, Uneven(FOUND), Noting(RIGHT, RIGHT), lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
     done = asyncio.run(repairer.repair(group([[WRONG, RIGHT], [UNREADABLE, RIGHT]]), step=3))
     assert order == ["answer", "slow patch", "answer"] and len(done.repairs) == 2
 
@@ -143,7 +143,7 @@ def test_a_patched_prompt_that_the_engine_refuses_leaves_the_slot_as_it_was():
         async def call(self, *asked):
             raise ValueError("the prompt holds two videos")
 
-    repairer = Repairer(config(blind_test=True), Teachers(FOUND), Refusing(), lambda question, one: scored(question, one.text), PLACEHOLDER)
+    repairer = Repairer(config(blind_test=True), Teachers(FOUND), Refusing(), lambda question, one, prompt: scored(question, one.text), PLACEHOLDER)
     before = group([[WRONG, RIGHT], [RIGHT, RIGHT]])
     done = asyncio.run(repairer.repair(before, step=3))
     assert done.rollouts_KM == before.rollouts_KM and done.teacher["blind_tested"] == 0.0
