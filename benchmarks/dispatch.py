@@ -23,9 +23,10 @@ from benchmarks.environment import environment
 from rlvid.actors.placement import connect
 from rlvid.actors.pool import ActorPool
 from rlvid.config import Config, load
+from rlvid.loop.normalize import Normalizer
 from rlvid.observe.dumps import write_step
 from rlvid.observe.step_row import group_metrics
-from rlvid.train import normalize, training_prompts
+from rlvid.train import training_prompts
 from rlvid.types import GenerateRequest, GenerateResult, Group, Prepared, Question, Rollout, Score, VariantSpec
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -116,7 +117,7 @@ def step_costs(config: Config) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             begun = time.thread_time()
             rewards = [np.array(one.rewards_KM) for one in groups]
-            advantages = normalize(config, rewards)
+            advantages = Normalizer(config)(groups, rewards)
             training_prompts(config, groups, advantages)
             group_metrics(groups, rewards, version=0)
             write_step(Path(folder), 1, groups, rewards, advantages)

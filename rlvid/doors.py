@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from rlvid.actors.placement import connect, place
 from rlvid.config import Config, ConfigError, load
 from rlvid.learner import checkpoints, group
@@ -18,8 +20,9 @@ from rlvid.learner.storage import PREFIX
 from rlvid.loop.dumped import DumpedStep, read_rows
 from rlvid.loop.feed import Feed
 from rlvid.loop.journal import open_journal
+from rlvid.loop.normalize import Normalizer
 from rlvid.loop.session import learner_group, open_session
-from rlvid.train import normalize, shaped_rewards, training_prompts
+from rlvid.train import shaped_rewards, training_prompts
 
 log = logging.getLogger("rlvid")
 
@@ -44,13 +47,13 @@ class Replayed:
 def rollout_only(config: Config) -> Path:
     """Sample, score and dump run.steps steps with the weights of model.path; nothing is updated. Returns the run folder."""
     with open_journal(config) as journal, open_session(config, with_learner=False) as session:
-        feed = Feed(config, session)
+        feed, normalize = Feed(config, session), Normalizer(config)
         journal.rewind(0)
         for step in range(1, config.run.steps + 1):
             groups = feed.sample(step)
             rewards = shaped_rewards(config, groups, step)
             feed.prefetch(step + 1)
-            journal.step(step, groups, rewards, normalize(config, rewards), feed.metrics() | {"staleness/max": 0.0})
+            journal.step(step, groups, rewards, normalize(groups, rewards), feed.metrics() | {"staleness/max": 0.0})
     return config.folder
 
 
@@ -67,19 +70,23 @@ def replay(folder: Path, step: int) -> list[Replayed]:
     with _learner(config) as learner:
         import ray  # not before: the learner's Ray is set up by environment variables
 
+        normalize, again = Normalizer(config), steps[-1].numbers("advantage")
         if found:
-            checkpoints.load(found[-1], checkpoints.read_state(found[-1]), learner, config)
+            state = checkpoints.read_state(found[-1])
+            checkpoints.load(found[-1], state, learner, config)
+            normalize.restore(state.get("advantage", {}))
         log.info("replaying steps %d to %d from %s", first, step, found[-1].name if found else config.model.path)
         metrics: dict[str, float] = {}
         for dumped in steps:
-            metrics = learner.update(training_prompts(config, dumped.groups(keep=ray.put), dumped.numbers("advantage")))
+            groups = dumped.groups(keep=ray.put)
+            again = normalize(groups, dumped.numbers("reward"))
+            metrics = learner.update(training_prompts(config, groups, dumped.numbers("advantage")))
     compared = [Replayed(name, written[name], metrics[name]) for name in COMPARED if name in written and name in metrics]
-    return [*compared, _advantages_again(config, steps[-1])]
+    return [*compared, _largest_difference(steps[-1].numbers("advantage"), again)]
 
 
-def _advantages_again(config: Config, dumped: DumpedStep) -> Replayed:
+def _largest_difference(written: list[NDArray[Any]], again: list[NDArray[Any]]) -> Replayed:
     """The advantage that differs most when all are computed again from the dumped rewards."""
-    written, again = dumped.numbers("advantage"), normalize(config, dumped.numbers("reward"))
     pairs = [(float(a), float(b)) for before, now in zip(written, again, strict=True) for a, b in zip(before.ravel(), now.ravel(), strict=True)]
     return Replayed("advantage (largest difference)", *max(pairs, key=lambda pair: abs(pair[0] - pair[1])))
 

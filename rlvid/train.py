@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.algo.advantages import batch_advantages, joint_advantages, per_variant_advantages
-from rlvid.algo.loss import token_weights
+from rlvid.algo.aggregation import slot_weights
 from rlvid.asking.evaluate import eval_questions, evaluate
 from rlvid.config import Config
 from rlvid.learner import checkpoints
@@ -32,6 +31,7 @@ from rlvid.learner.prompts import group_prompts
 from rlvid.loop.ahead import Ahead, Sampled, saves
 from rlvid.loop.feed import Feed
 from rlvid.loop.journal import Journal, due, open_journal
+from rlvid.loop.normalize import Normalizer
 from rlvid.loop.session import Session, open_session
 from rlvid.types import Group, TrainingPrompt
 
@@ -49,6 +49,7 @@ class Run:
     config: Config
     session: Session
     feed: Feed
+    normalize: Normalizer
     journal: Journal
     saver: Saver
 
@@ -56,7 +57,7 @@ class Run:
 def run(config: Config) -> Path:
     """Train as the config says; resume where a run of the same name stopped. Returns the run folder."""
     with open_journal(config) as journal, open_session(config) as session, Saver(config) as saver:
-        whole = Run(config, session, Feed(config, session), journal, saver)
+        whole = Run(config, session, Feed(config, session), Normalizer(config), journal, saver)
         first = resume(whole)
         if first == 1:
             journal.row(0, evaluation(config, session))
@@ -87,19 +88,20 @@ def learn(run: Run, step: int, groups: list[Group], metrics: dict[str, float], a
 
     Questions that the learner cannot pack are quarantined, and the others are learned; where none is left, those that `again` samples.
     """
-    config, session, refused = run.config, run.session, 0
+    config, session, refused, before = run.config, run.session, 0, run.normalize.state()
     while True:
         rewards = shaped_rewards(config, groups, step)
-        advantages = normalize(config, rewards)
+        advantages = run.normalize(groups, rewards)
         try:
             learned = update(config, session, groups, advantages, step)
             break
         except PromptsRefused as error:
+            run.normalize.restore(before)
             groups, refused = run.feed.without(groups, error.reasons), refused + len(error.reasons)
             if not groups:
                 groups, metrics = again()
     run.feed.unlearned_in_a_row = 0
-    metrics |= learned
+    metrics |= run.normalize.metrics() | learned
     if refused:
         metrics |= {"data/quarantined": metrics["data/quarantined"] + refused, "group/kept": float(len(groups))}
     metrics |= sync(session)
@@ -118,15 +120,6 @@ def shaped_rewards(config: Config, groups: list[Group], step: int) -> list[NDArr
         ends = np.cumsum([r.size for r in rewards])[:-1]
         rewards = [part.reshape(r.shape) for part, r in zip(np.split(dealt, ends), rewards, strict=True)]
     return rewards
-
-
-def normalize(config: Config, rewards: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Advantages [K, M] per group, by the configured kind of group."""
-    options: dict[str, Any] = {"scale": config.advantage.scale, "eps": config.advantage.eps}
-    if config.advantage.group == "batch":
-        return batch_advantages(rewards, **options)
-    one = joint_advantages if config.advantage.group == "joint" else per_variant_advantages
-    return [one(rewards_KM, **options) for rewards_KM in rewards]
 
 
 def update(config: Config, session: Session, groups: list[Group], advantages: list[NDArray[Any]], step: int) -> dict[str, float]:
@@ -154,14 +147,8 @@ def check_staleness(groups: list[Group], oldest: int) -> None:
 
 def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
     """One per variant and one per repaired prompt, each with its answers. Each token's weight makes the sum over everything the configured mean."""
-    rollouts = [rollout for group in groups for row in group.rollouts_KM for rollout in row]
-    masked = [config.loss.truncated == "mask" and rollout.truncated for rollout in rollouts]
-    weights = iter(token_weights([len(rollout.tokens) for rollout in rollouts], config.loss.aggregation, config.rollout.max_tokens, masked))
-    prompts: list[TrainingPrompt] = []
-    for group, advantages_KM in zip(groups, advantages, strict=True):
-        weights_KM = np.array([[next(weights) for _ in row] for row in group.rollouts_KM])
-        prompts += group_prompts(group, advantages_KM, weights_KM)
-    return prompts
+    weights = slot_weights(groups, config.loss.aggregation, config.rollout.max_tokens, mask_truncated=config.loss.truncated == "mask")
+    return [prompt for group, *numbers in zip(groups, advantages, weights, strict=True) for prompt in group_prompts(group, *numbers)]
 
 
 def sync(session: Session) -> dict[str, float]:
@@ -195,6 +182,7 @@ def resume(run: Run) -> int:
     checkpoints.load(folder, state, session.learner, config)
     session.learner.set_rates()
     run.feed.restore(state["feed"])
+    run.normalize.restore(state.get("advantage", {}))
     session.sync()
     run.journal.rewind(state["step"])
     log.info("resumed %s after step %d", config.run.name, state["step"])
@@ -205,7 +193,8 @@ def save(run: Run, step: int) -> None:
     """What a resumed run needs to go on exactly. Engines that gave their GPUs for it get their weights back."""
     assert run.session.learner is not None
     run.session.to_learner()
-    state = {"feed": run.feed.state(), "fingerprint": checkpoints.fingerprint(run.config), "layout": checkpoints.layout(run.config)}
+    own = {"feed": run.feed.state(), "advantage": run.normalize.state()}
+    state = own | {"fingerprint": checkpoints.fingerprint(run.config), "layout": checkpoints.layout(run.config)}
     run.saver.save(step, run.session.learner, state)
     if run.config.colocated and step < run.config.run.steps:
         run.session.sync()

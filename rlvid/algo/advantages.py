@@ -23,17 +23,17 @@ def joint_advantages(rewards_KM: ArrayLike, *, scale: Scale = "std", eps: float 
 
     `scale="none"` leaves the division out (Dr.GRPO). Equal rewards give exactly 0.
     """
-    return _normalized(_matrix(rewards_KM), scale, eps)
+    return _normalized(matrix(rewards_KM), scale, eps)
 
 
 def per_variant_advantages(rewards_KM: ArrayLike, *, scale: Scale = "std", eps: float = 1e-6) -> Floats:
     """[K, M] -> [K, M]: the same formula with mu and sigma over the M answers of each variant (text-only ablation [S])."""
-    return np.stack([_normalized(row_M, scale, eps) for row_M in _matrix(rewards_KM)])
+    return np.stack([_normalized(row_M, scale, eps) for row_M in matrix(rewards_KM)])
 
 
 def batch_advantages(rewards_QKM: Sequence[ArrayLike], *, scale: Scale = "std", eps: float = 1e-6) -> list[Floats]:
     """Q arrays [K, M], each of its own shape -> the same shapes, mu and sigma over every reward of the step [D]."""
-    groups = [_matrix(rewards_KM) for rewards_KM in rewards_QKM]
+    groups = [matrix(rewards_KM) for rewards_KM in rewards_QKM]
     if not groups:
         raise ValueError("rewards: no group to normalize")
     flat = _normalized(np.concatenate([group.ravel() for group in groups]), scale, eps)
@@ -43,29 +43,30 @@ def batch_advantages(rewards_QKM: Sequence[ArrayLike], *, scale: Scale = "std", 
 
 def zero_signal(accuracy_KM: ArrayLike) -> bool:
     """Whether all K x M accuracy rewards are exactly equal, so that the group teaches nothing [D]."""
-    return _constant(_matrix(accuracy_KM))
+    return constant(matrix(accuracy_KM))
 
 
 def zero_signal_text_only_share(accuracy_KM: ArrayLike) -> float:
     """Share of the K variants whose M accuracies are all equal: what per-variant groups would have lost on these rollouts [D]."""
-    return float(np.mean([_constant(row_M) for row_M in _matrix(accuracy_KM)]))
+    return float(np.mean([constant(row_M) for row_M in matrix(accuracy_KM)]))
 
 
 def _normalized(rewards: Floats, scale: Scale, eps: float) -> Floats:
     if scale not in ("std", "none"):
         raise ValueError(f"scale: 'std' or 'none', not {scale!r}")
-    if _constant(rewards):
+    if constant(rewards):
         # The mean of equal floats need not be that float: without this a unanimous group would push by rounding errors.
         return np.zeros_like(rewards)
     centred = rewards - rewards.mean()
     return centred if scale == "none" else centred / (rewards.std() + eps)
 
 
-def _constant(values: Floats) -> bool:
+def constant(values: Floats) -> bool:
+    """Whether all are exactly equal."""
     return bool((values == values.flat[0]).all())
 
 
-def _matrix(values: ArrayLike) -> Floats:
+def matrix(values: ArrayLike) -> Floats:
     """The input as a finite [K, M] float64 matrix, or ValueError."""
     try:
         matrix = np.asarray(values, dtype=np.float64)

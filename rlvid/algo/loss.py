@@ -3,6 +3,12 @@
 Per answer token: ratio r = exp(logp - logp_old), clipped surrogate min(r A, clip(r, 1 - low, 1 + high) A) (PPO; the
 asymmetric clip is DAPO's clip-higher), times the truncated importance weight min(exp(logp_old - logp_sampler), cap) that
 corrects for a sampler whose numbers differ slightly from the learner's, plus an optional k3 KL to a reference policy.
+
+Choices beside these [R]:
+- CISPO (MiniMax-M1, arXiv 2506.13585): clip(r, 1 - low, 1 + high), without its gradient, times A times logp: no token's gradient is cut off.
+- Masked importance sampling (IcePop; verl, TRL): where the learner's probability over the sampler's, of a token or (its geometric mean) of an answer, leaves a
+  band, the tokens concerned count nothing, instead of at most a cap.
+- Entropy bonus (Temporal-RLT's own settings): minus coef times the weighted mean of the tokens' entropies over the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -21,24 +27,10 @@ class LossOptions:
     ratio: Literal["token", "sequence"] = "token"
     importance_cap: float = 2.0
     kl_coef: float = 0.0
-
-
-def token_weights(lengths_S: Sequence[int], aggregation: str, constant_length: int, masked_S: Sequence[bool] | None = None) -> list[float]:
-    """What one token of each answer counts, so that the weighted sum over all tokens is the wanted mean.
-
-    token: 1 / all tokens (DAPO). sequence: 1 / (answers x own length) (GRPO). constant: 1 / (answers x constant_length)
-    (Dr.GRPO). Answers that are masked count nothing, and the mean is over the others (overlong filtering, DAPO [R]).
-    """
-    masked_S = masked_S if masked_S is not None else [False] * len(lengths_S)
-    counted = [length for length, masked in zip(lengths_S, masked_S, strict=True) if not masked]
-    answers, tokens = len(counted), sum(counted)
-
-    def weight(length: int) -> float:
-        if aggregation == "token":
-            return 1.0 / tokens
-        return 1.0 / (answers * (length if aggregation == "sequence" else constant_length))
-
-    return [0.0 if masked else weight(length) for length, masked in zip(lengths_S, masked_S, strict=True)]
+    surrogate: Literal["clip", "cispo"] = "clip"
+    importance: Literal["cap", "mask_tokens", "mask_answers"] = "cap"
+    importance_band: tuple[float, float] = (0.5, 5.0)
+    entropy_coef: float = 0.0
 
 
 def policy_loss(
@@ -51,6 +43,7 @@ def policy_loss(
     sequence_A: torch.Tensor,
     options: LossOptions,
     reference_logprobs_A: torch.Tensor | None = None,
+    entropy_A: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Scalar loss (to minimize), and sums for the metrics, over the A answer tokens of a micro-batch: weighted ones, and a count of tokens outside the clip.
 
@@ -62,8 +55,11 @@ def policy_loss(
         log_ratio_A = _sequence_mean(log_ratio_A, sequence_A)
     ratio_A = log_ratio_A.exp()
     clipped_A = ratio_A.clamp(1 - options.clip_low, 1 + options.clip_high)
-    surrogate_A = torch.minimum(ratio_A * advantages_A, clipped_A * advantages_A)
-    importance_A = (old_logprobs_A - sampler_logprobs_A).exp().clamp(max=options.importance_cap)
+    if options.surrogate == "cispo":
+        surrogate_A = clipped_A.detach() * advantages_A * logprobs_A
+    else:
+        surrogate_A = torch.minimum(ratio_A * advantages_A, clipped_A * advantages_A)
+    importance_A = importance_weights(old_logprobs_A - sampler_logprobs_A, sequence_A, options)
     loss = -(weights_A * importance_A * surrogate_A).sum()
     outside_A = (ratio_A < 1 - options.clip_low) | (ratio_A > 1 + options.clip_high)
     sums = {"loss/policy": loss.detach(), "loss/sum_clipped": (outside_A & (weights_A > 0)).sum()}
@@ -71,7 +67,23 @@ def policy_loss(
         kl = (weights_A * k3_kl(logprobs_A, reference_logprobs_A)).sum()
         loss = loss + options.kl_coef * kl
         sums["loss/kl"] = kl.detach()
+    if options.importance != "cap":
+        sums["loss/sum_masked"] = ((importance_A == 0) & (weights_A > 0)).sum()
+    if entropy_A is not None:
+        entropy = (weights_A * entropy_A).sum()
+        loss = loss - options.entropy_coef * entropy
+        sums["loss/entropy"] = entropy.detach()
     return loss, sums
+
+
+def importance_weights(log_ratio_A: torch.Tensor, sequence_A: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """[A] from the learner's log-probabilities minus the sampler's: capped, or 0 outside the band and the plain ratio inside."""
+    ratio_A = log_ratio_A.exp()
+    if options.importance == "cap":
+        return ratio_A.clamp(max=options.importance_cap)
+    judged_A = _sequence_mean(log_ratio_A, sequence_A).exp() if options.importance == "mask_answers" else ratio_A
+    low, high = options.importance_band
+    return torch.where((judged_A >= low) & (judged_A <= high), ratio_A, 0.0)
 
 
 def k3_kl(logprobs_A: torch.Tensor, reference_logprobs_A: torch.Tensor) -> torch.Tensor:

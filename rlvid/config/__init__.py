@@ -74,6 +74,8 @@ class Config(Section):
             raise ValueError("teacher.kind engine with teacher.num_gpus 0 would take a GPU that is not its own: set teacher.num_gpus")
         if self.model.attention == "flex_attention" and not self.learner.num_gpus:
             raise ValueError("model.attention flex_attention needs GPUs for its backward pass: set learner.num_gpus and rollout.num_gpus, or use sdpa")
+        if self.advantage.estimator == "gdpo" and self.reward.noise:
+            raise ValueError("advantage.estimator gdpo normalizes the parts of a reward, which reward.noise deals out as a whole: use another estimator")
         if self.advantage.group == "per_variant" and self.rollout.answers == 1:
             raise ValueError("advantage.group per_variant with rollout.answers 1 gives no signal: raise answers or use joint")
         if self.variants_per_question * self.rollout.answers == 1:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlvid.config.base import Beta, Count, Positive, Resources, Seconds, Section, Share
 
 
 class Advantage(Section):
+    estimator: Literal["grpo", "rloo", "gdpo", "ema_grpo"] = "grpo"
+    """grpo: (r - mean) / std of the group. rloo: r minus the mean of the group's others. gdpo: each reward part normalized by itself, summed by its weight,
+    whitened over the step. ema_grpo: centred in the group, divided by a moving standard deviation of the task, so that tasks stay on one scale.
+    Formulas and sources: the files of these names in rlvid/algo."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """ema_grpo: what the moving averages keep at a step."""
     group: Literal["joint", "per_variant", "batch"] = "joint"
     """Rewards normalized together: all K x M of a question, the M of a variant, or the whole step."""
     scale: Literal["std", "none"] = "std"
-    """Divide by the standard deviation (GRPO) or not (Dr.GRPO)."""
+    """grpo: divide by the standard deviation (GRPO) or not (Dr.GRPO)."""
     eps: Annotated[float, Field(gt=0)] = 1e-6
     """Added to the standard deviation."""
     drop_zero_signal: bool = False
@@ -21,6 +27,12 @@ class Advantage(Section):
     instead."""
     max_refills: Count = 2
     """Rounds of replacement per step when `drop_zero_signal` is on."""
+
+    @model_validator(mode="after")
+    def _group_of_the_estimator(self) -> Advantage:
+        if self.group == "batch" and self.estimator != "grpo":
+            raise ValueError(f"advantage.group batch belongs to advantage.estimator grpo, not {self.estimator}: use joint or per_variant")
+        return self
 
 
 class Loss(Section):
@@ -37,6 +49,15 @@ class Loss(Section):
     the group's mean. rollout/truncated_share says how many there are."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
+    surrogate: Literal["clip", "cispo"] = "clip"
+    """clip: PPO's, whose clipped tokens have no gradient. cispo: the clipped ratio is a weight without gradient, and every token keeps its own."""
+    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Bonus for the policy's entropy, mean over tokens: keeps groups from becoming unanimous. Costs one more table of logits a chunk."""
+    importance: Literal["cap", "mask_tokens", "mask_answers"] = "cap"
+    """Where learner and sampler disagree on a probability: cap the ratio at importance_cap, or leave tokens, or whole answers, out whose ratio (of an answer:
+    its geometric mean) leaves importance_band."""
+    importance_band: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.5, 5.0)
+    """Ratios of learner to sampler that count, for mask_tokens and mask_answers."""
     importance_cap: Annotated[float, Field(ge=1)] = 2.0
     """Truncated importance sampling: cap of learner / sampler probability."""
     passes: Positive = 1

@@ -163,5 +163,6 @@ def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
         "mismatch/kl": total.pop("mismatch/sum_kl") / tokens,
         "policy/entropy": total.pop("policy/sum_neg_logprob") / tokens,
         "loss/clip_share": total.pop("loss/sum_clipped") / tokens,
+        **({"loss/masked_share": total.pop("loss/sum_masked") / tokens} if "loss/sum_masked" in total else {}),
         **total,
     }

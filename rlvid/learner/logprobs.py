@@ -11,22 +11,22 @@ from rlvid.learner.packing import MicroBatch
 
 
 class AnswerLogProbs(torch.nn.Module):
-    """Wraps a Qwen-VL model: micro-batch in, log-probability of every answer token [A] float32 out.
+    """Wraps a vision-language model: micro-batch in, log-probability of every answer token [A] float32 out; with `entropy`, (those, entropies [A]).
 
     It is the module DeepSpeed drives, so that ZeRO-3's gathering hooks see one ordinary forward. The model's head becomes a LogProbHead.
     `forbidden` token ids have probability 0, as in the sampler; logits are divided by the sampling `temperature`, as in the sampler.
-    `attention`: of the text model, sdpa or flex_attention; it is set here.
+    `attention`: of the text model, sdpa or flex_attention; it is set here. `entropy`: of each answer token's distribution, with its gradient.
     """
 
-    def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa") -> None:
+    def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa", entropy: bool = False) -> None:
         super().__init__()
         set_attention(model, attention)
         ask_last_mlp_for_answers_only(model)
-        model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature)
+        model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature, entropy=entropy)
         self.model = model
         self.attention = attention
 
-    def forward(self, batch: MicroBatch) -> torch.Tensor:
+    def forward(self, batch: MicroBatch) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]
         return self.model.lm_head(hidden_NH[batch.predictors_A], batch.targets_A)
@@ -65,15 +65,17 @@ def _spread_asked(mlp: Any, _args: Any, output_1AH: torch.Tensor) -> torch.Tenso
 class LogProbHead(torch.nn.Module):
     """A head that gives log-probabilities of known tokens in place of logits, which exist for `chunk` tokens at a time."""
 
-    def __init__(self, weight_VH: torch.nn.Parameter, *, chunk: int, forbidden: tuple[int, ...], temperature: float) -> None:
+    def __init__(self, weight_VH: torch.nn.Parameter, *, chunk: int, forbidden: tuple[int, ...], temperature: float, entropy: bool = False) -> None:
         super().__init__()
         self.weight = weight_VH
         self.chunk = chunk
         self.forbidden = list(forbidden)
         self.temperature = temperature
+        self.entropy = entropy
 
-    def forward(self, hidden_AH: torch.Tensor, targets_A: torch.Tensor) -> torch.Tensor:
-        return _TokenLogProbs.apply(hidden_AH, self.weight, targets_A, self)
+    def forward(self, hidden_AH: torch.Tensor, targets_A: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        logprobs_A, entropy_A = _TokenLogProbs.apply(hidden_AH, self.weight, targets_A, self)
+        return (logprobs_A, entropy_A) if self.entropy else logprobs_A
 
     def logits(self, hidden_CH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tensor:
         """[C, V] float32."""
@@ -86,28 +88,42 @@ class _TokenLogProbs(torch.autograd.Function):
     """Logits are made anew in the backward pass and become their own gradient in place: one product more, but no second [C, V] tensor beside them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_AH: torch.Tensor, weight_VH: torch.Tensor, targets_A: torch.Tensor, head: LogProbHead) -> torch.Tensor:
-        said, totals = [], []
+    def forward(
+        ctx: Any, hidden_AH: torch.Tensor, weight_VH: torch.Tensor, targets_A: torch.Tensor, head: LogProbHead
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        said, totals, spread = [], [], []
         for hidden_CH, targets_C in zip(hidden_AH.split(head.chunk), targets_A.split(head.chunk), strict=True):
             logits_CV = head.logits(hidden_CH, weight_VH)
             said.append(logits_CV.gather(-1, targets_C[:, None])[:, 0])
             most_C1 = logits_CV.amax(-1, keepdim=True)
-            totals.append(logits_CV.sub_(most_C1).exp_().sum(-1).log_() + most_C1[:, 0])
-        total_A = torch.cat(totals)
+            sums_C1 = logits_CV.sub_(most_C1).exp_().sum(-1, keepdim=True)
+            totals.append((sums_C1.log() + most_C1)[:, 0])
+            if head.entropy:
+                spread.append(torch.special.entr(logits_CV.div_(sums_C1)).sum(-1))
+        total_A, entropy_A = torch.cat(totals), torch.cat(spread) if head.entropy else None
         ctx.head = head
-        ctx.save_for_backward(hidden_AH, weight_VH, targets_A, total_A)
-        return torch.cat(said) - total_A
+        ctx.save_for_backward(hidden_AH, weight_VH, targets_A, total_A, entropy_A)
+        return torch.cat(said) - total_A, entropy_A
 
     @staticmethod
-    def backward(ctx: Any, gradient_A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:  # type: ignore[override]
-        hidden_AH, weight_VH, targets_A, total_A = ctx.saved_tensors
+    def backward(  # type: ignore[override]
+        ctx: Any, gradient_A: torch.Tensor, spread_A: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        hidden_AH, weight_VH, targets_A, total_A, entropy_A = ctx.saved_tensors
         head, hidden_gradient_AH = ctx.head, torch.empty_like(hidden_AH)
         weight_gradient_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
         for start in range(0, len(hidden_AH), head.chunk):
             piece = slice(start, start + head.chunk)
-            change_CV = head.logits(hidden_AH[piece], weight_VH).sub_(total_A[piece, None]).exp_().neg_()
+            chances_CV = head.logits(hidden_AH[piece], weight_VH).sub_(total_A[piece, None]).exp_()
+            more_CV = None
+            if entropy_A is not None and spread_A is not None:  # of the entropy H in a logit: -p (log p + H)
+                more_CV = torch.special.entr(chances_CV).sub_(chances_CV * entropy_A[piece, None]).mul_(spread_A[piece, None])
+            change_CV = chances_CV.neg_()
             change_CV[torch.arange(len(change_CV), device=change_CV.device), targets_A[piece]] += 1
-            change_CV = change_CV.mul_(gradient_A[piece, None] / head.temperature).to(weight_VH.dtype)
+            change_CV.mul_(gradient_A[piece, None])
+            if more_CV is not None:
+                change_CV += more_CV
+            change_CV = change_CV.div_(head.temperature).to(weight_VH.dtype)
             hidden_gradient_AH[piece] = change_CV @ weight_VH
             if weight_gradient_VH is not None:
                 weight_gradient_VH.addmm_(change_CV.T, hidden_AH[piece])

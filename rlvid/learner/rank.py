@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class Rank:
             "temperature": self.config.rollout.temperature,
             "attention": self.config.model.attention,
         }
-        self.module = AnswerLogProbs(model, **options)
+        self.module = AnswerLogProbs(model, **options, entropy=self.config.loss.entropy_coef > 0)
         self.reference = self._reference(options) if self.config.loss.kl_coef else None
 
     def _adapted(self, family: Family) -> str:
@@ -270,11 +270,11 @@ class Rank:
         from rlvid.algo.loss import policy_loss
 
         self.engine.set_gradient_accumulation_boundary(last)
-        logprobs = self.engine(batch)
+        logprobs, entropy = _log_probs(self.engine, batch)
         if old[index] is None:
             old[index] = logprobs.detach()
         with torch.no_grad():
-            reference = self.reference(batch) if self.reference is not None else None
+            reference = _log_probs(self.reference, batch)[0] if self.reference is not None else None
         loss, sums = policy_loss(
             logprobs,
             old_logprobs_A=old[index],
@@ -284,6 +284,7 @@ class Rank:
             sequence_A=batch.sequence_A,
             options=_loss_options(self.config),
             reference_logprobs_A=reference,
+            entropy_A=entropy,
         )
         self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights already make it one sum
         return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch)
@@ -424,8 +425,13 @@ def deepspeed_settings(config: Config) -> dict[str, Any]:
 def _loss_options(config: Config) -> Any:
     from rlvid.algo.loss import LossOptions
 
-    loss = config.loss
-    return LossOptions(clip_low=loss.clip_low, clip_high=loss.clip_high, ratio=loss.ratio, importance_cap=loss.importance_cap, kl_coef=loss.kl_coef)
+    return LossOptions(**{field.name: getattr(config.loss, field.name) for field in fields(LossOptions)})
+
+
+def _log_probs(model: Any, batch: Any) -> tuple[Any, Any]:
+    """(log-probabilities, entropies or None) of the answer tokens, whether the model was asked for entropies or not."""
+    said = model(batch)
+    return said if isinstance(said, tuple) else (said, None)
 
 
 def _mismatch_sums(logprobs_A: Any, batch: Any) -> dict[str, float]:

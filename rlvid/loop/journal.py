@@ -16,7 +16,7 @@ from rlvid.config import Config
 from rlvid.observe.dumps import drop_after, write_step
 from rlvid.observe.metrics import MetricsFile
 from rlvid.observe.report.background import BackgroundReport
-from rlvid.observe.step_row import group_metrics
+from rlvid.observe.step_row import group_metrics, signal_metrics
 from rlvid.observe.strips import rollout_rows
 from rlvid.observe.terminal import duration, open_progress, step_parts, watched
 from rlvid.observe.tracker import Tracker, open_tracker
@@ -70,7 +70,7 @@ class Journal:
         """Dump the step's slots, then write its row."""
         if self.config.run.dump_rollouts:
             write_step(self.folder / "rollouts", step, groups, rewards, advantages)
-        row = group_metrics(groups, rewards, version=step - 1) | dict(metrics)
+        row = group_metrics(groups, rewards, version=step - 1) | signal_metrics(self.config, groups, rewards, advantages) | dict(metrics)
         row["memory/host_rss_bytes"] = _rss_bytes()
         row["time/step_s"] = time.perf_counter() - self.clock
         self.recent.append(row["time/step_s"])

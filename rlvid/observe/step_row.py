@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.algo.advantages import zero_signal, zero_signal_text_only_share
+from rlvid.algo.advantages import per_variant_advantages, zero_signal, zero_signal_text_only_share
+from rlvid.algo.aggregation import slot_weights
+from rlvid.algo.signal import group_signal
+from rlvid.config import Config
 from rlvid.types import Group
 
 
@@ -38,6 +41,23 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
         "rollout/answer_tokens": float(answer_tokens(groups)),
     }
+
+
+def signal_metrics(config: Config, groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """What a group can move, as its advantages and its answers' uncertainty say (rlvid/algo/signal.py): mean over groups, as they are normalized, and if
+    every variant were a group of its own, on the same rollouts."""
+    own = [per_variant_advantages(rewards_KM, scale=config.advantage.scale, eps=config.advantage.eps) for rewards_KM in rewards]
+    return {
+        "group/signal": statistics.fmean(group_signals(config, groups, advantages)),
+        "group/signal_text_only": statistics.fmean(group_signals(config, groups, own)),
+    }
+
+
+def group_signals(config: Config, groups: Sequence[Group], advantages: Sequence[NDArray[Any]]) -> list[float]:
+    """`rlvid.algo.signal.group_signal` of each group, with the weights that its tokens have in the loss."""
+    weights = slot_weights(groups, config.loss.aggregation, config.rollout.max_tokens, mask_truncated=config.loss.truncated == "mask")
+    logprobs = [[[rollout.logprobs for rollout in row] for row in group.rollouts_KM] for group in groups]
+    return [group_signal(*numbers) for numbers in zip(advantages, weights, logprobs, strict=True)]
 
 
 def answer_tokens(groups: Sequence[Group]) -> int:

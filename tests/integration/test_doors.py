@@ -29,6 +29,31 @@ def test_a_replayed_step_gives_its_numbers_again(done, rlvid):
     assert "replaying steps 2 to 3 from step_000001" in result.stderr
 
 
+EVERYTHING = ["advantage.estimator=ema_grpo", "loss.surrogate=cispo", "loss.importance=mask_tokens", "loss.entropy_coef=0.01", "loss.passes=2"]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        EVERYTHING,
+        pytest.param(["advantage.estimator=gdpo", "loss.importance=mask_answers"], marks=pytest.mark.long),
+        pytest.param(["advantage.estimator=rloo", "advantage.group=per_variant"], marks=pytest.mark.long),
+    ],
+)
+def test_choices_of_the_algorithm_replay_to_the_same_loss(choices, small, rlvid, tmp_path):
+    """The moving deviations of ema_grpo go through a checkpoint, too."""
+    result = rlvid("train", CONFIG, *small, *choices, "data.eval=null", "run.steps=3", "run.save_every=1", "run.keep_checkpoints=3", "run.name=chosen")
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = tmp_path / "runs" / "chosen"
+    rows = metrics_of(folder)
+    assert all(row["loss/masked_share"] == 0 for row in rows) or choices[0] == "advantage.estimator=rloo"
+    if choices is EVERYTHING:
+        assert all(row["advantage/std_temporal_grounding"] > 0 and row["loss/entropy"] > 0 for row in rows)
+        assert any(row["group/signal"] > 0 for row in rows)
+    again = rlvid("replay", folder, "--step", 3)
+    assert again.returncode == 0 and "differs" not in again.stdout, again.stdout + again.stderr[-3000:]
+
+
 def test_a_changed_dump_is_noticed(done, rlvid):
     folder, _ = done
     dump = folder / "rollouts" / "step_000002.jsonl"

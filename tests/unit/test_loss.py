@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from rlvid.algo.loss import LossOptions, k3_kl, policy_loss, token_weights
+from rlvid.algo.aggregation import token_weights
+from rlvid.algo.loss import LossOptions, k3_kl, policy_loss
 
 
 def loss_of(logprobs, old, sampler, advantages, weights=None, sequence=None, reference=None, **options):
@@ -83,3 +84,56 @@ def test_token_weights():
 def test_kl_of_almost_equal_policies_is_not_negative():
     near = torch.linspace(-1e-3, 1e-3, 999)
     assert (k3_kl(torch.zeros(999), near) >= 0).all() and k3_kl(torch.zeros(1), torch.tensor([1e-4])).item() == pytest.approx(5e-9, rel=1e-3)
+
+
+def test_cispo_keeps_the_gradient_of_every_token():
+    """Ratio e^0.5 is beyond 1.28: PPO's clip leaves no gradient for a good answer, CISPO weights logp's by the clipped ratio, which has none of its own."""
+    shared = {"old": [-1.5], "sampler": [-1.5], "advantages": [2.0]}
+    logprobs = torch.tensor([-1.0], requires_grad=True)
+    for surrogate, gradient in (("clip", 0.0), ("cispo", -1.28 * 2.0)):
+        loss, _ = policy_loss(
+            logprobs,
+            old_logprobs_A=torch.tensor(shared["old"]),
+            sampler_logprobs_A=torch.tensor(shared["sampler"]),
+            advantages_A=torch.tensor(shared["advantages"]),
+            weights_A=torch.tensor([1.0]),
+            sequence_A=torch.tensor([0]),
+            options=LossOptions(surrogate=surrogate),
+        )
+        (found,) = torch.autograd.grad(loss, logprobs)
+        assert found.item() == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize(
+    ("importance", "loss", "masked"),
+    [
+        # Ratios learner / sampler: 1, e^2 in the first answer; 1 in the second. Advantages 1, weights 1/3, first update: the loss is -1/3 x the sum of weights.
+        ("cap", -(1 + 2 + 1) / 3, None),
+        ("mask_tokens", -(1 + 0 + 1) / 3, 1),
+        # The first answer's geometric mean is e: inside the band of 0.5 to 5, so both its tokens count in full.
+        ("mask_answers", -(1 + math.exp(2) + 1) / 3, 0),
+    ],
+)
+def test_masked_importance_sampling(importance, loss, masked):
+    found, sums = loss_of([-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0], [-1.0, -3.0, -1.0], [1.0, 1.0, 1.0], sequence=[0, 0, 1], importance=importance)
+    assert found.item() == pytest.approx(loss)
+    assert (sums.get("loss/sum_masked") is None) == (masked is None) and (masked is None or sums["loss/sum_masked"].item() == masked)
+
+
+def test_a_whole_answer_is_left_out():
+    _, sums = loss_of([-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0], [-3.0, -3.0, -1.0], [1.0, 1.0, 1.0], sequence=[0, 0, 1], importance="mask_answers")
+    assert sums["loss/sum_masked"].item() == 2
+
+
+def test_entropy_bonus():
+    loss, sums = policy_loss(
+        torch.tensor([-1.0, -1.0]),
+        old_logprobs_A=torch.tensor([-1.0, -1.0]),
+        sampler_logprobs_A=torch.tensor([-1.0, -1.0]),
+        advantages_A=torch.zeros(2),
+        weights_A=torch.tensor([0.5, 0.5]),
+        sequence_A=torch.tensor([0, 1]),
+        options=LossOptions(entropy_coef=0.1),
+        entropy_A=torch.tensor([1.0, 3.0]),
+    )
+    assert loss.item() == pytest.approx(-0.1 * 2.0) and sums["loss/entropy"].item() == pytest.approx(2.0)

@@ -373,6 +373,22 @@ def test_the_head_is_log_softmax_with_its_gradients(chunk):
     assert weight.grad is None and hidden.grad is not None
 
 
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_the_entropy_is_the_distributions_with_its_gradient(chunk):
+    hidden, weight = torch.randn(5, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    targets, upstream = torch.tensor([3, 4, 5, 9, 10]), torch.randn(2, 5)
+    logits = (hidden @ weight.T / 0.7).index_fill(1, torch.tensor([1, 2]), float("-inf"))
+    known = logits.log_softmax(-1)[torch.arange(5), targets], torch.special.entr(logits.softmax(-1)).sum(-1)
+    found = LogProbHead(weight, chunk=chunk, forbidden=(1, 2), temperature=0.7, entropy=True)(hidden, targets)
+    for ours, theirs in zip(found, known, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+    # The formula's own gradient is not a number where p = 0: the forbidden tokens are left out of it.
+    allowed = (hidden @ weight.T / 0.7)[:, [0, 3, 4, 5, 6, 7, 8, 9, 10]]
+    plain = torch.stack([known[0], torch.special.entr(allowed.softmax(-1)).sum(-1)])
+    for ours, theirs in zip(*(torch.autograd.grad((both * upstream).sum(), (hidden, weight)) for both in (torch.stack(found), plain)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_forbidden_tokens_have_no_probability(tiny):
     model, processor, size = tiny
     prompt = make_prompt(processor, size, seed=4, answers=(2,))

@@ -44,6 +44,12 @@ CHARTS = (
         ("all variants together", "per variant"),
         True,
     ),
+    Chart(
+        "What a group can move",
+        "Advantages times the uncertainty of the answers: where every answer is certain, rewards that differ teach nothing either.",
+        ("group/signal", "group/signal_text_only"),
+        ("all variants together", "per variant"),
+    ),
     Chart("Right answers by source", "Share of right sampled answers.", ("correct/*",), (), True),
     Chart(
         "Sampler against learner",
