@@ -13,7 +13,6 @@ Choices beside these [R]:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
