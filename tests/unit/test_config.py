@@ -190,7 +190,7 @@ def path_settings() -> list[str]:
     """Every setting whose type says that it names a file or folder, and those that are known to."""
     found = {"model.path", "relevance.model", "teacher.model", "run.storage"}
     for name, section in Config.model_fields.items():
-        for field, info in section.annotation.model_fields.items():  # type: ignore[union-attr]
+        for field, info in getattr(section.annotation, "model_fields", {}).items():
             if "Path" in str(info.annotation) or "written_out" in str(info):
                 found.add(f"{name}.{field}")
     return sorted(found)

@@ -1,6 +1,7 @@
 """The estimators beside GRPO, by hand, and through the config."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,8 @@ from rlvid.algo.signal import group_signal
 from rlvid.config import ConfigError, load
 from rlvid.loop.normalize import Normalizer
 from rlvid.types import Score
-from tests.unit.test_config import ROOT
 
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def test_rloo_by_hand():
