@@ -336,6 +336,15 @@ class TrainingPrompt:
 
 
 @dataclass(frozen=True)
+class WeightsLayout:
+    """Name, dtype and full shape of every tensor of a push, in its order."""
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Sent:
     """One push of weights, as learner rank 0 saw it: what the engines must echo (checksum 0 without sync.verify), bytes sent,
     and the longest that one of them stood still, in seconds."""

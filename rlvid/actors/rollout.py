@@ -24,7 +24,7 @@ from rlvid.sync.adapter import RANKS
 from rlvid.sync.plugin import KEEP_WEIGHTS
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
-from rlvid.types import GenerateRequest, GenerateResult, Rollout
+from rlvid.types import GenerateRequest, GenerateResult, Rollout, WeightsLayout
 
 ADAPTER_ID = 1
 """vLLM's number for the one adapter."""
@@ -245,10 +245,9 @@ class RolloutActor:
         if not self.sleeping:
             await self.engine.resume_generation()
 
-    async def weights_state(self, with_checksum: bool) -> tuple[int, str | None]:
-        """(version as the engine echoes it, checksum of the loaded weights, or of the adapter once there is one).
-
-        The checksum is None where unasked or hidden by tensor parallelism.
+    async def weights_state(self, layout: WeightsLayout | None) -> tuple[int, str | None]:
+        """(version as the engine echoes it, checksum of the loaded weights, or of the adapter once there is one). `layout`: of what a push of whole weights
+        brings; None: the checksum is not asked for. It is None then, and for an adapter that tensor parallelism hides.
 
         Raises RuntimeError where a push ended half-way. One that ended before any weight came is closed here.
         """
@@ -258,15 +257,17 @@ class RolloutActor:
             await self.engine.finish_weight_update()
             self.update_opened = False
         version = int(await self.engine.get_weight_version())
-        if not with_checksum:
+        if layout is None:
             return version, None
-        if self.adapter is None:
-            checksums = await self.engine.collective_rpc("loaded_checksum")
-        elif self.config.rollout.tensor_parallel == 1:
-            checksums = await self.engine.collective_rpc("loaded_adapter", args=(self.adapter_names,))
-        else:
-            return version, None
-        return version, checksums[0] if len(checksums) == 1 else None
+        if self.adapter is not None:
+            if self.config.rollout.tensor_parallel > 1:
+                return version, None
+            return version, (await self.engine.collective_rpc("loaded_adapter", args=(self.adapter_names,)))[0]
+        from rlvid.sync.checksum import digest, merged
+
+        told = list(layout.names), list(layout.dtypes), [list(shape) for shape in layout.shapes]
+        workers = await self.engine.collective_rpc("loaded_sums", args=told)
+        return version, digest(merged(layout, [{name: tuple(held) for name, held in sums.items()} for sums in workers]))
 
     # ---- turns on a shared GPU (rlvid/loop/turns.py)
 
@@ -330,6 +331,8 @@ def engine_arguments(config: Config) -> Any:
     from vllm import AsyncEngineArgs
     from vllm.config import WeightTransferConfig
 
+    from rlvid.families.checkpoint import family_of
+
     rollout = config.rollout
     return AsyncEngineArgs(
         model=config.model.path,
@@ -347,4 +350,5 @@ def engine_arguments(config: Config) -> Any:
         enable_sleep_mode=config.colocated and config.on_gpu,
         **adapter_arguments(config),
         **shared_arguments(on_gpu=config.on_gpu, tensor_parallel=rollout.tensor_parallel, kv_cache_gib=rollout.kv_cache_gib),
+        **family_of(config.model.path).engine_options(on_gpu=config.on_gpu),
     )

@@ -83,6 +83,9 @@ class Learner(Section):
     """DeepSpeed ranks (actors)."""
     zero_stage: Literal[1, 2, 3] = 1
     """ZeRO stage."""
+    param_persistence_threshold: Count = 100_000
+    """ZeRO 3 divides no parameter with fewer elements than this (DeepSpeed's stage3_param_persistence_threshold): gathering a small one costs more than it
+    saves."""
     lora: Lora = Lora()
     """Train a low-rank adapter in place of the model."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
@@ -137,6 +140,6 @@ class Sync(Section):
     bucket_bytes: Positive = 32 * 2**20
     """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
     verify: bool = True
-    """Compare a checksum of the engines' loaded weights with the learner's after every sync (not with rollout.tensor_parallel above 1)."""
+    """Compare a checksum of the engines' loaded weights with the learner's after every sync: element by element and place by place."""
     deadline_s: Seconds = 300
     """Longest wait for each phase of a sync; with mode wait the engines' last answers have rollout.deadline_s beside."""

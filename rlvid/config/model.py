@@ -9,9 +9,9 @@ from rlvid.config.base import PathOrId, Section
 
 class Model(Section):
     path: PathOrId
-    """Folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint."""
+    """Folder or hub id of a checkpoint of one of the families in rlvid/families/: Qwen2.5-VL, Qwen3-VL, Qwen3.5 (the last two with experts too)."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """auto: bfloat16 on GPU, float32 on CPU."""
+    """auto: bfloat16 on GPU, float32 on CPU (where engines run Qwen3.5 in bfloat16 only)."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
     """Of the learner's text model. Neither computes what one answer cannot see of another. Nor do they copy a prompt's keys for its answers.
     sdpa: flash attention, merged (on GPUs for bfloat16; float32 there is for tests). flex_attention (GPU only) is compiled at the first step."""

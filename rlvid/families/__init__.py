@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from rlvid.families.base import Family
 from rlvid.families.qwen2_5_vl import Qwen25VL
+from rlvid.families.qwen3_5 import Qwen35
+from rlvid.families.qwen3_5_moe import Qwen35Moe
 from rlvid.families.qwen3_vl import Qwen3VL
+from rlvid.families.qwen3_vl_moe import Qwen3VLMoe
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         Qwen25VL(),
         Qwen3VL(),
+        Qwen3VLMoe(),
+        Qwen35(),
+        Qwen35Moe(),
     )
 }
 

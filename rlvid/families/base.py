@@ -37,6 +37,20 @@ class Tower:
     """The MLP multiplies a gate in (SwiGLU)."""
     query_key_norm: bool = False
     """Queries and keys are normalized (Qwen3)."""
+    linear_layers: int = 0
+    """Of `layers`, those that are gated delta nets: a token keeps no keys and values there."""
+    linear_mixed: int = 0
+    """Queries, keys and values of such a layer, together; `linear_value`: the values alone."""
+    linear_value: int = 0
+    linear_state: int = 0
+    """Numbers that a sequence carries along in such a layer, and those of its convolution's last inputs."""
+    linear_inputs: int = 0
+    expert_layers: int = 0
+    """Of `layers`, those whose MLP is `experts` of `expert_inner`, of which a token goes through `active_experts`, and one of `shared_inner` (0: none)."""
+    experts: int = 0
+    active_experts: int = 0
+    expert_inner: int = 0
+    shared_inner: int = 0
 
 
 def _either(names: Sequence[str]) -> str:
@@ -54,6 +68,8 @@ class Family:
         timestamp_tokens: text tokens that the processor writes before each merged frame [D: an upper bound]; 0 where time is in the positions.
     Adapters
         text_linear, vision_linear: last names of the linear layers that may have one, in the text layers, and in the vision tower and its mergers.
+    Engines
+        cpu_dtypes: those in which engines without a GPU run it.
     Tiny checkpoints, for tests and the quickstart
         patch: pixels along a vision patch, as in the published checkpoints. tiny_frame: (height, width) of frames that no processor resizes.
         special_tokens: of the tokenizer, media among them; end_token ends a turn, pad_token fills. media_keys: where config.json says which is which.
@@ -69,6 +85,7 @@ class Family:
     text_linear: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     vision_linear: ClassVar[tuple[str, ...]] = ()
     vision_gated: ClassVar[bool] = False
+    cpu_dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
     patch: ClassVar[int]
     tiny_frame: ClassVar[tuple[int, int]]
     special_tokens: ClassVar[tuple[str, ...]] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *media_tokens)
@@ -113,6 +130,17 @@ class Family:
         """(time, height, width) indices [3, n] of every run of video tokens that one video is written as, each from 0 on."""
         raise NotImplementedError
 
+    # ---- weights
+
+    def published(self, name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
+        """A parameter of the learner's as the hub's checkpoints name it and lay it out, which is what engines load: views of `tensor`, which may be on
+        torch's meta device."""
+        yield name, tensor
+
+    def save(self, model: Any, folder: Any) -> None:
+        """Write the model as a checkpoint in the hub's layout."""
+        model.save_pretrained(folder)
+
     # ---- the learner's model
 
     def vision(self, model: Any) -> Any:
@@ -137,6 +165,20 @@ class Family:
         """Names of the attention functions by part of the configuration: `text` knows packed rows, `windows` knows the vision tower's."""
         return {"": "sdpa", "text_config": text, "vision_config": windows}
 
+    def prepare(self, model: Any) -> None:
+        """Make the learner's model take packed rows, where its attention functions are not all that must know of them."""
+
+    def row_arguments(self, arguments: dict[str, Any], lengths: Any, device: Any) -> dict[str, Any]:
+        """What the model is called with for a packed row: `arguments`, those of its attention, and whatever else its layers must know. `lengths`: for each
+        prompt its tokens, then those of each of its answers."""
+        return arguments
+
+    # ---- the engines
+
+    def engine_options(self, *, on_gpu: bool) -> dict[str, Any]:
+        """vLLM's arguments that this family needs."""
+        return {}
+
     # ---- for `rlvid plan`
 
     def towers(self, config: Any) -> tuple[Tower, Tower]:
@@ -149,7 +191,7 @@ class Family:
                 hidden=text.hidden_size,
                 attention=text.num_attention_heads * head,
                 key_value=text.num_key_value_heads * head,
-                inner=text.intermediate_size,
+                inner=getattr(text, "intermediate_size", 0),
                 query_key_norm=self.query_key_norm,
             ),
             Tower(

@@ -139,7 +139,7 @@ def _numbers(value: Any) -> Any:
 def _listed(path: str, key: str, config: dict[str, Any]) -> Family:
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
-        raise ConfigError(f"{key}: {path} is a {model_type} model (rlvid trains {' and '.join(FAMILIES)})")
+        raise ConfigError(f"{key}: {path} is a {model_type} model (rlvid trains {', '.join(FAMILIES)})")
     return FAMILIES[model_type]
 
 

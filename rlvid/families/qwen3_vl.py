@@ -26,10 +26,15 @@ class Qwen3VL(Family):
     def tiny_config(self, text: dict[str, Any], vision: dict[str, Any], media: dict[str, Any]) -> Any:
         from transformers import Qwen3VLConfig
 
+        text, vision = self.tiny_parts(text, vision)
+        return Qwen3VLConfig(text_config=text, vision_config=vision, **media)
+
+    @staticmethod
+    def tiny_parts(text: dict[str, Any], vision: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both parts of a tiny configuration, with what Qwen3-VL adds to the shared sizes."""
         rope = text["rope_parameters"] | {"mrope_interleaved": True}
         text = text | {"head_dim": text["hidden_size"] // text["num_attention_heads"], "rope_parameters": rope}
-        vision = vision | {"num_position_embeddings": 36, "deepstack_visual_indexes": [*range(vision["depth"] - 1)]}
-        return Qwen3VLConfig(text_config=text, vision_config=vision, **media)
+        return text, vision | {"num_position_embeddings": 36, "deepstack_visual_indexes": [*range(vision["depth"] - 1)]}
 
     def tiny_processor(self, tokenizer: Any, pixels: dict[str, Any]) -> Any:
         from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor

@@ -107,6 +107,10 @@ class LearnerGroup:
         """Updates that the weights have seen."""
         return self._all("get_version", *[()] * len(self.ranks))[0]
 
+    def layout(self) -> Any:
+        """Of what a push brings: rlvid.types.WeightsLayout."""
+        return self._all("layout", *[()] * len(self.ranks))[0]
+
     def checksum(self) -> str:
         return self._all("checksum", *[()] * len(self.ranks))[0]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from rlvid.families import named
 from rlvid.learner.attention import attention_arguments, set_attention
 from rlvid.learner.packing import MicroBatch
 
@@ -22,12 +23,15 @@ class AnswerLogProbs(torch.nn.Module):
         super().__init__()
         set_attention(model, attention)
         ask_last_mlp_for_answers_only(model)
+        self.family = named(model.config.model_type)
+        self.family.prepare(model)
         model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature, entropy=entropy)
         self.model = model
         self.attention = attention
 
     def forward(self, batch: MicroBatch) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
+        attention = self.family.row_arguments(attention, batch.lengths, batch.targets_A.device)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]
         return self.model.lm_head(hidden_NH[batch.predictors_A], batch.targets_A)
 

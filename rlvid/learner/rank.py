@@ -346,7 +346,7 @@ class Rank:
 
         adapted = bool(self.config.learner.lora.rank)
         state = {}
-        for name, tensor in adapter_tensors(self.module.model) if adapted else ZeroSource(self.module.model):
+        for name, tensor in adapter_tensors(self.module.model) if adapted else ZeroSource(self.module.model).own():
             if self.rank == 0:
                 state[name] = tensor.detach().cpu().clone()
         if self.rank == 0:
@@ -356,14 +356,14 @@ class Rank:
     def _write_adapter(self, tensors: dict[str, Any], folder: Path) -> None:
         where = self._adapted(named(self.model_config.model_type))
         write_adapter(folder / ADAPTER, tensors, where, self.config.learner.lora, self.config.model.path)
-        merged(self._read_whole(), folder / ADAPTER).save_pretrained(folder)
+        named(self.model_config.model_type).save(merged(self._read_whole(), folder / ADAPTER), folder)
         self.processor.save_pretrained(folder)
 
     def _write_export(self, state: dict[str, Any], folder: Path) -> None:
         model = self._read_whole()
         unknown = model.load_state_dict(state, strict=False).unexpected_keys
         assert not unknown, f"export has unknown parameters {unknown}"
-        model.save_pretrained(folder)
+        named(model.config.model_type).save(model, folder)
         self.processor.save_pretrained(folder)
 
     # ---- weights to the engines
@@ -389,7 +389,13 @@ class Rank:
         if self.config.learner.lora.rank and self.version:
             return adapter_digest(adapter_tensors(self.module.model, sent_scale(self.config)))
 
-        return checksum(tensor for _, tensor in ZeroSource(self.module.model))
+        return checksum(ZeroSource(self.module.model))
+
+    def layout(self) -> Any:
+        """Of what a push of whole weights brings, a rlvid.types.WeightsLayout."""
+        from rlvid.sync.source import ZeroSource
+
+        return ZeroSource(self.module.model).layout()
 
     def perturb(self, scale: float) -> None:
         """Debug door: add noise to all that is trained, so that greedy answers change. Counts as an update."""
@@ -405,7 +411,7 @@ class Rank:
 
 def deepspeed_settings(config: Config) -> dict[str, Any]:
     """The DeepSpeed configuration of a run; micro-batches are counted by the rank itself."""
-    zero: dict[str, Any] = {"stage": config.learner.zero_stage}
+    zero: dict[str, Any] = {"stage": config.learner.zero_stage, "stage3_param_persistence_threshold": config.learner.param_persistence_threshold}
     if config.learner.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     exact = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if config.sums_in_float32 else {}

@@ -36,6 +36,7 @@ class Weights:
         self.turns = Turns(config, engines, learner)
         self.attempts = 1 + config.rollout.max_restarts
         self.version = 0
+        self.layout: Any = None
         self.costs: dict[str, float] = {}
         self._connected: list[Any] = []
         self._joining: list[Any] = []
@@ -130,7 +131,7 @@ class Weights:
         import ray
 
         checksum, version = self.learner.checksum(), self.learner.version()
-        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        asked = [engine.weights_state.remote(self._compared()) for engine in engines]
         stale = self._without(engines, asked, lambda state: _compare(state, version, checksum))
         self._replace(stale, why)
         if going_on := [engine.go_on.remote() for engine in engines if engine not in stale]:
@@ -156,10 +157,16 @@ class Weights:
         self.loop.call_soon_threadsafe(tell)
         told.wait(self.config.rollout.heartbeat_s)
 
+    def _compared(self) -> Any:
+        """What an engine needs to know for a checksum of its weights: how the learner's are laid out. None without sync.verify."""
+        if self.config.sync.verify and self.layout is None:
+            self.layout = self.learner.layout()
+        return self.layout if self.config.sync.verify else None
+
     def _verify(self, engines: list[Any], version: int, checksum: str) -> None:
         import ray
 
-        asked = [engine.weights_state.remote(self.config.sync.verify) for engine in engines]
+        asked = [engine.weights_state.remote(self._compared()) for engine in engines]
         try:
             states = ray.get(asked, timeout=self.config.sync.deadline_s)
         except ray.exceptions.RayError as error:

@@ -30,6 +30,12 @@ class ModelSize:
     """(name, inputs, outputs) of every linear layer."""
 
     @property
+    def active_parameters(self) -> int:
+        """Those that a token goes through: of the experts, as many as it is sent to."""
+        text = self.text
+        return self.parameters - text.expert_layers * (text.experts - text.active_experts) * 3 * text.hidden * text.expert_inner
+
+    @property
     def factor(self) -> int:
         """Pixels along one side of a visual token."""
         return self.patch * self.merge

@@ -30,6 +30,8 @@ LOGIT_BYTES = 8
 after."""
 STEP_BYTES = {"cpu": 12, "cuda": 8}
 """Bytes a trained parameter (divided by the ranks) while AdamW steps: the gradient in float32, and what is computed beside it, twice on CPU."""
+LINEAR_COPIES = 8
+"""Of queries, keys and values together: what torch's own gated delta rule keeps in float32."""
 BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
 """DeepSpeed's defaults: reduce_bucket_size, and stage3_max_live_parameters."""
 
@@ -178,31 +180,49 @@ def state_bytes(config: Config, size: ModelSize) -> dict[str, int]:
 
 def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """What autograd keeps of one micro-batch. With gradient checkpointing: each layer's input, and one layer in full."""
-    width = _width(config)
-    patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
-    text = tokens.micro_batch * kept_by_text(config, size)
-    vision = patches * _kept(size.vision, width)
+    width, patches = _width(config), _patches(config, size, tokens)
+    layers = [(number, each) for number, each in layer_bytes(config, size, tokens) if number]
     outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
-    seen = size.vision.layers if trains_vision(config) else 0  # a frozen tower keeps nothing: no gradient passes through it
     if not config.learner.gradient_checkpointing:
-        return outside + size.text.layers * text + seen * vision
+        return outside + sum(number * each for number, each in layers)
+    seen = size.vision.layers if trains_vision(config) else 0
     inputs = width * (size.text.layers * tokens.micro_batch * size.text.hidden + seen * patches * size.vision.hidden)
-    return outside + inputs + max(text, vision)
+    return outside + inputs + max(each for _, each in layers)
 
 
-def kept_by_text(config: Config, size: ModelSize) -> int:
-    """Bytes per token that one layer of the text model keeps."""
-    return _kept(size.text, _width(config), merged=config.model.attention == "sdpa")
+def layer_bytes(config: Config, size: ModelSize, tokens: Tokens) -> list[tuple[int, int]]:
+    """(how many layers, what each keeps of one micro-batch) for every kind: attention and linear ones of the text model, the vision tower's. A frozen tower
+    keeps nothing: no gradient passes through it."""
+    width = _width(config)
+    attending = tokens.micro_batch * _kept(size.text, width, merged=config.model.attention == "sdpa")
+    linear = tokens.micro_batch * _kept_linear(size.text, width, on_gpu=config.on_gpu)
+    vision = _patches(config, size, tokens) * _kept(size.vision, width)
+    seen = size.vision.layers if trains_vision(config) else 0
+    return [(size.text.layers - size.text.linear_layers, attending), (size.text.linear_layers, linear), (seen, vision)]
 
 
 def _kept(tower: Tower, width: int, *, merged: bool = False) -> int:
     """Bytes per token that one layer keeps for its backward pass: two norms (their input in float32 and what they scale, and the result), queries,
     repeated keys and values, the attention's output twice, and the MLP's inner values. `merged` (learner/merged.py): keys and values as they are, the
-    output once."""
-    norms = tower.hidden * (8 + 4 * width)
+    output once. Beside linear layers the output has a gate."""
     attention = width * (2 * tower.attention + 2 * tower.key_value if merged else 5 * tower.attention)
     heads = (4 + width) * (tower.attention + tower.key_value) if tower.query_key_norm else 0
-    return norms + attention + heads + (4 if tower.gated else 2) * width * tower.inner
+    return _kept_beside(tower, width) + attention + heads + (2 * width * tower.attention if tower.linear_layers else 0)
+
+
+def _kept_linear(tower: Tower, width: int, *, on_gpu: bool) -> int:
+    """The same of a gated delta net's layer [D]: its inputs before and after the convolution, gate and norm; without flash-linear-attention's kernel also the
+    float32 copies and the chunks' matrices that torch's own way makes."""
+    mixed, value = tower.linear_mixed, tower.linear_value
+    own = width * (4 * mixed + 4 * value) + 8 * value
+    return _kept_beside(tower, width) + own + (0 if on_gpu else 4 * LINEAR_COPIES * (mixed + value))
+
+
+def _kept_beside(tower: Tower, width: int) -> int:
+    """Of what is the same in every layer: two norms, and the MLP or the experts that a token goes through (on average over the layers)."""
+    mlp = (tower.layers - tower.expert_layers) * tower.inner + tower.expert_layers * (tower.active_experts * tower.expert_inner + tower.shared_inner)
+    chosen = tower.expert_layers * tower.active_experts * 2 * tower.hidden
+    return tower.hidden * (8 + 4 * width) + ((4 if tower.gated else 2) * width * mlp + width * chosen) // tower.layers
 
 
 def logits_bytes(config: Config, size: ModelSize) -> int:
@@ -241,10 +261,14 @@ def trains_vision(config: Config) -> bool:
     return config.learner.lora.vision if config.learner.lora.rank else not config.model.freeze_vision
 
 
+def _patches(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """Of a micro-batch's videos."""
+    return tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
+
+
 def _pixels(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """Pixel values of a micro-batch: a patch of `frames_per_token` frames x 3 colours a row."""
-    patches = tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
-    return _width(config) * patches * 3 * size.frames_per_token * size.patch**2
+    return _width(config) * _patches(config, size, tokens) * 3 * size.frames_per_token * size.patch**2
 
 
 def _width(config: Config) -> int:
@@ -260,12 +284,14 @@ def engine_bytes(config: Config, size: ModelSize, assumed: Assumed) -> dict[str,
     rollout, width = config.rollout, _width(config)
     weights = width * (size.parameters + adapter_parameters(config, size)) // rollout.tensor_parallel
     batched = max(rollout.max_model_len, rollout.batched_tokens)
-    work = batched * width * (4 * size.text.hidden + 3 * size.text.inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
+    states = {"recurrent states": rollout.max_sequences * state_bytes_per_sequence(config, size)} if size.text.linear_layers else {}
+    inner = max(size.text.inner, size.text.active_experts * size.text.expert_inner + size.text.shared_inner)
+    work = batched * width * (4 * size.text.hidden + 3 * inner // rollout.tensor_parallel) + 8 * rollout.max_sequences * size.vocabulary  # [D]
     if not config.on_gpu or assumed.gpu_memory_gib is None:
-        return {"weights": weights, "key-value cache": int(rollout.kv_cache_gib * GIB), "work": work, "device": 0}
+        return {"weights": weights, "key-value cache": int(rollout.kv_cache_gib * GIB), "work": work, "device": 0} | states
     device = DEVICE_BYTES + (0 if rollout.enforce_eager else GRAPH_BYTES) + 2 * min(config.sync.bucket_bytes, weights)
-    cache = int(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB) - weights - work - device
-    return {"weights": weights, "key-value cache": max(0, cache), "work": work, "device": device}
+    cache = int(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB) - weights - work - device - sum(states.values())
+    return {"weights": weights, "key-value cache": max(0, cache), "work": work, "device": device} | states
 
 
 def shared_bytes(config: Config, size: ModelSize, found: Plan) -> dict[str, int]:
@@ -284,7 +310,13 @@ def shared_bytes(config: Config, size: ModelSize, found: Plan) -> dict[str, int]
 def cache_bytes_per_token(config: Config, size: ModelSize) -> int:
     """On each GPU of an engine: key-value heads are divided among its GPUs, none below one head."""
     share = max(1, size.key_value_heads // config.rollout.tensor_parallel) / size.key_value_heads
-    return int(2 * size.text.layers * size.text.key_value * share * _width(config))
+    return int(2 * (size.text.layers - size.text.linear_layers) * size.text.key_value * share * _width(config))
+
+
+def state_bytes_per_sequence(config: Config, size: ModelSize) -> int:
+    """What a sequence carries along in the linear layers of each GPU of an engine, however long it is: the state in float32, the convolution's last inputs."""
+    each = 4 * size.text.linear_state + _width(config) * size.text.linear_inputs
+    return size.text.linear_layers * each // config.rollout.tensor_parallel
 
 
 def cache_tokens_wanted(config: Config, tokens: Tokens) -> int:

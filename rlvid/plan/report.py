@@ -40,6 +40,7 @@ def run(
         "run": config.run.name,
         "model": {name: value for name, value in asdict(size).items() if name != "linear"},
         "assumed": asdict(assumed),
+        "active_parameters": size.active_parameters,
         "plan": asdict(found),
         "videos": described(config.video, factor=size.factor, frames_per_token=size.frames_per_token),
         "video": _of_file(config, size, video) if video else None,
@@ -82,10 +83,10 @@ def _told(file: dict[str, Any]) -> str:
 def show(config: Config, report: dict[str, Any], console: Console) -> None:
     """Tables for a person."""
     plan, assumed = report["plan"], report["assumed"]
-    tokens = plan["tokens"]
+    tokens, active = plan["tokens"], report["active_parameters"]
     console.print(_memory(config, plan, assumed["gpu_memory_gib"] if config.on_gpu else None, report["shared_gpu_bytes"]))
     rows = {
-        "parameters": f"{plan['parameters']:,}",
+        "parameters": f"{plan['parameters']:,}" + (f", {active:,} of them active for a token" if active != plan["parameters"] else ""),
         "GPUs": " + ".join(f"{number:g} for the {role}" for role, number in report["gpus"].items()),
         "rollouts a step (Q x K x M)": f"{config.data.questions_per_step} x {config.variants_per_question} x {config.rollout.answers} = {tokens['rollouts']:,}",
         "answers at a time": f"{config.rollout.engines} x {config.rollout.max_sequences} = {config.rollout.engines * config.rollout.max_sequences:,}",

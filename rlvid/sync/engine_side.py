@@ -18,10 +18,13 @@ import torch
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.packed_tensor import unpack_tensor
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from rlvid.sync.adapter import adapter_digest, loaded_tensors
-from rlvid.sync.checksum import checksum
+from rlvid.sync.readback import ReadBack
 from rlvid.sync.sparse import Places, patch_buckets, unpacked
+from rlvid.types import WeightsLayout
 
 
 @dataclass
@@ -88,13 +91,13 @@ class Room:
 
 
 class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
-    """Receives broadcast buckets and loads them with the model's own `load_weights`, into the parameters as they are.
-
-    vLLM's layer-wise reload is for weights that were repacked after loading; on CPU they are not (see plugin.py).
+    """Receives broadcast buckets and loads them with the model's own `load_weights`: into the parameters as they are, or by vLLM's layer-wise reload where
+    some were repacked after loading (what plugin.py cannot keep from it, such as the bfloat16 convolutions of gated delta nets on some processors).
     """
 
     init_info_cls = GlooInitInfo
     update_info_cls = GlooUpdateInfo
+    layerwise = False
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
         rank = init_info.rank_offset + self.parallel_config.data_parallel_index * self.parallel_config.world_size + self.parallel_config.rank
@@ -103,9 +106,14 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         self.room = Room()
         self.places = Places()
 
-    def start_weight_update(self) -> None: ...
+    def start_weight_update(self) -> None:
+        self.layerwise = repacked(self.model)
+        if self.layerwise:
+            initialize_layerwise_reload(self.model)
 
-    def finish_weight_update(self) -> None: ...
+    def finish_weight_update(self) -> None:
+        if self.layerwise:
+            finalize_layerwise_reload(self.model, self.model_config)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         self.receive_weights(self.parse_update_info(update_info))  # the base class then synchronizes an accelerator; here is none
@@ -121,12 +129,17 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
             self.group.broadcast(packed, 0).wait()
             model: Any = self.model
             weights = unpack_tensor(packed, names, shapes, dtypes, sizes)
-            if update_info.patched_later:
+            if self.layerwise:
+                # A layer is loaded when it is complete, and holds on to what came until then, when this memory is another bucket's.
+                model.load_weights([(name, tensor.clone()) for name, tensor in weights])
+            elif update_info.patched_later:
                 self.places.load(model, weights)
             else:
                 model.load_weights(weights)
 
     def _receive_patches(self, info: GlooUpdateInfo, counts: list[int]) -> None:
+        if self.layerwise:
+            raise RuntimeError("weights that this engine has repacked cannot be patched (set sync.sparse to false)")
         dtypes = [getattr(torch, name) for name in info.dtype_names]
         for bucket, size in patch_buckets(counts, dtypes, self.bucket_bytes):
             buffer = self.room.of(size)
@@ -139,14 +152,29 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         self.group = None
 
 
+def repacked(model: torch.nn.Module) -> bool:
+    """Does a layer hold its weights in another form than they were loaded in?"""
+    for module in model.modules():
+        shapes = get_layerwise_info(module).restore_metadata[0]
+        if hasattr(module, "_cpu_unpacked_conv_weight"):
+            return True
+        if any(name in shapes and shapes[name].shape != parameter.shape for name, parameter in module.named_parameters(recurse=False)):
+            return True
+    return False
+
+
 class WorkerExtension:
     """Mixed into vLLM's worker (`worker_extension_cls`); called through `collective_rpc`."""
 
     model_runner: Any
+    read_back: tuple[WeightsLayout, ReadBack] | None = None
 
-    def loaded_checksum(self) -> str:
-        """Checksum over all loaded parameters of this worker."""
-        return checksum(self.model_runner.get_model().parameters())
+    def loaded_sums(self, names: list[str], dtypes: list[str], shapes: list[list[int]]) -> dict[str, tuple[int, int]]:
+        """Of every tensor that a push brings: the sum over its elements that this worker has loaded, and how many they are."""
+        layout = WeightsLayout(tuple(names), tuple(dtypes), tuple(tuple(shape) for shape in shapes))
+        if self.read_back is None or self.read_back[0] != layout:
+            self.read_back = layout, ReadBack(self.model_runner.get_model(), layout)
+        return self.read_back[1].sums()
 
     def loaded_adapter(self, names: list[str]) -> str:
         """Digest of the adapter that this worker computes with, taken from where its layers read it. `names`: of the tensors that were sent."""

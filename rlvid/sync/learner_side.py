@@ -20,7 +20,7 @@ from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, Tr
 
 from rlvid.config import Config
 from rlvid.sync.adapter import AdapterTransfer
-from rlvid.sync.checksum import element_sum, to_hex
+from rlvid.sync.checksum import digest, element_sum
 from rlvid.sync.engine_side import GlooInitInfo, GlooUpdateInfo, Room, join_group
 from rlvid.sync.source import ZeroSource
 from rlvid.sync.sparse import INDEX_BYTES, Held, Patch, packed, patch_buckets, worth_it
@@ -37,11 +37,13 @@ class SummedSource(WeightSource):
         self.inner = ZeroSource(model)
         self.summed = summed
         self.held: Held | None = None
-        self.total = self.bytes = 0
+        self.sums: dict[str, int] = {}
+        self.bytes = 0
         self._passing: Iterator[tuple[str, torch.Tensor]] = iter(())
 
     def metadata(self) -> list[ParamMeta]:
-        return [ParamMeta(name, dtype, shape) for name, dtype, shape in self.inner.shapes()]
+        layout = self.inner.layout()
+        return [ParamMeta(name, getattr(torch, dtype), shape) for name, dtype, shape in zip(layout.names, layout.dtypes, layout.shapes, strict=True)]
 
     def begin(self) -> None:
         """A new pass. vLLM iterates over it once."""
@@ -51,9 +53,10 @@ class SummedSource(WeightSource):
         return self._passing
 
     def _summed(self) -> Iterator[tuple[str, torch.Tensor]]:
-        self.total = self.bytes = 0
+        self.sums, self.bytes = {}, 0
         for name, tensor in self.inner:
-            self.total += element_sum(tensor) if self.summed else 0
+            if self.summed:
+                self.sums[name] = element_sum(tensor)
             self.bytes += tensor.numel() * tensor.element_size()
             if self.held is not None:
                 self.held.keep(name, tensor)
@@ -63,9 +66,10 @@ class SummedSource(WeightSource):
         """A pass of its own: what changed against what is held, added up as a whole."""
         held, found = self.held, []
         assert held is not None
-        self.total = self.bytes = 0
+        self.sums, self.bytes = {}, 0
         for name, tensor in self.inner:
-            self.total += element_sum(tensor) if self.summed else 0
+            if self.summed:
+                self.sums[name] = element_sum(tensor)
             found.append(held.changed(name, tensor))
             self.bytes += len(found[-1].indices) * (INDEX_BYTES + tensor.element_size())
         return found
@@ -244,7 +248,7 @@ class Transfer:
         if not _agreed(worth_it(patches, self.source.held.tensors)):
             return None
         self.engine.send_patches(patches, base)
-        return Sent(self.client.version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
+        return Sent(self.client.version, digest(self.source.sums), self.source.bytes, self.client.pause_s)
 
     def _send_whole(self) -> Sent:
         if torch.cuda.is_available():
@@ -254,7 +258,7 @@ class Transfer:
             self.engine.send_weights()
         finally:
             self.source.drain()
-        return Sent(self.client.version, to_hex(self.source.total), self.source.bytes, self.client.pause_s)
+        return Sent(self.client.version, digest(self.source.sums), self.source.bytes, self.client.pause_s)
 
     def shutdown(self) -> None:
         self.engine.shutdown()

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from typing import Any
 
 from rlvid.process.traces import use_names
 
@@ -36,13 +37,36 @@ def register() -> None:
 
 
 def _keep_weights_visible() -> None:
-    """On CPU vLLM hands linear weights to oneDNN and forgets them: new ones would have to be repacked, and nobody could check what an engine has loaded.
+    """On CPU vLLM hands linear weights to oneDNN, or packs them for matrix tiles (bfloat16 on processors that have them), and forgets them; experts it packs
+    in place, and at a reload forgets to. New ones would have to be packed again, and nobody could check what an engine has loaded.
 
-    Without oneDNN it falls back to torch's linear, which reads the parameters themselves.
+    Without these it falls back to torch's linear, which reads the parameters themselves; for experts there is no such way in vLLM, so here is one.
     """
     from vllm import _custom_ops
+    from vllm.model_executor.layers import utils
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 
     _custom_ops._supports_onednn = False
+    utils.check_cpu_sgl_kernel = lambda *_: False
+    experts: Any = CPUUnquantizedExperts
+    experts.process_weights_after_loading = lambda *_: None
+    experts.apply = _apply_experts
+
+
+def _apply_experts(
+    _self: Any, output: Any, hidden_states: Any, w1: Any, w2: Any, topk_weights: Any, topk_ids: Any, activation: Any, *_: Any, **__: Any
+) -> None:
+    """vLLM's interface: [N, H] through the experts of each token, gate and up side by side in `w1` [E, 2 I, H], `w2` [E, H, I]; summed into `output`."""
+    import torch
+    from torch.nn.functional import linear, silu
+
+    assert activation.value == "silu", activation
+    output.zero_()
+    for expert in topk_ids.unique().tolist():
+        tokens, place = torch.where(topk_ids == expert)
+        gate, up = linear(hidden_states[tokens], w1[expert]).chunk(2, dim=-1)
+        seen = linear(silu(gate) * up, w2[expert]) * topk_weights[tokens, place, None]
+        output.index_add_(0, tokens, seen.to(output.dtype))
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The learner's weights as a stream, for any ZeRO stage."""
+"""The learner's weights as a stream, for any ZeRO stage, named and laid out as in the hub's checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from rlvid.families import named
+from rlvid.types import WeightsLayout
 
 
 def unwrap(name: str) -> str:
@@ -17,19 +20,33 @@ class ZeroSource:
     """Iterates (name, full tensor) over a Hugging Face model whose parameters DeepSpeed may have partitioned.
 
     Under ZeRO-3 the parameters of one layer are gathered together on all ranks (so every rank must iterate in step) and
-    released again before the next, which bounds the extra memory to one layer. Tied parameters come once.
-    `adapter`: of a model with a low-rank adapter its parameters alone; otherwise all but those.
+    released again before the next, which bounds the extra memory to one layer. Tied parameters come once. What transformers lays out otherwise than
+    the hub comes in the hub's layout, as a view: engines load nothing else. `adapter`: of a model with a low-rank adapter its parameters alone, as they
+    are; otherwise all but those.
     """
 
-    def __init__(self, model: torch.nn.Module, *, adapter: bool = False) -> None:
+    def __init__(self, model: Any, *, adapter: bool = False) -> None:
         self.model = model
         self.adapter = adapter
+        self.published = named(model.config.model_type).published
 
-    def shapes(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-        """(name, dtype, full shape) in iteration order, without gathering."""
-        return [(unwrap(name), p.dtype, tuple(getattr(p, "ds_shape", p.shape))) for group in self._groups() for name, p in group]
+    def layout(self) -> WeightsLayout:
+        """What comes, in order, without gathering."""
+        tensors = [
+            one
+            for group in self._groups()
+            for name, parameter in group
+            for one in self.published(unwrap(name), torch.empty(getattr(parameter, "ds_shape", parameter.shape), dtype=parameter.dtype, device="meta"))
+        ]
+        names, dtypes = (name for name, _ in tensors), (str(tensor.dtype).removeprefix("torch.") for _, tensor in tensors)
+        return WeightsLayout(tuple(names), tuple(dtypes), tuple(tuple(tensor.shape) for _, tensor in tensors))
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in self.own():
+            yield from self.published(name, tensor)
+
+    def own(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same as transformers names it and lays it out."""
         for group in self._groups():
             parameters = [parameter for _, parameter in group]
             with _gathered(parameters):

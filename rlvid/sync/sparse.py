@@ -38,9 +38,9 @@ class Held:
     def keep(self, name: str, tensor: torch.Tensor) -> None:
         """It was sent whole."""
         if name in self.tensors:
-            self.tensors[name].copy_(tensor.detach().view(-1))
+            self.tensors[name].copy_(tensor.detach().reshape(-1))
         else:
-            self.tensors[name] = tensor.detach().to("cpu", copy=True).view(-1)
+            self.tensors[name] = tensor.detach().to("cpu", copy=True).reshape(-1)
 
     def changed(self, name: str, tensor: torch.Tensor) -> Patch:
         """What differs in a bit, which is held from now on."""

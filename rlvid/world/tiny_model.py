@@ -34,7 +34,7 @@ def build_tiny_model(directory: Path, corpus: Iterable[str], *, family: str = "q
     model = build_model(tokenizer, family, seed, layers=layers, tied=tied)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(directory)
+    named(family).save(model, directory)
     return directory
 
 
@@ -88,7 +88,7 @@ def build_model(tokenizer: Any, family: str, seed: int, *, layers: int = LAYERS,
                     fan_in = weight[0].numel()
                     embedding = "embed_tokens" in name or "pos_embed" in name
                     gain = next((gain for part, gain in GAIN.items() if part in name), 1.0)
-                    torch.nn.init.normal_(weight, std=EMBEDDING_STD if embedding else gain * fan_in**-0.5)
+                    torch.nn.init.normal_(weight, std=EMBEDDING_STD if embedding and not tied else gain * fan_in**-0.5)
     return model.eval()
 
 

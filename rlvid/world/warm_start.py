@@ -312,7 +312,7 @@ def warm_start(
     model = load_model(str(directory), dtype=torch.float32, attn_implementation="sdpa")
     clips = Clips()
     mastery = _train(model, processor, clips, train, course, seed, progress)
-    model.eval().save_pretrained(directory)
+    named(model.config.model_type).save(model.eval(), directory)
     report = {
         "held_out": check(model, processor, clips, held_out, progress=progress),
         **({"held_out_with_evidence": check(model, processor, clips, held_out, pointed=True, progress=progress)} if course.pointed else {}),

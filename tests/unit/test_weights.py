@@ -65,6 +65,9 @@ class Learner:
     def checksum(self):
         return "c0ffee"
 
+    def layout(self):
+        return None
+
     def version(self):
         return self.at
 
