@@ -25,7 +25,7 @@ SPAN_MODES = ("any", "all")
 MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
 NO_TEXT = {
     b"PAR1": "is a parquet file, not a question file (rlvid data convert auto FILE OUT makes one of it)",
-    b"\x1f\x8b": "is compressed with gzip (gunzip it; rlvid data convert auto FILE OUT reads it as it is)",
+    b"\x1f\x8b": "is compressed with gzip (gunzip it)",
     b"PK\x03\x04": "is a zip archive (unpack it)",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd (unpack it)",
     b"BZh": "is compressed with bzip2 (unpack it)",
