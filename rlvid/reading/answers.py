@@ -126,6 +126,7 @@ def plain(text: str) -> str:
 
 def digits(text: str) -> str:
     """Number words as digits: `twenty-one cups` -> `21 cups`. Ordinals stay words, "a second" above all."""
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, as a JSON file may hold one, is no text to the library
     found = alpha2digit(text, "en", 0.0)
     return found if found == text else re.sub(r"\d+(?:st|nd|rd|th)\b", lambda match: match[0] if match[0] in text else " ", found)
 

@@ -135,7 +135,7 @@ class Pool:
     def __init__(self, reply=None, frames=None, text=""):
         self.reply, self.frames, self.text, self.requests = reply, frames, text, []
 
-    async def call(self, method, *arguments, num_returns=1):
+    async def call(self, method, *arguments, num_returns=1, **_):
         if method == "find":
             return self.reply, [self.frames]
         self.requests.append(arguments[0])
