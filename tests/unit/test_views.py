@@ -73,7 +73,7 @@ def built(made, question, kinds=tuple(KINDS), seed=0) -> Prepared:
 def test_the_truth_changes_nothing_that_is_shown(family):
     """Spans and evidence of another question, or none at all: the same specs, metadata, prompt and pixels. In evaluation (`uniform` alone) too."""
     made = actor(family)
-    for question, other in zip(questions(60), questions(60, seed=1), strict=True):
+    for question, other in zip(questions(24), questions(24, seed=1), strict=True):
         for kinds in (tuple(KINDS), ("uniform",)):
             one, *frames = made.build(question, kinds, 3)
             for truth in (replace(question, spans=other.spans, evidence=other.evidence), replace(question, spans=((0.0, 0.01),), evidence=Evidence())):
@@ -151,7 +151,7 @@ def learned(features_VPF, pair_V, seed=0):
     x, y = (x - x.mean((0, 1))) / (x.std((0, 1)) + 1e-6), torch.tensor(pair_V)
     net = torch.nn.Sequential(torch.nn.Linear(x.shape[-1], 24), torch.nn.Tanh(), torch.nn.Linear(24, 1))
     half, optimizer = len(x) // 2, torch.optim.AdamW(net.parameters(), lr=0.03, weight_decay=0.01)
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(net(x[:half]).squeeze(-1), y[:half]).backward()
         optimizer.step()
@@ -174,7 +174,7 @@ def with_the_truth(times_T, span):
 @pytest.mark.parametrize("family", sorted(SIDE))
 def test_times_do_not_tell_where_the_truth_is(family, record_property):
     """Thousands of questions, all kinds: a network that is shown the times finds the truth no better than one whose truths were dealt out anew."""
-    made, asked = actor(family), questions(2000)
+    made, asked = actor(family), questions(1200)
     views = [[spec.times_s for spec in built(made, question).specs] for question in asked]
     times_VT = np.array([times for specs in views for times in specs])
     spans = [question.spans[0] for question in asked for _ in KINDS]
@@ -185,5 +185,5 @@ def test_times_do_not_tell_where_the_truth_is(family, record_property):
     told = learned(features(moved), np.array([pair_of(*one) for one in zip(moved, spans, strict=True)]))
     print(f"{family}: truth found from the times {seen:.3f}, by chance {chance:.3f}; {told:.3f} where hidden truths take a frame's place")
     record_property("found", seen)
-    assert seen <= chance + 0.03, "the eight views of a question share its truth: a thousand independent ones, 0.014 standard deviation"
+    assert seen <= chance + 0.03, "the eight views of a question share its truth: six hundred independent ones, 0.02 standard deviation"
     assert told >= chance + 0.1, "the network would have found a trace"
