@@ -20,7 +20,7 @@ from rlvid.sync.engine_side import GlooUpdateInfo, GlooWeightTransferEngine, Roo
 from rlvid.sync.learner_side import GlooTrainerEngine, SummedSource, Transfer
 from rlvid.sync.readback import ReadBack
 from rlvid.sync.source import ZeroSource
-from rlvid.sync.sparse import MOST, Held, Patch, Places, packed, patch_buckets, unpacked, worth_it
+from rlvid.sync.sparse import MOST, Held, Patch, Places, differing, packed, patch_buckets, unpacked, worth_it
 
 BUCKET = 1000
 
@@ -143,6 +143,7 @@ def test_sparse_pushes_leave_engines_bit_equal_over_200_steps_with_faults(dtype)
         try:
             sent = transfer.send(version)
         except RuntimeError:
+            assert client.fail
             faults += 1
             patched += client.patched
             models[1] = Model(dtype)  # the one that died is replaced
@@ -201,6 +202,18 @@ def test_sparse_sees_every_bit():
     assert patch.indices.tolist() == [0, 2] and patch.values.tolist() == [-0.0, -2.5] and bool(torch.signbit(patch.values[0]))
     assert held.tensors["w"].tolist() == [-0.0, 1.0, -2.5, 0.0]
     assert tensor.tolist() == [0.0, 1.0, -2.0, 0.0]  # the copy is the sender's own
+
+
+@given(st.integers(0, 60), st.sampled_from([torch.bfloat16, torch.float32, torch.float64]), st.integers(1, 3), st.data())
+def test_sparse_finds_every_difference_whatever_the_length(length, dtype, words, data):
+    """Lengths that are no whole number of words or pieces."""
+    one = torch.arange(length).to(dtype)
+    at = sorted(data.draw(st.sets(st.integers(0, max(0, length - 1)), max_size=length))) if length else []
+    other = one.clone()
+    other[at] += 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlvid.sync.sparse.PIECE", 8 * words)
+        assert differing(one, other).tolist() == at
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([torch.bfloat16, torch.float32])), max_size=12), st.integers(1, 200))
