@@ -207,7 +207,7 @@ class RolloutActor:
             await self.engine.reset_prefix_cache()
             await self.engine.reset_encoder_cache()
             await self.engine.reset_mm_cache()
-        if not self.sleeping:  # else waking for the cache resumes
+        if not self.sleeping:  # else it goes on once its cache is there
             await self.engine.resume_generation()
         return time.perf_counter() - self.paused_at
 
@@ -285,6 +285,8 @@ class RolloutActor:
         if self.sleeping:
             await self.engine.wake_up(tags=[what])
             self.sleeping = what != "kv_cache"
+            if not self.sleeping:  # the push of its weights paused it
+                await self.engine.resume_generation()
 
     # ---- life
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 ENGINE = ("generate", "sleep", "wake_up", "start_weight_update", "update_weights", "finish_weight_update", "reset_prefix_cache", "resume_generation")
 STEP = ["generate", "sleep 2", "rank wake", "rank update", "rank rest", "wake_up ['weights']", "rank send_weights"]
-STEP += ["start_weight_update", "update_weights", "finish_weight_update", "reset_prefix_cache", "wake_up ['kv_cache']"]
+STEP += ["start_weight_update", "update_weights", "finish_weight_update", "reset_prefix_cache", "wake_up ['kv_cache']", "resume_generation"]
 SAME = ("reward/mean", "loss/policy", "optimizer/grad_norm", "policy/entropy", "mismatch/mean_abs_dlogp", "sync/version")
 
 
