@@ -96,7 +96,7 @@ def test_other_families_at_every_stage(ray_here, world, tmp_path, family, tied):
     processor, size = load_processor(str(folder)), named(family).tiny_frame
     prompts = [make_prompt(processor, size, seed=seed, answers=(3, 70, 1), frames=2 + 2 * (seed % 2)) for seed in range(4)]
     rows = {}
-    for name, settings in {"one": []} | {stage: ["learner.ranks=2", *settings] for stage, settings in EVERY_STAGE.items()}.items():
+    for name, settings in ({"one": []} | {stage: ["learner.ranks=2", *settings] for stage, settings in EVERY_STAGE.items()}).items():
         learner = group(ray_here, world, tmp_path, f"model.path={folder}", *settings)
         rows[name] = curve(learner, prompts)
         if name == "3":

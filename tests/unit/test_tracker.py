@@ -88,7 +88,7 @@ def shown(folder: Path) -> tuple[list[dict], list[dict]]:
     """(metrics.jsonl, what wandb shows of its latest run: rows of one id, by step)."""
     wandb.teardown()
     run_id = (folder / "wandb_id").read_text().split()[0]
-    runs = sorted((folder / "wandb").glob(f"offline-run-*{run_id}"))
+    runs = sorted((folder / "wandb").glob(f"offline-run-*{run_id}*"))  # two of one second differ by an end
     on_disk = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     deadline = time.monotonic() + 20
     while len(rows := [row for run in runs for row in records(run)]) < len(on_disk) and time.monotonic() < deadline:
