@@ -14,7 +14,7 @@ from rlvid.learner import group
 from rlvid.learner.rank import Rank
 from tests.integration.conftest import CONFIG, metrics_of, small_overrides
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 
 ENGINE = ("generate", "sleep", "wake_up", "start_weight_update", "update_weights", "finish_weight_update", "reset_prefix_cache", "resume_generation")
 STEP = ["generate", "sleep 2", "rank wake", "rank update", "rank rest", "wake_up ['weights']", "rank send_weights"]

@@ -83,6 +83,7 @@ def test_stages_on_two_ranks_train_like_one_rank(ray_here, world, prompts, tmp_p
 FAMILY_CASES = [("qwen3_5", False), ("qwen3_5", True), ("qwen3_vl", True), ("qwen3_vl_moe", False), ("qwen3_5_moe", False)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "tied"), FAMILY_CASES, ids=[f"{family}-{'tied' if tied else 'untied'}" for family, tied in FAMILY_CASES])
 def test_other_families_at_every_stage(ray_here, world, tmp_path, family, tied):
     """Two ranks train like one, in float32, and what is exported reads back as the learner's weights. Answers of several lengths, prompts of several frames."""
@@ -173,6 +174,7 @@ def norm_of_copies(learner, prompt, copies):
     return learner.update([share] * copies)["optimizer/grad_norm"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_sixty_four_micro_batches_in_bfloat16_sum_like_one(ray_here, world, prompts, tmp_path, stage):
     """On two ranks: summed and reduced in float32, the gradient of 64 copies is that of two. In bfloat16 it is not, which is what the default is for."""
@@ -187,6 +189,7 @@ def test_sixty_four_micro_batches_in_bfloat16_sum_like_one(ray_here, world, prom
     assert off["float32"] < 1e-5 < 1e-4 < off["bfloat16"], off
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [1, 3])
 def test_a_checkpoint_of_bfloat16_sums_goes_on_in_float32(ray_here, world, prompts, tmp_path, stage):
     """At stage 1 DeepSpeed has another optimizer class for each; both directions, moments included."""

@@ -15,7 +15,7 @@ from tests.integration.conftest import CONFIG, metrics_of, small_overrides
 from tests.integration.test_learner import group
 from tests.unit.test_packing import make_prompt
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 
 LORA = ["learner.lora.rank=16", "learner.lr=3e-3", "learner.warmup_steps=0", "run.steps=10"]
 UPDATES = 3
