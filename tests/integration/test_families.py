@@ -1,0 +1,102 @@
+"""The contract with a model family, run over each one that is listed: engine, processor and learner agree, a push is verified, a short run learns.
+
+What needs no engine stands in tests/unit: packed rows against separate forwards in test_packing.py, refusal by name in test_cli.py, memory in test_plan.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rlvid.data.questions import iter_questions
+from rlvid.families import FAMILIES, named
+from rlvid.families.checkpoint import load_model, load_processor
+from rlvid.learner.logprobs import AnswerLogProbs
+from rlvid.learner.packing import pack, videos_of
+from rlvid.world.scenes import World, build_world
+from rlvid.world.tiny_model import build_tiny_model
+from rlvid.world.warm_start import tokenizer_corpus
+from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
+from tests.integration.engine_alone import Job, Seen
+from tests.unit.test_packing import EVERY, LAYERS, encode_prompt, make_prompt, patched
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> World:
+    """A few clips and questions; their model is not used."""
+    return build_world(tmp_path_factory.mktemp("clips") / "w", train_questions=18, eval_questions=6, warm_start=False, progress=False)
+
+
+def checkpoint(folder, clips, family, tied) -> str:
+    """A tiny checkpoint with random weights that knows the questions' words."""
+    corpus = tokenizer_corpus(list(iter_questions(clips.train)), family=family)
+    return str(build_tiny_model(folder / "model", corpus, family=family, layers=LAYERS, tied=tied))
+
+
+@pytest.mark.parametrize("made", EVERY)
+def test_engine_processor_and_learner_agree(clips, tmp_path, made):
+    """On tokens, positions and log-probs, of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told."""
+    family, tied = made
+    folder = checkpoint(tmp_path, clips, family, tied)
+    processor, (height, width) = load_processor(folder), named(family).tiny_frame
+    size = (2 * height, width)
+    prompts = [make_prompt(processor, size, seed=1, answers=(1,), frames=6), patched(family, processor, size, seed=2)]
+    metadata = [[one for one in (prompt.video_metadata, prompt.evidence_metadata) if one] for prompt in prompts]
+    shown = [list(zip(videos_of(prompt, lambda frames: frames), told, strict=True)) for prompt, told in zip(prompts, metadata, strict=True)]
+    settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", "rollout.threads=1", "repair.enabled=true", "teacher.kind=annotation"]
+    job, result = tmp_path / "job", tmp_path / "result"
+    job.write_bytes(pickle.dumps(Job(settings, [(prompt.prompt, videos) for prompt, videos in zip(prompts, shown, strict=True)])))
+    command = [sys.executable, "-m", "tests.integration.engine_alone", str(job), str(result)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    engine: list[Seen] = pickle.loads(result.read_bytes())
+
+    model = load_model(folder, dtype=torch.float32, attn_implementation="sdpa")
+    answered = []
+    for prompt, seen in zip(prompts, engine, strict=True):
+        (ids, positions), _ = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
+        assert seen.ids == ids.tolist()
+        assert torch.equal(seen.positions_3N, positions)
+        owns = {"tokens_MN": tuple(seen.tokens_M), "logprobs_MN": tuple(seen.logprobs_M)}
+        answered.append(dataclasses.replace(prompt, **owns, advantages_M=(0.0,) * 3, weights_M=(1.0,) * 3))
+    forbidden = named(family).media_token_ids(processor.tokenizer)
+    batch = pack(answered, processor, model.config)
+    with torch.no_grad():
+        learner = AnswerLogProbs(model, chunk=64, forbidden=forbidden, temperature=1.0)(batch)
+    assert not set(batch.targets_A.tolist()) & set(forbidden)
+    assert len(learner) > 6 * 3 and float((learner - batch.sampler_logprobs_A).abs().max()) < 2e-5
+
+
+def vowels(_question: dict, text: str) -> dict[str, float]:
+    """A reward that needs no competence: the share of an answer's characters that are vowels."""
+    return {"vowels": sum(text.count(vowel) for vowel in "aeiou") / max(1, len(text))}
+
+
+STEPS = 12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, family):
+    """From random weights, with a tied head. The checksums are compared after each of the pushes, or the run would end."""
+    weights = {task: {"vowels": 1.0} for task in ("multiple_choice", "temporal_grounding", "grounded_qa")}
+    settings = [f"model.path={checkpoint(tmp_path, clips, family, True)}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
+    settings += ["reward.custom=tests.integration.test_families:vowels", f"reward.weights={weights}", "rollout.max_tokens=8", "rollout.answers=8"]
+    settings += ["learner.lr=3e-3", "learner.warmup_steps=1", "learner.min_lr_share=1", "rollout.threads=1", "learner.threads=1"]
+    ended = rlvid("train", CONFIG, *small_overrides(clips, tmp_path), *settings, "--verify-sync", timeout=550)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    folder = tmp_path / "runs" / "short"
+    rows = [row for row in metrics_of(folder) if row["step"]]
+    assert [row["sync/version"] for row in rows] == list(range(1, STEPS + 1))
+    said = (folder / "log.txt").read_text()
+    assert all(f"weights version {version} on 1 engines, checksum" in said for version in range(STEPS + 1))
+    assert max(row["mismatch/mean_abs_dlogp"] for row in rows) < 5e-6
+    before, after = (np.mean([row["reward/mean"] for row in some]) for some in (rows[:3], rows[-3:]))
+    assert after > 1.5 * before, [row["reward/mean"] for row in rows]
+    assert {len(slots_of(folder, STEPS))} == {4 * 2 * 8}
