@@ -26,6 +26,8 @@ from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overr
 from tests.integration.engine_alone import Job, Seen
 from tests.unit.test_packing import EVERY, LAYERS, encode_prompt, make_prompt, patched
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> World:
