@@ -96,7 +96,7 @@ def storm(config: str, overrides: list[str], faults: int, every_s: float, seed: 
         if run.poll() is None:  # this benchmark failed, not the run
             run.terminate()
     said = (settings.folder / "log.txt").read_text()
-    done.restarts.update(re.findall(r"WARNING (.+?) \d+ failed \(.*\): restart", said))
+    done.restarts.update(re.findall(r"WARNING (.+?) \d+ failed \(.*\): it is started again", said))
     if run.returncode:
         raise subprocess.CalledProcessError(run.returncode, run.args, stderr=said[-3000:])
     return done
