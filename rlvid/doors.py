@@ -26,7 +26,7 @@ from rlvid.train import shaped_rewards, training_prompts
 
 log = logging.getLogger("rlvid")
 
-COMPARED = ("loss/policy", "mismatch/mean_abs_dlogp", "policy/entropy", "optimizer/grad_norm", "optimizer/lr")
+COMPARED = ("loss/policy", "loss/distill", "mismatch/mean_abs_dlogp", "policy/entropy", "optimizer/grad_norm", "optimizer/lr")
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """Two numbers are the same within these: float sums in another order, and nothing else."""
 

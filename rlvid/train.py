@@ -27,7 +27,7 @@ from rlvid.config import Config
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import Saver
 from rlvid.learner.group import FramesLost, PromptsRefused
-from rlvid.learner.prompts import group_prompts
+from rlvid.learner.prompts import distilled_prompts, group_prompts
 from rlvid.loop.ahead import Ahead, Sampled, saves
 from rlvid.loop.feed import Feed
 from rlvid.loop.journal import Journal, due, open_journal
@@ -146,9 +146,11 @@ def check_staleness(groups: list[Group], oldest: int) -> None:
 
 
 def training_prompts(config: Config, groups: list[Group], advantages: list[NDArray[Any]]) -> list[TrainingPrompt]:
-    """One per variant and one per repaired prompt, each with its answers. Each token's weight makes the sum over everything the configured mean."""
+    """One per variant and one per repaired prompt, each with its answers, and one per prompt that is distilled from another (`distill`). Each token's weight
+    makes the sum over everything the configured mean."""
     weights = slot_weights(groups, config.loss.aggregation, config.rollout.max_tokens, mask_truncated=config.loss.truncated == "mask")
-    return [prompt for group, *numbers in zip(groups, advantages, weights, strict=True) for prompt in group_prompts(group, *numbers)]
+    own = [prompt for group, *numbers in zip(groups, advantages, weights, strict=True) for prompt in group_prompts(group, *numbers)]
+    return own + distilled_prompts(groups, config.distill.sources, config.distill.answers or config.rollout.answers)
 
 
 def sync(session: Session) -> dict[str, float]:

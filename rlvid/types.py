@@ -328,6 +328,9 @@ class TrainingPrompt:
     evidence_frames: Any = None
     evidence_metadata: dict[str, Any] | None = None
     question_id: str = ""
+    teacher: TrainingPrompt | None = None
+    """Distillation: the same answers under the prompt in which they were right. What they teach is the difference, no advantage. `weights_M` then say what
+    an answer counts, its tokens share it."""
 
     @property
     def length(self) -> int:

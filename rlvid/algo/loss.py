@@ -30,6 +30,7 @@ class LossOptions:
     importance: Literal["cap", "mask_tokens", "mask_answers"] = "cap"
     importance_band: tuple[float, float] = (0.5, 5.0)
     entropy_coef: float = 0.0
+    policy_coef: float = 1.0
 
 
 def policy_loss(
@@ -59,9 +60,10 @@ def policy_loss(
     else:
         surrogate_A = torch.minimum(ratio_A * advantages_A, clipped_A * advantages_A)
     importance_A = importance_weights(old_logprobs_A - sampler_logprobs_A, sequence_A, options)
-    loss = -(weights_A * importance_A * surrogate_A).sum()
+    policy = -(weights_A * importance_A * surrogate_A).sum()
+    loss = options.policy_coef * policy
     outside_A = (ratio_A < 1 - options.clip_low) | (ratio_A > 1 + options.clip_high)
-    sums = {"loss/policy": loss.detach(), "loss/sum_clipped": (outside_A & (weights_A > 0)).sum()}
+    sums = {"loss/policy": policy.detach(), "loss/sum_clipped": (outside_A & (weights_A > 0)).sum()}
     if options.kl_coef and reference_logprobs_A is not None:
         kl = (weights_A * k3_kl(logprobs_A, reference_logprobs_A)).sum()
         loss = loss + options.kl_coef * kl

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from rlvid.config.base import ConfigError, Section, suggest
 from rlvid.config.data import Data, Select
 from rlvid.config.files import apply, read_extended
-from rlvid.config.learner import Advantage, Learner, Loss, Sync
+from rlvid.config.learner import Advantage, Distill, Learner, Loss, Sync
 from rlvid.config.model import Model, Prompt
 from rlvid.config.reward import REWARD_PARTS, Reward
 from rlvid.config.rollout import RolloutConfig
@@ -42,6 +42,7 @@ class Config(Section):
     repair: Repair = Repair()
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
+    distill: Distill = Distill()
     learner: Learner = Learner()
     sync: Sync = Sync()
     select: Select = Select()
@@ -84,6 +85,7 @@ class Config(Section):
             raise ValueError("learner.lora.vision needs learner.lora.rank above 0 and model.freeze_vision false: the adapter would not reach the vision tower")
         if self.repair.enabled and self.teacher.kind == "none":
             raise ValueError("repair.enabled needs a teacher: set teacher.kind to annotation, chat or engine, or repair.enabled to false")
+        self._check_distill()
         told = " ".join([self.prompt.system, self.prompt.format, *(self.prompt.instructions or {}).values()])
         if self.prompt.format and "<answer>" not in told and self.reward.custom is None:
             raise ValueError(
@@ -96,6 +98,17 @@ class Config(Section):
                 f"rollout.max_model_len ({self.rollout.max_model_len}): raise it or lower them"
             )
         return self
+
+    def _check_distill(self) -> None:
+        sources = self.distill.sources
+        if sources and "uniform" not in self.variants.kinds:
+            raise ValueError("distill.from teaches the uniform view: name uniform among variants.kinds")
+        if "variants" in sources and self.variants_per_question == 1:
+            raise ValueError("distill.from variants needs another view than uniform: name more variants.kinds, or leave it out")
+        if "repair" in sources and not self.repair.enabled:
+            raise ValueError("distill.from repair needs second answers: set repair.enabled to true, or leave it out")
+        if not self.loss.policy_coef and not (sources or self.loss.entropy_coef or self.loss.kl_coef):
+            raise ValueError("loss.policy_coef 0 leaves nothing to learn: set distill.from, or policy_coef above 0")
 
     def _check_colocated(self) -> None:
         rollout, learner = self.rollout, self.learner
@@ -197,7 +210,7 @@ def _explain(error: ErrorDetails) -> str:
         section: Any = Config
         for part in error["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"unknown key {key}{suggest(str(error['loc'][-1]), section.model_fields)}"
+        return f"unknown key {key}{suggest(str(error['loc'][-1]), [field.alias or name for name, field in section.model_fields.items()])}"
     if error["type"] == "missing":
         return f"missing key {key}"
     message = error["msg"].removeprefix("Value error, ")

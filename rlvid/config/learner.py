@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from rlvid.config.base import Beta, Count, Positive, Resources, Seconds, Section, Share
 
@@ -47,6 +47,8 @@ class Loss(Section):
     truncated: Literal["count", "mask"] = "count"
     """Answers that were cut off by rollout.max_tokens. mask: their tokens count nothing in the loss (overlong filtering, DAPO); their rewards still count in
     the group's mean. rollout/truncated_share says how many there are."""
+    policy_coef: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the policy's own loss; 0 leaves what else there is: distillation, the KL, the entropy."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
     surrogate: Literal["clip", "cispo"] = "clip"
@@ -62,6 +64,21 @@ class Loss(Section):
     """Truncated importance sampling: cap of learner / sampler probability."""
     passes: Positive = 1
     """Updates made from one batch of rollouts; from the second on the clip acts."""
+
+
+class Distill(Section):
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    sources: Annotated[tuple[Literal["variants", "repair"], ...], Field(alias="from")] = ()
+    """Written `from`: whose right answers teach the plain prompt. variants: those of the other variants; repair: second answers under a teacher's patch. The
+    policy under that prompt is the teacher, without gradient; the same policy under the plain prompt and the `uniform` view learns its distributions. Empty:
+    off. Costs a forward of the one and a forward and backward of the other for these answers."""
+    coef: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the mean KL(teacher || student) over these answers beside the policy's loss (loss.policy_coef 0: distillation alone)."""
+    tokens: Literal["answer", "all"] = "answer"
+    """Tokens that are distilled: those between <answer> and </answer>, or the rationale's, too, whose times and places belong to another view."""
+    answers: Positive | None = None
+    """Right answers of a question that are distilled at most, spread over the prompts they come from; null: rollout.answers."""
 
 
 class Lora(Section):

@@ -63,7 +63,11 @@ class LearnerGroup:
 
     def update(self, prompts: Sequence[TrainingPrompt]) -> dict[str, float]:
         """One GRPO update on these prompts. Returns the metrics of the whole group. Raises FramesLost or PromptsRefused before anything was learned."""
-        shares = spread_over_ranks(prompts, len(self.ranks), self.config.learner.micro_batch_tokens)
+        shares: list[list[list[TrainingPrompt]]] = [[] for _ in self.ranks]
+        for alike in ([prompt for prompt in prompts if not prompt.teacher], [prompt for prompt in prompts if prompt.teacher]):
+            if alike:  # ranks must meet in their collectives: as many micro-batches of each kind on every one
+                spread = spread_over_ranks(alike, len(self.ranks), self.config.learner.micro_batch_tokens)
+                shares = [share + more for share, more in zip(shares, spread, strict=True)]
         self._pack(shares)
         return _merge(self._all("update", *[()] * len(self.ranks)))
 
@@ -157,7 +161,7 @@ class LearnerGroup:
 
 def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
     """Sums over ranks, maxima where the name says so, means per token where the name says sum."""
-    names = list(sums[0])
+    names = list(sums[0])  # all ranks have the same: each kind of micro-batch is on every one
     total = {name: (max if "/max_" in name else sum)(rank[name] for rank in sums) for name in names}
     tokens = max(1.0, total.pop("tokens"))
     for same in ("optimizer/grad_norm", "optimizer/lr"):

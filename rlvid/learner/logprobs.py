@@ -8,6 +8,7 @@ import torch
 
 from rlvid.families import named
 from rlvid.learner.attention import attention_arguments, set_attention
+from rlvid.learner.distill import Divergence
 from rlvid.learner.packing import MicroBatch
 
 
@@ -29,11 +30,15 @@ class AnswerLogProbs(torch.nn.Module):
         self.model = model
         self.attention = attention
 
-    def forward(self, batch: MicroBatch) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, batch: MicroBatch, *, hidden_only: bool = False, teacher_AH: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """`hidden_only`: [A, H], what the head is given. `teacher_AH`: such of another prompt; then [A], how far the distributions of this one are from it."""
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
         attention = self.family.row_arguments(attention, batch.lengths, batch.targets_A.device)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]
-        return self.model.lm_head(hidden_NH[batch.predictors_A], batch.targets_A)
+        hidden_AH: torch.Tensor = hidden_NH[batch.predictors_A]
+        return hidden_AH if hidden_only else self.model.lm_head(hidden_AH, batch.targets_A, teacher_AH)
 
 
 def ask_last_mlp_for_answers_only(model: Any) -> None:
@@ -77,7 +82,12 @@ class LogProbHead(torch.nn.Module):
         self.temperature = temperature
         self.entropy = entropy
 
-    def forward(self, hidden_AH: torch.Tensor, targets_A: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_AH: torch.Tensor, targets_A: torch.Tensor, teacher_AH: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if teacher_AH is not None:
+            apart_A: torch.Tensor = Divergence.apply(hidden_AH, self.weight, teacher_AH, self)
+            return apart_A
         logprobs_A, entropy_A = _TokenLogProbs.apply(hidden_AH, self.weight, targets_A, self)
         return (logprobs_A, entropy_A) if self.entropy else logprobs_A
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlvid.families import named
+from rlvid.learner.distill import answer_tokens
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
 from rlvid.types import TrainingPrompt
@@ -29,7 +30,8 @@ class MicroBatch:
     model_inputs: what the backbone takes (input_ids [1, N], position_ids [3, 1, N], pixel_values_videos, video_grid_thw).
     lengths: for each prompt its tokens, then those of each of its answers.
     predictors_A: the position whose output predicts each answer token.
-    targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer.
+    targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer. teacher: the same answers under the prompts
+    that they are distilled from.
     """
 
     model_inputs: dict[str, torch.Tensor]
@@ -40,13 +42,14 @@ class MicroBatch:
     advantages_A: torch.Tensor
     weights_A: torch.Tensor
     sequence_A: torch.Tensor
+    teacher: MicroBatch | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> MicroBatch:
         """On the device; pixels in the model's dtype."""
         inputs = {name: tensor.to(device) for name, tensor in self.model_inputs.items()}
         inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
         rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name.endswith("_A")}
-        return MicroBatch(inputs, self.lengths, **rest)
+        return MicroBatch(inputs, self.lengths, **rest, teacher=self.teacher.to(device, dtype) if self.teacher else None)
 
 
 def split_by_budget(prompts: Sequence[TrainingPrompt], budget_tokens: int) -> list[list[TrainingPrompt]]:
@@ -83,7 +86,8 @@ def spread_over_ranks(prompts: Sequence[TrainingPrompt], ranks: int, budget_toke
 
 def silent(prompt: TrainingPrompt) -> TrainingPrompt:
     """The same prompt with one answer that counts nothing."""
-    return replace(prompt, tokens_MN=prompt.tokens_MN[:1], logprobs_MN=prompt.logprobs_MN[:1], advantages_M=(0.0,), weights_M=(0.0,))
+    teacher = silent(prompt.teacher) if prompt.teacher else None
+    return replace(prompt, tokens_MN=prompt.tokens_MN[:1], logprobs_MN=prompt.logprobs_MN[:1], advantages_M=(0.0,), weights_M=(0.0,), teacher=teacher)
 
 
 def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], np.ndarray] = lambda frames: frames) -> MicroBatch:
@@ -110,6 +114,19 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
         weights_A=per_token([value for prompt in prompts for value in prompt.weights_M]),
         sequence_A=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
     )
+
+
+def pack_distilled(
+    prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], np.ndarray] = lambda frames: frames, *, answers_only: bool = True
+) -> MicroBatch:
+    """One micro-batch of prompts that have a `teacher`. An answer's weight is shared by its tokens; with `answers_only` by those between the tags."""
+    student, teacher = pack(prompts, processor, config, fetch), pack([prompt.teacher for prompt in prompts if prompt.teacher], processor, config, fetch)
+    weights: list[float] = []
+    for prompt in prompts:
+        for tokens_N, weight in zip(prompt.tokens_MN, prompt.weights_M, strict=True):
+            first, end = answer_tokens(tokens_N, processor.tokenizer) if answers_only else (0, len(tokens_N))
+            weights += [weight / (end - first) if first <= at < end else 0.0 for at in range(len(tokens_N))]
+    return replace(student, weights_A=torch.tensor(weights), teacher=teacher)
 
 
 def videos_of(prompt: TrainingPrompt, fetch: Callable[[Any], np.ndarray]) -> list[np.ndarray]:

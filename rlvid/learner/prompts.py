@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rlvid.types import Group, Repair, Rollout, TrainingPrompt
@@ -54,3 +56,46 @@ def _same_prompt(repaired: dict[tuple[int, int], Repair]) -> list[Slots]:
     for slot, repair in repaired.items():
         together.setdefault((repair.variant, repair.prompt, repair.prompt_digest, repair.evidence), []).append(slot)
     return list(together.values())
+
+
+def distilled_prompts(groups: Sequence[Group], sources: Sequence[str], most: int) -> list[TrainingPrompt]:
+    """The `uniform` view's plain prompt with right answers of other prompts, each with the prompt that they come from as its `teacher`.
+
+    `sources`: as distill.from. At most `most` answers a group, over all its prompts in turn. Together they weigh 1.
+    """
+    chosen = [(group, view, slots) for group in groups if (view := _plain_view(group)) is not None and (slots := _right(group, view, sources)[:most])]
+    answers = sum(len(slots) for _, _, slots in chosen)
+    return [prompt for group, view, slots in chosen for prompt in _distilled(group, view, slots, 1 / answers)]
+
+
+def _plain_view(group: Group) -> int | None:
+    return next((variant for variant, spec in enumerate(group.prepared.specs) if spec.kind == "uniform"), None)
+
+
+def _right(group: Group, view: int, sources: Sequence[str]) -> Slots:
+    """Slots whose answer is right and comes from another prompt than the plain one of `view`."""
+    repaired = {(repair.variant, repair.sample) for repair in group.repairs if repair.chosen}
+    wanted = []
+    for variant, row in enumerate(group.correct_KM):
+        for sample, correct in enumerate(row):
+            source = "repair" if (variant, sample) in repaired else "variants" if variant != view else ""
+            if correct == 1 and source in sources:
+                wanted.append((sample, variant))
+    return [(variant, sample) for sample, variant in sorted(wanted)]
+
+
+def _distilled(group: Group, view: int, slots: Slots, weight: float) -> list[TrainingPrompt]:
+    """The chosen slots under their own prompts, and each of these as the teacher of the plain one."""
+    shape = [[float((variant, sample) in slots) for sample in range(len(row))] for variant, row in enumerate(group.rollouts_KM)]
+    counted_KM = np.array(shape)
+    prompts = []
+    for teacher in group_prompts(group, counted_KM, weight * counted_KM):
+        kept = [at for at, counts in enumerate(teacher.advantages_M) if counts]
+        if not kept:
+            continue
+        names = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M")
+        teacher = replace(teacher, **{name: tuple(getattr(teacher, name)[at] for at in kept) for name in names})
+        own: dict[str, Any] = {"prompt": group.prepared.prompt, "prompt_digest": group.prompt_digests[view], "frames": group.frames[view]}
+        own |= {"video_metadata": group.prepared.video_metadata[view], "evidence_frames": None, "evidence_metadata": None}
+        prompts.append(replace(teacher, **own, teacher=teacher))
+    return prompts

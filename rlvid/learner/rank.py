@@ -216,8 +216,10 @@ class Rank:
         return refused
 
     def _pack(self, prompts: list[TrainingPrompt]) -> Any:
-        from rlvid.learner.packing import pack
+        from rlvid.learner.packing import pack, pack_distilled
 
+        if prompts[0].teacher is not None:
+            return pack_distilled(prompts, self.processor, self.model_config, _fetch_frames, answers_only=self.config.distill.tokens == "answer")
         return pack(prompts, self.processor, self.model_config, _fetch_frames)
 
     def _refused(self, batch: list[TrainingPrompt]) -> dict[str, str]:
@@ -247,15 +249,18 @@ class Rank:
         old: list[Any] = [None] * len(packed)
         sums: dict[str, float] = {}
         for number in range(self.config.loss.passes):
-            terms = [self._micro_step(batch, old, index, last=index == len(packed) - 1) for index, batch in enumerate(packed)]
+            terms = []
+            for index, batch in enumerate(packed):
+                self.engine.set_gradient_accumulation_boundary(index == len(packed) - 1)  # gradients are reduced with the last one
+                terms.append(self._micro_step(batch, old, index) if batch.teacher is None else self._distil(batch))
             rate = self.engine.get_lr()[0]
             self.engine.step()
             if number == 0:
-                sums = {key: math.fsum(term[key] for term in terms) for key in terms[0]}
-                sums["mismatch/max_abs_dlogp"] = max(term["mismatch/max_abs_dlogp"] for term in terms)
+                sums = {key: math.fsum(term.get(key, 0.0) for term in terms) for key in {key: None for term in terms for key in term}}
+                sums["mismatch/max_abs_dlogp"] = max(term.get("mismatch/max_abs_dlogp", 0.0) for term in terms)
                 sums["optimizer/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
                 sums["optimizer/lr"] = rate
-            sums["loss/sum_clipped"] = math.fsum(term["loss/sum_clipped"] for term in terms)
+            sums["loss/sum_clipped"] = math.fsum(term.get("loss/sum_clipped", 0.0) for term in terms)
         self.version += 1
         return sums
 
@@ -263,13 +268,23 @@ class Rank:
         """Updates that the weights have seen."""
         return self.version
 
-    def _micro_step(self, batch: Any, old: list[Any], index: int, *, last: bool) -> dict[str, float]:
-        """Forward, loss, backward of one micro-batch; gradients are reduced with the last one."""
+    def _distil(self, batch: Any) -> dict[str, float]:
+        """Forward of the teacher's prompts without gradient, forward and backward of the student's."""
+        import torch
+
+        with torch.no_grad():
+            teacher_AH = self.engine(batch.teacher, hidden_only=True)
+        apart_A = self.engine(batch, teacher_AH=teacher_AH)
+        loss = (batch.weights_A * apart_A).sum()
+        self.engine.backward(self.config.distill.coef * loss * self.world)
+        return {"loss/distill": float(loss)}
+
+    def _micro_step(self, batch: Any, old: list[Any], index: int) -> dict[str, float]:
+        """Forward, loss, backward of one micro-batch."""
         import torch
 
         from rlvid.algo.loss import policy_loss
 
-        self.engine.set_gradient_accumulation_boundary(last)
         logprobs, entropy = _log_probs(self.engine, batch)
         if old[index] is None:
             old[index] = logprobs.detach()

@@ -59,7 +59,7 @@ def _group(row: Row, slots_KM: SlotsKM, keep: Callable[[Any], Any]) -> Group:
         rollouts_KM=tuple(tuple(_rollout(slot) for slot in slots) for slots in slots_KM),
         scores_KM=tuple(tuple(Score(slot["parts"], slot["reason"]) for slot in slots) for slots in slots_KM),
         rewards_KM=tuple(tuple(slot["reward"] for slot in slots) for slots in slots_KM),
-        correct_KM=tuple(tuple(slot["parts"].get("accuracy", 0.0) for slot in slots) for slots in slots_KM),
+        correct_KM=tuple(tuple(slot.get("correct", slot["parts"].get("accuracy", 0.0)) for slot in slots) for slots in slots_KM),
         prompt_digests=tuple(row["prompt_digests"]),
         repairs=tuple(_repair(row, question.starts_s, specs, slot, keep) for slots in slots_KM for slot in slots if slot.get("repaired")),
     )

@@ -37,6 +37,7 @@ EVERYTHING = ["advantage.estimator=ema_grpo", "loss.surrogate=cispo", "loss.impo
     [
         pytest.param(EVERYTHING, marks=pytest.mark.long),
         pytest.param(["advantage.estimator=gdpo", "loss.importance=mask_answers"], marks=pytest.mark.long),
+        pytest.param(["distill.from=[variants]", "distill.tokens=all", "loss.importance=mask_answers"], marks=pytest.mark.long),
         pytest.param(["advantage.estimator=rloo", "advantage.group=per_variant"], marks=pytest.mark.long),
     ],
 )

@@ -80,6 +80,29 @@ def test_stages_on_two_ranks_train_like_one_rank(ray_here, world, prompts, tmp_p
     AutoModelForImageTextToText.from_pretrained(tmp_path / "export")
 
 
+def distilled(processor, world):
+    """Prompts of both kinds: two that are learned from their advantages, three that are taught by another video."""
+    plain = [make_prompt(processor, world.frame_size, seed=seed, answers=(3, 5)) for seed in range(2)]
+    pairs = [(make_prompt(processor, world.frame_size, seed=seed, answers=(2, 4)) for seed in (seed, seed + 50)) for seed in range(2, 5)]
+    return plain + [replace(student, teacher=replace(teacher, tokens_MN=student.tokens_MN)) for student, teacher in pairs]
+
+
+@pytest.mark.parametrize("stage", ["1", "3"])
+def test_distillation_on_two_ranks_trains_like_one_rank(ray_here, world, tmp_path, stage):
+    """Ranks with unequal numbers of both kinds of prompts meet in every collective."""
+    from transformers import AutoProcessor
+
+    prompts, rows = distilled(AutoProcessor.from_pretrained(world.model), world), []
+    for settings in (["learner.zero_stage=1"], ["learner.ranks=2", *EVERY_STAGE[stage]]):
+        learner = group(ray_here, world, tmp_path, "distill.from=[variants]", "distill.tokens=all", "distill.coef=2", *settings)
+        rows.append([learner.update(prompts) for _ in range(UPDATES)])
+        learner.stop()
+    for one, two in zip(*rows, strict=True):
+        for key in ("loss/policy", "loss/distill", "optimizer/grad_norm", "policy/entropy"):
+            assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
+    assert rows[0][-1]["loss/distill"] < rows[0][0]["loss/distill"]
+
+
 FAMILY_CASES = [("qwen3_5", False), ("qwen3_5", True), ("qwen3_vl", True), ("qwen3_vl_moe", False), ("qwen3_5_moe", False)]
 
 
