@@ -58,6 +58,10 @@ def _same_prompt(repaired: dict[tuple[int, int], Repair]) -> list[Slots]:
     return list(together.values())
 
 
+ANSWERS = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M")
+"""What a training prompt has of each answer."""
+
+
 def distilled_prompts(groups: Sequence[Group], sources: Sequence[str], most: int) -> list[TrainingPrompt]:
     """The `uniform` view's plain prompt with right answers of other prompts, each with the prompt that they come from as its `teacher`.
 
@@ -93,8 +97,8 @@ def _distilled(group: Group, view: int, slots: Slots, weight: float) -> list[Tra
         kept = [at for at, counts in enumerate(teacher.advantages_M) if counts]
         if not kept:
             continue
-        names = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M")
-        teacher = replace(teacher, **{name: tuple(getattr(teacher, name)[at] for at in kept) for name in names})
+        chosen: dict[str, Any] = {name: tuple(getattr(teacher, name)[at] for at in kept) for name in ANSWERS}
+        teacher = replace(teacher, **chosen)
         own: dict[str, Any] = {"prompt": group.prepared.prompt, "prompt_digest": group.prompt_digests[view], "frames": group.frames[view]}
         own |= {"video_metadata": group.prepared.video_metadata[view], "evidence_frames": None, "evidence_metadata": None}
         prompts.append(replace(teacher, **own, teacher=teacher))
