@@ -106,13 +106,20 @@ for info in site.glob("*.dist-info"):
         shutil.rmtree(info)
 PY
 
-# pip shows nothing while it unpacks, which is most of the time.
+# pip shows nothing while it fetches and unpacks. A few packages are most of the size, so size tells more than number; before the first large one is
+# there nothing can be said.
 total=$(grep -c '^[^#]*==' "$requirements")
+whole_mib=3200
 watch_packages() {
-  local folders=(.venv/lib/python3*/site-packages) have
+  local have left
   while sleep 10 >/dev/null 2>&1; do # a sleep that outlives an interrupted run must not hold its output open
-    have=$(find "${folders[@]}" -maxdepth 1 -name '*.dist-info' ! -name 'pip-*' ! -name 'rlvid-*' 2>/dev/null | wc -l)
-    say "  $have of $total packages after ${SECONDS} s, about $(((total - have) * SECONDS / (have + 1))) s left"
+    have=$(du -sm .venv 2>/dev/null | cut -f1)
+    left=$(((whole_mib - have) * SECONDS / (have + 1)))
+    if [ "$have" -lt $((whole_mib / 8)) ]; then
+      say "  fetching, $have of about $whole_mib MiB are unpacked after ${SECONDS} s"
+    else
+      say "  $have of about $whole_mib MiB are unpacked after ${SECONDS} s, about $((left > 0 ? left : 0)) s left"
+    fi
   done
 }
 watch_packages 9<&- &

@@ -43,7 +43,8 @@ class CallFailed(RuntimeError):
 class Slot:
     """One place in the pool: the actor that holds it now and how many calls it is working on.
 
-    `failures`: of its own, in a row, without an answer in between. `lost`: they were too many, it is tried again now and then only.
+    `failures`: of its own, in a row, without an answer in between. `lost`: they were too many, it is tried again now and then only. `blamed`: the actor whose
+    death is the last that was counted: it is one failure, however many calls were with it.
     """
 
     number: int
@@ -53,6 +54,13 @@ class Slot:
     serving: bool = False
     lost: bool = False
     reserved: bool = False
+    blamed: Any = None
+
+    def blame(self, handle: Any) -> None:
+        """The actor failed by itself."""
+        if handle is not self.blamed:
+            self.blamed = handle
+            self.failures += 1
 
 
 class ActorPool:
@@ -209,6 +217,7 @@ class ActorPool:
         from ray.exceptions import RayTaskError
 
         tried: list[Slot] = []
+        died: list[tuple[Slot, Any]] = []
         counted = 0
         while True:
             # Actors that many calls share are watched, and asked for no sign before a first try: so that one proves nothing against the call.
@@ -221,8 +230,8 @@ class ActorPool:
                 first, *rest = refs if num_returns > 1 else [refs]
                 value = await self._bounded(first, min(self.deadline_s, patience_s), f"{self.name} {slot.number} to {method}")
                 slot.failures = 0
-                for other in tried:  # what it took to do this call was not the call's fault
-                    other.failures += 1
+                for other, dead in died:  # what it took to do this call was not the call's fault
+                    other.blame(dead)
                 return (value, rest) if num_returns > 1 else value
             except RayTaskError as error:
                 cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
@@ -247,6 +256,7 @@ class ActorPool:
                     self._end_reservation(slot)
                 self._release(slot)
             tried.append(slot)
+            died.append((slot, handle))
             counted += sure
             if too_slow:
                 raise CallFailed(f"it was not done within {self.deadline_s:g} s")
@@ -383,7 +393,8 @@ class ActorPool:
         """Put a new actor into the slot. After too many faults of its own in a row it is given up, and tried again now and then."""
         import ray
 
-        slot.failures += own
+        if own:
+            slot.blame(slot.handle)
         while True:
             ray.kill(slot.handle)
             if slot.failures > self.max_restarts:
@@ -404,7 +415,7 @@ class ActorPool:
                 await self._enter_service(slot)
             except Exception as error:
                 failure = error
-                slot.failures += 1
+                slot.blame(slot.handle)
                 continue
             slot.failures, slot.lost = min(slot.failures, self.max_restarts), False
             log.info("%s %d serves again", self.name, slot.number)

@@ -334,6 +334,21 @@ def test_actors_that_died_idle_are_no_fault_of_the_next_call():
     assert [x for _, x in run(pool, work)] == list(range(20))
 
 
+def test_a_death_is_one_failure_however_many_calls_were_with_it():
+    """Sixteen calls are on the actor that dies; all of them succeed elsewhere."""
+    made = []
+    pool = open_pool(lambda number: made.append(FakeActor((number, len(made)), dies_on={0} if not made else ())) or made[-1], capacity=16, max_restarts=2)
+
+    async def work():
+        answers = await asyncio.gather(*[pool.call("work", x) for x in range(32)])
+        while len(pool.handles) < 2:
+            await asyncio.sleep(0.01)
+        return answers
+
+    assert [x for _, x in run(pool, work)] == list(range(32))
+    assert pool.restarts == 1 and [slot.failures for slot in pool.slots] == [1, 0]
+
+
 def test_a_broken_place_is_given_up_and_tried_again(monkeypatch):
     """Everything dies at actor 0, nothing at actor 1; after a while the place is mended."""
     monkeypatch.setattr(pools, "RETRY_S", 0.3)
