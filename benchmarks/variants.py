@@ -1,6 +1,6 @@
 """What do variants cost? K = 4 against K = 1, variants against bare decoding and against qwen-vl-utils, a second epoch from the cache, memory for an hour.
 
-    python -m benchmarks.variants [--pairs 5] [--minutes 60] [--out FOLDER]
+    python -m benchmarks.variants [--pairs 5] [--minutes 60] [--height 720] [--out FOLDER]
 
 Every ratio is the median of pairs measured one right after the other in this run, on clips made here (720p, long groups of pictures).
 Ends in one JSON line.
@@ -43,14 +43,20 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=60, help="length of the 720p clip that times are measured on")
+    parser.add_argument("--seconds", type=int, default=60, help="length of the clip that times are measured on")
+    parser.add_argument("--height", type=int, default=720, help="its height in pixels, at 16:9")
     parser.add_argument("--minutes", type=float, default=60, help="length of the long video")
     parser.add_argument("--out", type=Path, default=None, help="where clips are made and kept; default: a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        clip = make_clip(folder / f"clip-{arguments.seconds}s.mp4", seconds=arguments.seconds, size=(720, 1280), fps=30)
+        clip = make_clip(
+            folder / f"clip-{arguments.seconds}s-{arguments.height}p.mp4",
+            seconds=arguments.seconds,
+            size=(arguments.height, arguments.height * 16 // 9),
+            fps=30,
+        )
         found = {**times(clip, arguments.pairs, folder), **memory(folder, arguments.minutes)}
     for name, value in found.items():
         print(f"{name:60s} {value:.3f}")

@@ -40,7 +40,7 @@ def test_every_benchmark_is_explained():
 TOYS = {
     "logprobs": "--tokens 64 --vocabulary 500 --hidden 32 --chunk 16 --pairs 1",
     "learner": "--answers 2 --visual 64 --length 8 --pairs 1 --hidden 128 --layers 2 --vocabulary 400",
-    "variants": "--seconds 2 --minutes 0.05 --pairs 1",
+    "variants": "--seconds 2 --height 144 --minutes 0.05 --pairs 1",
 }
 
 

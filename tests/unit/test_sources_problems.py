@@ -352,7 +352,7 @@ def rows(count):
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
-    """4,500 more rows take some 4 MB as objects; the peak may move by what allocations differ by anyway."""
+    """1,800 more rows take some 1.6 MB as objects; the peak may move by what allocations differ by anyway."""
     (tmp_path / "a.mp4").write_bytes(b"x")
     write = {".csv": published.write_csv, ".json": published.write_json, ".parquet": published.write_parquet}[suffix]
 
@@ -366,7 +366,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
             tracemalloc.stop()
 
     peak_bytes(1)  # imports
-    assert peak_bytes(5_000) < peak_bytes(500) + 300_000
+    assert peak_bytes(2_000) < peak_bytes(200) + 150_000
 
 
 MEASURE = """
@@ -380,8 +380,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_questions_take_no_more_memory_than_ten_thousand(tmp_path):
-    """The whole process, with what SQLite and others allocate: 90,000 more rows would be 90 MB as objects, their ids alone 9 MB."""
+def test_fifty_thousand_questions_take_no_more_memory_than_five_thousand(tmp_path):
+    """The whole process, with what SQLite and others allocate: 45,000 more rows would be 45 MB as objects, their ids alone 4.5 MB."""
     (tmp_path / "a.mp4").write_bytes(b"x")
 
     def peak_kib(count):
@@ -393,7 +393,7 @@ def test_a_hundred_thousand_questions_take_no_more_memory_than_ten_thousand(tmp_
             assert sum(1 for _ in file) == count
         return int(said.stdout)
 
-    assert peak_kib(100_000) < peak_kib(10_000) + 4_000
+    assert peak_kib(50_000) < peak_kib(5_000) + 3_000
 
 
 # --- the command line
