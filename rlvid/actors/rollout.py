@@ -17,6 +17,7 @@ import numpy as np
 
 from rlvid.config import Config
 from rlvid.process.log import last_error, to_log_file
+from rlvid.process.one_line import first_line
 from rlvid.process.role import Role, bundle
 from rlvid.process.traces import own_traces
 from rlvid.process.vllm_options import engine_environment, shared_arguments
@@ -87,7 +88,7 @@ class RolloutActor:
             return await self._start()
         except Exception as error:
             said = "" if isinstance(error, ValueError) else last_error(log)
-            cause = said or f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            cause = said or f"{type(error).__name__}: {first_line(error)}"
             raise EngineStartError(f"rollout engine {self.number} did not start: {cause}{f' (its whole log: {log})' if log else ''}") from error
 
     async def _start(self) -> str:

@@ -23,6 +23,7 @@ from rlvid.learner.hashed import Digests
 from rlvid.learner.storage import PREFIX, Store, is_checkpoint
 from rlvid.learner.universal import universal
 from rlvid.process.full_disk import said_plainly
+from rlvid.process.one_line import first_line
 
 log = logging.getLogger("rlvid")
 
@@ -180,7 +181,7 @@ def damage(folder: Path) -> str:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
 
 
 def listing(text: str) -> dict[str, list[Any]]:

@@ -10,6 +10,7 @@ from rlvid.config import Config
 from rlvid.learner.hashed import Digests
 from rlvid.learner.packing import spread_over_ranks
 from rlvid.learner.rank import Rank
+from rlvid.process.one_line import first_line
 from rlvid.process.role import Role, bundle
 from rlvid.types import TrainingPrompt
 
@@ -79,7 +80,7 @@ class LearnerGroup:
             refused = self._all("pack", *[(share,) for share in shares])
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
-                raise FramesLost(str(error.cause).splitlines()[0]) from None
+                raise FramesLost(first_line(error.cause)) from None
             raise
         if reasons := {id: reason for rank in refused for id, reason in rank.items()}:
             raise PromptsRefused(reasons)
@@ -156,7 +157,7 @@ class LearnerGroup:
         except ray.exceptions.RayTaskError:
             raise  # also what a rank says of another actor's death
         except ray.exceptions.RayActorError as error:
-            raise LearnerError(f"a learner rank died in {what}: {str(error).splitlines()[0]}") from None
+            raise LearnerError(f"a learner rank died in {what}: {first_line(error)}") from None
 
 
 def _merge(sums: list[dict[str, float]]) -> dict[str, float]:

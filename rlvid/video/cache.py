@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvid.process.one_line import first_line
 from rlvid.types import Relevance
 from rlvid.video.clip import Clip
 from rlvid.video.frames import Index, identity
@@ -132,7 +133,7 @@ def _sweep(folder: Path, store: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 def video_key(path: str, parameters: Any) -> str:

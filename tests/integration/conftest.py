@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from rlvid.config import load
 from rlvid.families import named
 from rlvid.world import scenes, warm_start
+from tests.unit.test_packing import make_prompt
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -46,6 +48,27 @@ def rlvid():
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | {"COLUMNS": "200"}, check=False)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """Ray as a run starts it, for actors that a test makes itself."""
+    from rlvid.actors.placement import connect
+
+    connect(load(CONFIG), [])
+    import ray
+
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def prompts(world):
+    """Five prompts of the world's model with two answers each."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(world.model)
+    return [make_prompt(processor, world.frame_size, seed=seed, answers=(3, 5)) for seed in range(5)]
 
 
 @pytest.fixture

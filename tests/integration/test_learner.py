@@ -14,25 +14,6 @@ from tests.unit.test_packing import CORPUS, make_prompt
 UPDATES = 3
 
 
-@pytest.fixture(scope="module")
-def ray_here():
-    from rlvid.actors.placement import connect
-
-    connect(load(CONFIG), [])
-    import ray
-
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def prompts(world):
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(world.model)
-    return [make_prompt(processor, world.frame_size, seed=seed, answers=(3, 5)) for seed in range(5)]
-
-
 def group(ray, world, tmp, *overrides):
     from rlvid.learner.group import LearnerGroup, learner_environment
     from rlvid.learner.rank import Rank

@@ -13,7 +13,6 @@ from rlvid.loop.push import SyncError
 from rlvid.loop.session import open_session
 from tests.integration.conftest import CONFIG, metrics_of, small_overrides
 from tests.integration.test_learner import group
-from tests.unit.test_packing import make_prompt
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 
@@ -86,25 +85,6 @@ def test_lora_resumes_bit_for_bit(trained, rlvid, tmp_path):
     assert after["step"] == 3
     same = ("loss/policy", "loss/kl", "optimizer/grad_norm", "policy/entropy", "reward/mean")
     assert {key: after[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=1e-5, abs=1e-7)
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    from rlvid.actors.placement import connect
-
-    connect(load(CONFIG), [])
-    import ray
-
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def prompts(world):
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(world.model)
-    return [make_prompt(processor, world.frame_size, seed=seed, answers=(3, 5)) for seed in range(5)]
 
 
 @pytest.mark.parametrize(("stage", "ranks"), [(1, 1), (2, 2), (3, 2)])

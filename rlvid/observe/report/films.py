@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.observe.report.stories import Story
+from rlvid.process.one_line import first_line
 from rlvid.types import VariantSpec
 
 LEAST_PX = 64
@@ -94,7 +95,7 @@ def serve() -> None:
         try:
             answer = film(request["video"], tuple(request["times_s"]), tuple(request["shape"]), request["thumbnail_px"], request["max_bytes"])
         except Exception as error:  # whatever is wrong with one video, the others are shown
-            answer = {"missing": (str(error).splitlines() or [type(error).__name__])[0][:300]}
+            answer = {"missing": first_line(error)[:300]}
         print(json.dumps(answer), flush=True)
 
 
