@@ -106,19 +106,20 @@ for info in site.glob("*.dist-info"):
         shutil.rmtree(info)
 PY
 
-# pip shows nothing while it fetches and unpacks. A few packages are most of the size, so size tells more than number; before the first large one is
-# there nothing can be said.
+# pip shows nothing of its own here: it fetches all packages, then unpacks them. A few are most of the size, so size tells what is left, not number.
 total=$(grep -c '^[^#]*==' "$requirements")
 whole_mib=3200
 watch_packages() {
-  local have left
+  local have fetched before=0 began=0 left
   while sleep 10 >/dev/null 2>&1; do # a sleep that outlives an interrupted run must not hold its output open
     have=$(du -sm .venv 2>/dev/null | cut -f1)
-    left=$(((whole_mib - have) * SECONDS / (have + 1)))
-    if [ "$have" -lt $((whole_mib / 8)) ]; then
-      say "  fetching, $have of about $whole_mib MiB are unpacked after ${SECONDS} s"
-    else
-      say "  $have of about $whole_mib MiB are unpacked after ${SECONDS} s, about $((left > 0 ? left : 0)) s left"
+    if ! grep -q '^Installing collected packages' "$log" 2>/dev/null; then
+      fetched=$(grep -cE '^(Collecting|Processing) ' "$log" 2>/dev/null || true)
+      say "  fetching, package ${fetched:-0} after ${SECONDS} s"
+      before=$have began=$SECONDS
+    elif [ "$have" -gt "$before" ]; then
+      left=$(((whole_mib - have) * (SECONDS - began) / (have - before)))
+      say "  unpacking, $have of about $whole_mib MiB after ${SECONDS} s, about $((left > 0 ? left : 0)) s left"
     fi
   done
 }
