@@ -407,10 +407,13 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
 
     \b
     A line is a JSON object; all times are seconds of the file, paths relative to the question file
-      id, video, question     required
+      id, video, question     required; `video` is a file, a folder of pictures or a list of them
+      fps                     pictures a second, where `video` is a folder or a list
       task                    multiple_choice, open, numeric, regression, temporal_grounding or grounded_qa
       options, answer         the answer as an option's text or letter, a text, or a number
+      answers                 instead of `answer`: with options all that are right, each must be named; without, texts any of which is right
       spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa
+      span_mode               of several spans: any (default; one of them is asked for) or all
       evidence                {"spans": [...], "regions": [{"time_s": 3.0, "box": \\[x1, y1, x2, y2]}]}, for the annotation teacher
       clip                    \\[start_s, end_s], the part of the file that is asked about
       source                  a name by which metrics are told apart

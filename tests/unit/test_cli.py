@@ -126,6 +126,13 @@ def test_help_shows_brackets(command):
     assert "[[start_s, end_s], ...]" in said and '"box": [x1, y1, x2, y2]' in said and "clip [start_s, end_s]" in said
 
 
+def test_every_key_of_a_question_is_in_the_manual(command):
+    from rlvid.data.questions import KEYS
+
+    said = command("data", "check", "--help").out
+    assert [key for key in KEYS if not re.search(rf"^ .*\b{key}\b", said, re.MULTILINE)] == []
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_is_a_manual(command, words):
     """What it is for, one example that can be copied, a description and a default or `required` for every option."""
