@@ -27,15 +27,22 @@ Lengths = Sequence[Sequence[int]]
 
 
 def set_attention(model: Any, kind: str) -> None:
-    """Make a Qwen-VL model take packed rows: the text model by `kind` (sdpa or flex_attention), the vision tower, whose windows are short, by SDPA.
-    Its patches are embedded by a matrix product."""
+    """Make a model take packed rows: the text model by `kind` (sdpa or flex_attention)."""
     from transformers import AttentionInterface
     from transformers.integrations.flex_attention import flex_attention_forward
 
     AttentionInterface.register(PACKED["sdpa"], packed_sdpa)
     AttentionInterface.register(PACKED["flex_attention"], flex_attention_forward)
+    quicken_vision(model, PACKED[kind])
+
+
+def quicken_vision(model: Any, text: str = "sdpa") -> None:
+    """The vision tower, whose windows are short, attends by SDPA, those of one length in one call; its patches are embedded by a matrix product.
+    `text`: name of the text model's attention."""
+    from transformers import AttentionInterface
+
     AttentionInterface.register(WINDOWS, sdpa_in_windows)
-    model.set_attn_implementation(named(model.config.model_type).attention(PACKED[kind], WINDOWS))
+    model.set_attn_implementation(named(model.config.model_type).attention(text, WINDOWS))
     for module in model.modules():
         if type(module) is torch.nn.Conv3d and module.kernel_size == module.stride:
             module.__class__ = PatchProduct

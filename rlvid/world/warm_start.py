@@ -306,10 +306,12 @@ def warm_start(
     import torch
 
     from rlvid.families.checkpoint import load_model, load_processor
+    from rlvid.learner.attention import quicken_vision
 
     started = time.monotonic()
     processor = load_processor(str(directory))
     model = load_model(str(directory), dtype=torch.float32, attn_implementation="sdpa")
+    quicken_vision(model)
     clips = Clips()
     mastery = _train(model, processor, clips, train, course, seed, progress)
     named(model.config.model_type).save(model.eval(), directory)
