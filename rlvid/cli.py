@@ -143,6 +143,35 @@ def train(
     _summary(folder)
 
 
+@app.command()
+def sft(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Supervised fine-tuning on the `reply` of every question: a cold start for `rlvid train`, with the same config.
+
+    Example: rlvid sft configs/quickstart.yaml data.train=replies.jsonl run.name=cold run.steps=100 learner.lr=1e-5
+
+    The same questions, variants, learner and checkpoints as training; the loss is the cross-entropy of the replies' tokens, each under every view of
+    variants.kinds (variants.kinds=[uniform]: the plain one alone). loss.aggregation, learner.lora, ZeRO and sequence lengths hold as ever. Engines start only
+    where data.eval names held-out questions. The run's export is a model.path for `rlvid train`; a run of the same name goes on from its last checkpoint.
+
+    A line of the file has a reply beside what `rlvid data check --help` lists: {"reply": "<think>at 3</think><answer>red</answer>", ...}. To mix such replies
+    into groups of sampled answers: rollout.stored_replies=true in `rlvid train`.
+    """
+    from rlvid.config import load
+    from rlvid.families.checkpoint import stay_offline_without_hub
+
+    settings = load(config, overrides or [])
+    _check_inputs(settings)
+    from rlvid.loop.replies import check_replies
+
+    check_replies(settings.data.train, settings.data.skipped)
+    stay_offline_without_hub(settings.model.path)
+    from rlvid import train as training
+
+    with _libraries_apart(settings):
+        folder = training.imitate(settings)
+    _summary(folder)
+
+
 @app.command("eval")
 def evaluate(
     config: ConfigFile,
@@ -417,6 +446,7 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
       evidence                {"spans": [...], "regions": [{"time_s": 3.0, "box": \\[x1, y1, x2, y2]}]}, for the annotation teacher
       clip                    \\[start_s, end_s], the part of the file that is asked about
       source                  a name by which metrics are told apart
+      reply                   a whole reply, for rlvid sft and rollout.stored_replies: "<think>...</think><answer>red</answer>"
     """
     from rlvid.data.questions import check
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rlvid.algo.aggregation import slot_weights
 from rlvid.asking.evaluate import eval_questions, evaluate
-from rlvid.config import Config
+from rlvid.config import Config, ConfigError
 from rlvid.learner import checkpoints
 from rlvid.learner.checkpoints import Saver
 from rlvid.learner.group import FramesLost, PromptsRefused
@@ -32,6 +32,7 @@ from rlvid.loop.ahead import Ahead, Sampled, saves
 from rlvid.loop.feed import Feed
 from rlvid.loop.journal import Journal, due, open_journal
 from rlvid.loop.normalize import Normalizer
+from rlvid.loop.replies import Replies, for_replies
 from rlvid.loop.session import Session, open_session
 from rlvid.types import Group, TrainingPrompt
 
@@ -56,6 +57,8 @@ class Run:
 
 def run(config: Config) -> Path:
     """Train as the config says; resume where a run of the same name stopped. Returns the run folder."""
+    if config.loss.surrogate == "likelihood":
+        raise ConfigError("loss.surrogate likelihood imitates stored replies: use rlvid sft, or another surrogate")
     with open_journal(config) as journal, open_session(config) as session, Saver(config) as saver:
         whole = Run(config, session, Feed(config, session), Normalizer(config), journal, saver)
         first = resume(whole)
@@ -63,6 +66,19 @@ def run(config: Config) -> Path:
             journal.row(0, evaluation(config, session))
         loop = train_overlapped if config.rollout.max_staleness else train
         loop(whole, first)
+        export(config, session)
+    return config.folder
+
+
+def imitate(config: Config) -> Path:
+    """Learn the replies that stand in the question file, on all variants: the loop with stored answers. Engines only evaluate, where there is what to ask."""
+    config = for_replies(config)
+    with open_journal(config) as journal, open_session(config, with_engines=config.data.eval is not None) as session, Saver(config) as saver:
+        whole = Run(config, session, Replies(config, session), Normalizer(config), journal, saver)
+        first = resume(whole)
+        if first == 1:
+            journal.row(0, evaluation(config, session))
+        train(whole, first)
         export(config, session)
     return config.folder
 
@@ -155,9 +171,10 @@ def training_prompts(config: Config, groups: list[Group], advantages: list[NDArr
 
 def sync(session: Session) -> dict[str, float]:
     """New weights to every engine, verified."""
+    if session.weights is None:
+        return {}
     started = time.perf_counter()
     session.sync()
-    assert session.weights is not None
     return {"time/sync_s": time.perf_counter() - started, "sync/version": float(session.weights.version)} | session.weights.costs
 
 

@@ -70,7 +70,7 @@ class Question:
     """One line of a question file. `video` is an absolute path, or pictures at a rate (`rlvid.video.pictures`); `answer` is the option's text for a choice.
 
     answers: empty where there is one answer. With options the set of all right ones, each of which has to be named; without, texts any of which is right.
-    span_mode: of several `spans`, does a reply have to give any one, or all?
+    span_mode: of several `spans`, does a reply have to give any one, or all? reply: a whole reply, thinking and tags, to be learned as it stands.
 
     `spans`, `evidence` and `clip` are seconds of the file. What a model reads and writes is on another clock, see `as_told`.
     """
@@ -87,6 +87,7 @@ class Question:
     source: str = ""
     answers: tuple[str, ...] = ()
     span_mode: Literal["any", "all"] = "any"
+    reply: str = ""
     epoch: int = 0
     """Pass over the file in which the stream gave it out, no part of the file. With the run's seed it says which variants are drawn, so those that are
     built ahead serve whichever step asks for them."""
@@ -186,7 +187,8 @@ class Rollout:
     seed: int
     versions: tuple[tuple[int, int], ...] = ()
     finish_reason: str = "stop"
-    """Why it ended, in the engine's words; `length`: it was cut off by rollout.max_tokens (or the engine's room)."""
+    """Why it ended, in the engine's words; `length`: it was cut off by rollout.max_tokens (or the engine's room). `stored`: nobody sampled it, it stands in the
+    question file; its `logprobs` are NaN."""
 
     @property
     def truncated(self) -> bool:
@@ -227,6 +229,10 @@ class GenerateRequest:
     greedy: bool = False
     evidence_metadata: dict[str, Any] | None = None
     """Of a second video, the evidence frames; None where there is none."""
+    max_tokens: int | None = None
+    """Longest answer; None: rollout.max_tokens."""
+    shuffle_seed: int | None = None
+    """Show the frames in an order drawn from this seed, with the times of the true one; None: in order."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +259,10 @@ class Prepared:
     relevance: Relevance | None = None
     costs: dict[str, float] = field(default_factory=dict)
     truth_hidden: bool = False
+    prompt_tokens: int = 0
+    """About how many the prompt has, its video included."""
+    reply_tokens: tuple[int, ...] = ()
+    """Of the question's own reply, with its end."""
 
 
 @dataclass(frozen=True)

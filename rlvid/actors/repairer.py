@@ -92,6 +92,7 @@ class Repairer:
             answers=len(same),
             seed=derived_seed(self.config.run.seed, step, group.question.id, variant, "repair", same[0][0][1]),
             evidence_metadata=evidence_metadata(evidence, spec.size) if evidence else None,
+            max_tokens=self.config.repair.max_tokens,
         )
         if problem := self._no_room(group, request, len(evidence)):
             log.warning("%s stays unrepaired: %s", group.question.id, problem)

@@ -106,6 +106,8 @@ class RolloutActor:
 
     async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray | None, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
         """Sample M answers; frames arrive from the object store, uncopied (None: a prompt without a video). Answer j is sampled with seed + j."""
+        if frames_THWC is not None and request.shuffle_seed is not None:
+            frames_THWC = frames_THWC[np.random.default_rng(request.shuffle_seed).permutation(len(frames_THWC))]
         videos = [(frames_THWC, request.video_metadata)] if frames_THWC is not None else []
         if evidence_THWC is not None:
             videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
@@ -150,7 +152,7 @@ class RolloutActor:
             n=request.answers,
             temperature=0.0 if request.greedy else rollout.temperature,
             top_p=1.0 if request.greedy else rollout.top_p,
-            max_tokens=rollout.max_tokens,
+            max_tokens=request.max_tokens or rollout.max_tokens,
             seed=request.seed,
             logprobs=0,
             logit_bias=self.forbidden,

@@ -20,10 +20,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from rlvid.actors.pool import ActorPool, CallFailed, PoolError, what_it_says
 from rlvid.actors.repairer import Repairer
 from rlvid.actors.scoring import Scorer
 from rlvid.algo.rewards import correctness, total
+from rlvid.algo.t_grpo import temporal_bonus
 from rlvid.config import Config
 from rlvid.families.checkpoint import family_of
 from rlvid.types import GenerateRequest, GenerateResult, Group, LeftOut, Prepared, Quarantined, Question, Rollout
@@ -58,18 +61,24 @@ class Collected:
 class Sampler:
     """Drives the two pools. `kinds` and `answers` are K and M; evaluation passes its own."""
 
-    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool, teachers: ActorPool | None = None) -> None:
+    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool | None, teachers: ActorPool | None = None) -> None:
         self.config = config
         self.variants = variants
-        self.rollouts = rollouts
+        self._rollouts = rollouts
         self.score = Scorer(config)
         self.repairer = None
         if teachers is not None:
-            self.repairer = Repairer(config, teachers, rollouts, self.score, family_of(config.model.path).placeholder)
+            self.repairer = Repairer(config, teachers, self.rollouts, self.score, family_of(config.model.path).placeholder)
         self._bad_files: dict[str, str] = {}
         self._first_look: dict[str, asyncio.Future[None]] = {}
         self._ahead: dict[tuple[Question, tuple[str, ...]], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
         self._thrown_away = 0
+
+    @property
+    def rollouts(self) -> ActorPool:
+        """The engines. A session without them only takes stored replies."""
+        assert self._rollouts is not None
+        return self._rollouts
 
     async def collect(
         self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...], answers: int, greedy: bool = False, training: bool = False
@@ -98,6 +107,35 @@ class Sampler:
                     self._ahead[key] = asyncio.ensure_future(self._build(*key))
 
         loop.call_soon_threadsafe(begin)
+
+    async def stored(self, questions: Sequence[Question], step: int, *, kinds: tuple[str, ...]) -> Collected:
+        """As `collect`, but each view's one answer is the question's own reply, and no engine is asked."""
+        clock = _Spans()
+
+        async def group(question: Question) -> Group | Quarantined:
+            prepared, frames = await self._variants(question, kinds, clock)
+            if isinstance(prepared, Quarantined):
+                return prepared
+            results = [GenerateResult((self._stored(prepared, variant, 0, step - 1),), "") for variant in range(len(kinds))]
+            return self._scored(prepared, tuple(frames), results, step)
+
+        results = await asyncio.gather(*[group(question) for question in questions])
+        thrown_away, self._thrown_away = self._thrown_away, 0
+        return Collected(list(results), clock.seconds["variants"], late=clock.late, thrown_away=thrown_away)
+
+    def _stored(self, prepared: Prepared, variant: int, sample: int, version: int) -> Rollout:
+        """The question's own reply as an answer. `version`: of the weights that it is learned with."""
+        tokens, question = prepared.reply_tokens, prepared.question
+        unknown = (float("nan"),) * len(tokens)
+        size = prepared.prompt_tokens
+        return Rollout(question.id, variant, sample, size, tokens, unknown, question.reply, version, 0, ((0, version),), "stored")
+
+    async def _variants(self, question: Question, kinds: tuple[str, ...], clock: _Spans) -> tuple[Prepared | Quarantined, list[Any]]:
+        """Those that were built ahead, or built now."""
+        with clock.running("variants"):
+            ahead = self._ahead.pop((question, kinds), None)
+            clock.late += ahead is None or not ahead.done()
+            return await (ahead or self._build(question, kinds))
 
     async def _build(self, question: Question, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
         """The question's variants: what is known of them and K references to their frames. Questions of a file that another one looks at wait for that look."""
@@ -128,18 +166,17 @@ class Sampler:
     ) -> Group | Quarantined:
         from ray.exceptions import ObjectLostError
 
-        with clock.running("variants"):
-            ahead = self._ahead.pop((question, kinds), None)
-            clock.late += ahead is None or not ahead.done()
-            prepared, frames = await (ahead or self._build(question, kinds))
+        prepared, frames = await self._variants(question, kinds, clock)
         if isinstance(prepared, Quarantined):
             return prepared
         if training and prepared.truth_hidden and self.config.variants.hidden == "skip":
             return LeftOut(question.id, "no variant shows a frame of its truth (variants.hidden)")
         requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
+        bonus = self.config.reward.temporal_bonus if training else 0.0
+        controls = [_shuffled(request, self.config.run.seed, step) for request in requests] if bonus else []
         try:
             with clock.running("rollout"):
-                results, frames = await self._answers(prepared, requests, frames)
+                results, frames = await self._answers(prepared, [*requests, *controls], frames)
         except VideoError as error:  # from frames that were to be built again; it names the file itself
             return Quarantined(question.id, str(error))
         except CallFailed as error:
@@ -149,7 +186,12 @@ class Sampler:
         except Exception as error:  # what an engine raises for a prompt; vLLM has an error of its own for each
             return Quarantined(question.id, f"the engine refuses its prompt: {what_it_says(error)}")
         clock.count(question, prepared, *requests, *results)
-        group = self._scored(prepared, tuple(frames), results)
+        results, shuffled = results[: len(requests)], results[len(requests) :]
+        if training and self.config.rollout.stored_replies and prepared.reply_tokens:
+            results = [self._with_stored(prepared, results[0]), *results[1:]]
+        group = self._scored(prepared, tuple(frames), results, step)
+        if bonus:
+            group = self._rewarded_for_order(group, shuffled, bonus)
         if training and self.repairer is not None:
             with clock.running("teacher"):
                 group = await self.repairer.repair(group, step)
@@ -157,11 +199,11 @@ class Sampler:
         return group
 
     async def _answers(self, prepared: Prepared, requests: list[GenerateRequest], frames: list[Any]) -> tuple[list[GenerateResult], list[Any]]:
-        """M answers on each variant, and references to the frames: new ones where a node went and took them along."""
+        """The answers to each request, and references to the variants' frames: new ones where a node went and took them along."""
         from ray.exceptions import ObjectLostError
 
         async def ask(frames: list[Any]) -> list[GenerateResult]:
-            return await asyncio.gather(*[self.rollouts.call("generate", request, ref) for request, ref in zip(requests, frames, strict=True)])
+            return await asyncio.gather(*[self.rollouts.call("generate", request, frames[request.variant]) for request in requests])
 
         try:
             return await ask(frames), frames
@@ -198,10 +240,28 @@ class Sampler:
             greedy=greedy,
         )
 
-    def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult]) -> Group:
+    def _with_stored(self, prepared: Prepared, result: GenerateResult) -> GenerateResult:
+        """With the question's own reply in place of the last answer."""
+        *others, last = result.rollouts
+        stored = replace(self._stored(prepared, last.variant, last.sample, last.policy_version), prompt_tokens=last.prompt_tokens)
+        return replace(result, rollouts=(*others, stored))
+
+    def _rewarded_for_order(self, group: Group, shuffled: Sequence[GenerateResult], bonus: float) -> Group:
+        """T-GRPO: the answers' rewards with what the order of the frames is worth; a part of its own in the scores."""
+        question, threshold = group.question, self.config.reward.iou_threshold
+        controls = [correctness(question, self.score(question, rollout, group.prepared.prompt), threshold) for one in shuffled for rollout in one.rollouts]
+        bonus_KM = temporal_bonus(group.correct_KM, controls, bonus=bonus)
+        scores_KM = tuple(
+            tuple(replace(score, parts=score.parts | {"temporal_bonus": float(more)}) for score, more in zip(scores, row, strict=True))
+            for scores, row in zip(group.scores_KM, bonus_KM, strict=True)
+        )
+        rewards_KM = tuple(tuple(float(value) for value in row) for row in np.array(group.rewards_KM) + bonus_KM)
+        return replace(group, scores_KM=scores_KM, rewards_KM=rewards_KM)
+
+    def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult], step: int) -> Group:
         question, reward = prepared.question, self.config.reward
         rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
-        scores_KM = tuple(tuple(self.score(question, rollout, prepared.prompt) for rollout in row) for row in rollouts_KM)
+        scores_KM = tuple(tuple(self.score(question, rollout, prepared.prompt, step) for rollout in row) for row in rollouts_KM)
         return Group(
             prepared=prepared,
             frames=frames,
@@ -211,6 +271,12 @@ class Sampler:
             correct_KM=tuple(tuple(correctness(question, s, reward.iou_threshold) for s in row) for row in scores_KM),
             prompt_digests=tuple(result.prompt_digest for result in results),
         )
+
+
+def _shuffled(request: GenerateRequest, seed: int, step: int) -> GenerateRequest:
+    """The control of a request: half as many answers on the same frames in another order."""
+    parts = (seed, step, request.question_id, request.variant)
+    return replace(request, answers=-(-request.answers // 2), seed=derived_seed(*parts, "control"), shuffle_seed=derived_seed(*parts, "order"))
 
 
 class _Spans:

@@ -15,9 +15,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rlvid.algo.cited import cited_times, evidence_of, sigma
+from rlvid.algo.repair import rationale_of
 from rlvid.algo.rewards import Marking, length_penalty, score
 from rlvid.config import REWARD_PARTS, Config, ConfigError
 from rlvid.reading.answers import opened_by
+from rlvid.reading.mentions import normalised, times
 from rlvid.types import Question, Rollout, Score
 
 log = logging.getLogger("rlvid")
@@ -31,17 +34,21 @@ class Scorer:
     """Called once per answer, in the driver. ConfigError when the user's reward cannot be imported, fails, or leaves out a weighted part."""
 
     def __init__(self, config: Config) -> None:
-        self.reward, self.limit = config.reward, config.rollout.max_tokens
+        self.reward, self.limit, self.steps = config.reward, config.rollout.max_tokens, config.run.steps
         self.marking = Marking(self.reward.numeric_tolerance, self.reward.regression)
         self.own = load_reward(self.reward.custom) if self.reward.custom else None
 
-    def __call__(self, question: Question, rollout: Rollout, prompt: str = "") -> Score:
-        """`prompt`: what the engine was given. A `<think>` at its end is the template's, and belongs to the reply."""
+    def __call__(self, question: Question, rollout: Rollout, prompt: str = "", step: int = 0) -> Score:
+        """`prompt`: what the engine was given. A `<think>` at its end is the template's, and belongs to the reply. `step`: of training."""
         text = opened_by(prompt) + rollout.text
         scored = score(question, text, self.marking)
         more: dict[str, float] = {}
         if "length" in self.reward.weights[question.task]:
             more["length"] = length_penalty(len(rollout.tokens), limit=self.limit, margin=self.reward.length_margin)
+        if "cited_times" in self.reward.weights[question.task]:
+            named_s = [mention.seconds for mention in times(normalised(rationale_of(text)), bare=True)]
+            sigma_s = sigma(self.reward.cited_sigma_s, step, self.steps)
+            more["cited_times"] = cited_times(named_s, evidence_of(question.as_told()), sigma_s=sigma_s)
         if self.own is not None:
             more |= self._own_parts(self.own, question.as_told(), text)
         return Score(scored.parts | more, scored.reason)

@@ -137,7 +137,9 @@ class VariantActor:
         }
         metadata = tuple(video_metadata(spec, question.starts_s) for spec in specs)
         hidden = truth_hidden(specs, question.spans)
-        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs | {"truth_hidden": float(hidden)}, hidden), *frames]
+        costs |= {"truth_hidden": float(hidden)}
+        tokens = self._prompt_tokens(text, specs), self._reply_tokens(question)
+        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs, hidden, *tokens), *frames]
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
@@ -225,16 +227,24 @@ class VariantActor:
         tall, wide = shown
         return shown_size(height, width, max_pixels=max(tall * wide // 4, self.factor**2), factor=self.factor)
 
+    def _prompt_tokens(self, text: str, specs: list[Any]) -> int:
+        """About how many tokens the longest variant's prompt has."""
+        words = len(self.processor.tokenizer(text)["input_ids"]) + self.family.timestamp_tokens * (len(specs[0].times_s) // self.frames_per_token)
+        return words + max(self._visual_tokens(len(spec.times_s), spec.size) for spec in specs)
+
+    def _reply_tokens(self, question: Question) -> tuple[int, ...]:
+        tokenizer = self.processor.tokenizer
+        return (*tokenizer(question.reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id) if question.reply else ()
+
     def _too_long(self, text: str, specs: list[Any]) -> str:
         """Why the engine could not hold the longest variant; empty when it can."""
         visual = max(self._visual_tokens(len(spec.times_s), spec.size) for spec in specs)
-        words = len(self.processor.tokenizer(text)["input_ids"])
+        tokens = self._prompt_tokens(text, specs)
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:
             return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames, video.max_frames or video.max_pixels"
-        words += self.family.timestamp_tokens * (len(specs[0].times_s) // self.frames_per_token)
-        if visual + words > room:
-            return f"the prompt needs about {visual + words} tokens, the engine has room for {room}: raise rollout.max_model_len"
+        if tokens > room:
+            return f"the prompt needs about {tokens} tokens, the engine has room for {room}: raise rollout.max_model_len"
         return ""
 
     def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:

@@ -8,6 +8,7 @@ Choices beside these [R]:
 - CISPO (MiniMax-M1, arXiv 2506.13585): clip(r, 1 - low, 1 + high), without its gradient, times A times logp: no token's gradient is cut off.
 - Masked importance sampling (IcePop; verl, TRL): where the learner's probability over the sampler's, of a token or (its geometric mean) of an answer, leaves a
   band, the tokens concerned count nothing, instead of at most a cap.
+- Likelihood (`rlvid sft`): A times logp, the cross-entropy of replies whose advantage is 1.
 - Entropy bonus (Temporal-RLT's own settings): minus coef times the weighted mean of the tokens' entropies over the whole vocabulary.
 """
 
@@ -26,7 +27,7 @@ class LossOptions:
     ratio: Literal["token", "sequence"] = "token"
     importance_cap: float = 2.0
     kl_coef: float = 0.0
-    surrogate: Literal["clip", "cispo"] = "clip"
+    surrogate: Literal["clip", "cispo", "likelihood"] = "clip"
     importance: Literal["cap", "mask_tokens", "mask_answers"] = "cap"
     importance_band: tuple[float, float] = (0.5, 5.0)
     entropy_coef: float = 0.0
@@ -57,9 +58,12 @@ def policy_loss(
     clipped_A = ratio_A.clamp(1 - options.clip_low, 1 + options.clip_high)
     if options.surrogate == "cispo":
         surrogate_A = clipped_A.detach() * advantages_A * logprobs_A
+    elif options.surrogate == "likelihood":
+        surrogate_A = advantages_A * logprobs_A
     else:
         surrogate_A = torch.minimum(ratio_A * advantages_A, clipped_A * advantages_A)
-    importance_A = importance_weights(old_logprobs_A - sampler_logprobs_A, sequence_A, options)
+    # Tokens that nobody sampled (stored replies) have NaN for the sampler's log-probability: nothing is to be corrected.
+    importance_A = importance_weights((old_logprobs_A - sampler_logprobs_A).nan_to_num(0.0), sequence_A, options)
     policy = -(weights_A * importance_A * surrogate_A).sum()
     loss = options.policy_coef * policy
     outside_A = (ratio_A < 1 - options.clip_low) | (ratio_A > 1 + options.clip_high)

@@ -3,7 +3,8 @@
 Rewards that differ are no signal where each answer is certain under its own prompt: the gradient of log p(token) in the logits has the norm
 sqrt((1 - p)^2 + sum of the other p^2) <= sqrt(2) (1 - p), so it vanishes as p goes to 1, whether the answer is to be raised or lowered. The estimate sums,
 over the tokens of all slots, (weight x advantage x (1 - p))^2, and takes the root: the norm that the group's gradient in the logits would have if no two
-tokens pulled at the same logits. p is the sampler's.
+tokens pulled at the same logits. p is the sampler's;
+tokens that nobody sampled (NaN, stored replies) are left out.
 """
 
 from __future__ import annotations
@@ -23,5 +24,5 @@ def group_signal(advantages_KM: NDArray, weights_KM: NDArray, logprobs_KMN: Toke
     for k, row in enumerate(logprobs_KMN):
         for m, logprobs_N in enumerate(row):
             pull = float(weights_KM[k, m]) * float(advantages_KM[k, m])
-            squares += pull**2 * sum(math.expm1(logprob) ** 2 for logprob in logprobs_N)
+            squares += pull**2 * sum(math.expm1(logprob) ** 2 for logprob in logprobs_N if not math.isnan(logprob))
     return math.sqrt(squares)

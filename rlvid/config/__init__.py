@@ -85,6 +85,8 @@ class Config(Section):
             raise ValueError("learner.lora.vision needs learner.lora.rank above 0 and model.freeze_vision false: the adapter would not reach the vision tower")
         if self.repair.enabled and self.teacher.kind == "none":
             raise ValueError("repair.enabled needs a teacher: set teacher.kind to annotation, chat or engine, or repair.enabled to false")
+        if (self.repair.max_tokens or 0) > self.rollout.max_tokens:
+            raise ValueError(f"repair.max_tokens ({self.repair.max_tokens}) is above rollout.max_tokens ({self.rollout.max_tokens}): lower it")
         self._check_distill()
         told = " ".join([self.prompt.system, self.prompt.format, *(self.prompt.instructions or {}).values()])
         if self.prompt.format and "<answer>" not in told and self.reward.custom is None:

@@ -51,8 +51,9 @@ class Loss(Section):
     """Weight of the policy's own loss; 0 leaves what else there is: distillation, the KL, the entropy."""
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the k3 KL to the starting policy; above 0 a second, frozen copy is kept."""
-    surrogate: Literal["clip", "cispo"] = "clip"
-    """clip: PPO's, whose clipped tokens have no gradient. cispo: the clipped ratio is a weight without gradient, and every token keeps its own."""
+    surrogate: Literal["clip", "cispo", "likelihood"] = "clip"
+    """clip: PPO's, whose clipped tokens have no gradient. cispo: the clipped ratio is a weight without gradient, and every token keeps its own. likelihood:
+    advantage times log-probability, no ratio at all; `rlvid sft` sets it."""
     entropy_coef: Annotated[float, Field(ge=0)] = 0.0
     """Bonus for the policy's entropy, mean over tokens: keeps groups from becoming unanimous. Costs one more table of logits a chunk."""
     importance: Literal["cap", "mask_tokens", "mask_answers"] = "cap"

@@ -18,12 +18,12 @@ REWARD_WEIGHTS: dict[str, dict[str, float]] = {
     "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
     "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
 }
-REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length")
+REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length", "cited_times")
 
 
 class Reward(Section):
     weights: dict[str, dict[str, Weight]] = REWARD_WEIGHTS
-    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length` and the parts of `custom`.
+    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length` and `cited_times`, and the parts of `custom`.
     A task that is not named keeps its default."""
     custom: str | None = None
     """A reward of your own, `package.module:function`, looked for in the folder the command runs in, too. The function takes (question, text) and
@@ -35,6 +35,12 @@ class Reward(Section):
     length_margin: Annotated[float, Field(gt=0, le=1)] = 0.2
     """The `length` part is 0 for answers up to (1 - length_margin) x rollout.max_tokens and falls to -1 at rollout.max_tokens. It counts where
     `weights` names it."""
+    temporal_bonus: Annotated[float, Field(ge=0)] = 0.0
+    """T-GRPO: half as many answers again are sampled on shuffled frames, as a control; where they are not right more often, right answers earn this much more
+    (Video-R1: 0.3). 0: off."""
+    cited_sigma_s: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (4.0, 1.0)
+    """The `cited_times` part: how many seconds off a time of the rationale may be, at the first and at the last step (the sigma of a bell curve). It counts
+    where `weights` names it, and is 0 for questions without evidence or spans."""
     iou_threshold: Share = 0.5
     """For tasks without an accuracy, an answer counts as right (zero-signal test) from this temporal IoU on."""
     noise: bool = False

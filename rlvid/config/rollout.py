@@ -12,6 +12,9 @@ from rlvid.config.base import Count, Positive, Resources, Seconds, Section
 class RolloutConfig(Section):
     answers: Positive = 8
     """M: answers sampled on each variant."""
+    stored_replies: bool = False
+    """Mix-policy: where a question of `data.train` has a `reply`, it stands in the group in place of the first view's last answer, scored and normalized
+    with the others. It was sampled by nobody, so no ratio corrects for it."""
     temperature: Annotated[float, Field(ge=0.01)] = 1.0
     """Sampling temperature; the learner divides its logits by the same. From 0.01 on: below it vLLM samples as at 0.01 without a word."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -118,6 +118,8 @@ class Repair(Section):
     choice: Literal["always", "if_better"] = "always"
     """Which answer a repaired slot keeps. always: the second (FFR's value formula [R]); if_better: the one with the higher reward, and of equal ones the
     unaided (FFR's appendix E.2 [R])."""
+    max_tokens: Positive | None = None
+    """Longest second answer, at most rollout.max_tokens; null: as long as the first. FFR: 512 of 1,024 [R]."""
     visual_evidence: bool = True
     """Show the evidence as frames too (this project's [D]); false: the hint alone, as in FFR's released code [R]."""
     max_evidence_frames: Positive = 4

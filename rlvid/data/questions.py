@@ -20,7 +20,7 @@ from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
 REQUIRED = ("id", "video", "question", "task")
-KEYS = (*REQUIRED, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source")
+KEYS = (*REQUIRED, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source", "reply")
 SPAN_MODES = ("any", "all")
 MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
 NO_TEXT = {
@@ -281,6 +281,7 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
         source=_string(data.get("source") if data.get("source") is not None else "", "source"),
         answers=references if data.get("answers") else (),
         span_mode=_span_mode(data.get("span_mode"), task),
+        reply=_text(data, "reply") if data.get("reply") is not None else "",
     )
     inside = _within_clip(question)
     return inside, options.changes + ((CUT_TO_CLIP,) if inside != question else ())

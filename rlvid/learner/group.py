@@ -164,12 +164,12 @@ def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
     """Sums over ranks, maxima where the name says so, means per token where the name says sum."""
     names = list(sums[0])  # all ranks have the same: each kind of micro-batch is on every one
     total = {name: (max if "/max_" in name else sum)(rank[name] for rank in sums) for name in names}
-    tokens = max(1.0, total.pop("tokens"))
+    tokens, sampled = max(1.0, total.pop("tokens")), max(1.0, total.pop("sampled_tokens"))
     for same in ("optimizer/grad_norm", "optimizer/lr"):
         total[same] = sums[0][same]
     return {
-        "mismatch/mean_abs_dlogp": total.pop("mismatch/sum_abs_dlogp") / tokens,
-        "mismatch/kl": total.pop("mismatch/sum_kl") / tokens,
+        "mismatch/mean_abs_dlogp": total.pop("mismatch/sum_abs_dlogp") / sampled,
+        "mismatch/kl": total.pop("mismatch/sum_kl") / sampled,
         "policy/entropy": total.pop("policy/sum_neg_logprob") / tokens,
         "loss/clip_share": total.pop("loss/sum_clipped") / tokens,
         **({"loss/masked_share": total.pop("loss/sum_masked") / tokens} if "loss/sum_masked" in total else {}),

@@ -155,14 +155,15 @@ def encode_prompts(
     found, first = [], 0
     for prompt, own, ids_P, mask_P in zip(prompts, videos, encoded["input_ids"].numpy(), encoded["attention_mask"].numpy(), strict=True):
         ids = ids_P[: mask_P.sum()]
-        if token_digest(ids.tolist()) != prompt.prompt_digest:
+        digest = token_digest(ids.tolist())
+        if prompt.prompt_digest and digest != prompt.prompt_digest:  # a stored reply's prompt was never an engine's
             raise ValueError(
                 f"the engine's prompt and the learner's differ ({prompt.prompt_tokens} against {len(ids)} tokens): "
                 "the checkpoint's processor is not the engine's"
             )
         here = slice(first, first + len(own))
         first += len(own)
-        known = prompt.prompt_digest, str(grids[here]), str(paces and paces[here])
+        known = digest, str(grids[here]), str(paces and paces[here])
         if known not in positions:
             positions[known] = named(config.model_type).position_ids(config, ids.tolist(), grids[here], paces and paces[here]).numpy()
         found.append((ids, positions[known]))

@@ -460,10 +460,12 @@ def _mismatch_sums(logprobs_A: Any, batch: Any) -> dict[str, float]:
     from rlvid.algo.loss import k3_kl
 
     counted = batch.weights_A > 0
-    learner_A, sampler_A = logprobs_A[counted].double(), batch.sampler_logprobs_A[counted].double()  # the KL is below what float32 tells from 0
+    sampled = counted & ~batch.sampler_logprobs_A.isnan()  # stored replies were sampled by nobody
+    learner_A, sampler_A = logprobs_A[sampled].double(), batch.sampler_logprobs_A[sampled].double()  # the KL is below what float32 tells from 0
     difference = learner_A - sampler_A
     return {
         "tokens": float(counted.sum()),
+        "sampled_tokens": float(sampled.sum()),
         "mismatch/sum_abs_dlogp": float(difference.abs().sum()),
         "mismatch/sum_kl": float(k3_kl(sampler_A, learner_A).sum()),
         "mismatch/max_abs_dlogp": float(difference.abs().max()) if len(difference) else 0.0,

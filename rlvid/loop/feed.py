@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
+from rlvid.actors.sampler import Collected
 from rlvid.algo.advantages import zero_signal
 from rlvid.algo.selection import Rules, answers_of, drop_reason
 from rlvid.config import Config
@@ -130,10 +131,14 @@ class Feed:
         if self.filter:
             self.filter.restore(state.get("filter", {}))
 
+    def _asked(self, questions: list[Question], step: int) -> Collected:
+        kinds, answers = self.config.variants.kinds, self.config.rollout.answers
+        collected: Collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, training=True))
+        return collected
+
     def _collect(self, questions: list[Question], step: int) -> list[Group]:
         """The groups of one round; unusable questions are counted, the next round replaces them."""
-        kinds, answers = self.config.variants.kinds, self.config.rollout.answers
-        collected = self.session.wait(self.session.sampler.collect(questions, step, kinds=kinds, answers=answers, training=True))
+        collected = self._asked(questions, step)
         for result in collected.results:
             self._count(result)
         self._metrics["time/variants_s"] += collected.variants_s

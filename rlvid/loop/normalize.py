@@ -27,7 +27,9 @@ class Normalizer:
         self.moments: dict[str, Moments] = {}
 
     def __call__(self, groups: Sequence[Group], rewards: Arrays) -> Arrays:
-        """Advantages [K, M] per group. `rewards`: [K, M] per group, as they count."""
+        """Advantages [K, M] per group. `rewards`: [K, M] per group, as they count. With loss.surrogate likelihood every answer counts 1."""
+        if self.config.loss.surrogate == "likelihood":
+            return [np.ones_like(rewards_KM) for rewards_KM in rewards]
         return getattr(self, f"_{self.config.advantage.estimator}")(groups, rewards)
 
     def metrics(self) -> dict[str, float]:

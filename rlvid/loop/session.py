@@ -28,21 +28,21 @@ from rlvid.process.role import Role
 log = logging.getLogger("rlvid")
 
 
-def roles(config: Config, *, with_learner: bool = True) -> list[Role]:
-    """Who takes part in a run; without a learner nobody repairs answers."""
+def roles(config: Config, *, with_learner: bool = True, with_engines: bool = True) -> list[Role]:
+    """Who takes part in a run; without a learner nobody repairs answers, without engines there are none."""
     learning = [group.role(config)] + ([teacher.role(config)] if config.repair.enabled else [])
-    return [rollout.role(config), variant.role(config)] + (learning if with_learner else [])
+    return ([rollout.role(config)] if with_engines else []) + [variant.role(config)] + (learning if with_learner else [])
 
 
 @dataclass
 class Session:
-    """The running parts. `weights` brings the learner's to the engines; None where there is no learner."""
+    """The running parts. `weights` brings the learner's to the engines; None where one of both is missing."""
 
     config: Config
     roles: Sequence[Role]
     places: dict[str, list[Place]]
     variants: ActorPool
-    rollouts: ActorPool
+    rollouts: ActorPool | None
     sampler: Sampler
     learner: LearnerGroup | None = None
     teachers: ActorPool | None = None
@@ -84,17 +84,19 @@ class Session:
             self.weights.turns.to_learner()
 
     def sync(self) -> None:
-        """Push the learner's weights to every engine and see that they arrived. Raises SyncError."""
-        assert self.weights is not None
-        self.weights.push()
+        """Push the learner's weights to every engine, if there is one, and see that they arrived. Raises SyncError."""
+        if self.weights is not None:
+            self.weights.push()
 
     def verify(self, checksum: str) -> None:
         """Raise SyncError unless every engine holds the weights with this checksum."""
-        assert self.weights is not None
-        self.weights.verify(checksum)
+        if self.weights is not None:
+            self.weights.verify(checksum)
 
     async def let_engines_join(self) -> None:
         """Engines beyond rollout.engines, up to rollout.max_engines, one after the other as the cluster has room for them."""
+        if self.rollouts is None:
+            return
         engine = next(role for role in self.roles if role.name == self.rollouts.name)
         places = self.places[engine.name]
         while len(places) < self.config.rollout.max_engines:
@@ -114,10 +116,10 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(config: Config, *, with_learner: bool = True) -> Iterator[Session]:
+def open_session(config: Config, *, with_learner: bool = True, with_engines: bool = True) -> Iterator[Session]:
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
     checked = ThreadPoolExecutor(1).submit(_check_model, config)  # while Ray starts, which is mostly waiting
-    wanted = roles(config, with_learner=with_learner)
+    wanted = roles(config, with_learner=with_learner, with_engines=with_engines)
     began = time.monotonic()
     said = ", ".join(f"{role.count} {role.name}{'s' if role.count > 1 else ''}" for role in wanted)
     log.info("starting %s: under a minute for a small model; a large one is first read from disk, by each of them", said)
@@ -159,10 +161,10 @@ def _check_model(config: Config) -> None:
 def _create(config: Config, roles: Sequence[Role], places: dict[str, list[Place]]) -> Session:
     pools = {role.name: _pool(config, role, places[role.name]) for role in roles if role.pool}
     engines, variants, teachers = (pools.get(name) for name in ("rollout engine", "variant actor", "teacher actor"))
-    assert engines is not None and variants is not None
+    assert variants is not None
     ranks = next((learner_group(config, role, places[role.name]) for role in roles if not role.pool), None)
     session = Session(config, roles, places, variants, engines, Sampler(config, variants, engines, teachers), ranks, teachers)
-    if ranks is not None:
+    if ranks is not None and engines is not None:
         session.weights = Weights(config, engines, ranks, session.loop)
         engines.prepare = session.weights.bring_up_to_date
     return session

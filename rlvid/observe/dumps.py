@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "seed": rollout.seed,
                 "repaired": False,
                 "tokens": list(rollout.tokens),
-                "logprobs": list(rollout.logprobs),
+                "logprobs": [None if math.isnan(logprob) else logprob for logprob in rollout.logprobs],
             }
             repair = tried.get((variant, sample))
             rows.append(row | (_repair_row(repair, group.question.starts_s) if repair else {}))

@@ -14,7 +14,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -96,18 +96,20 @@ def build_world(
     eval_questions: int = 240,
     warm_start: bool = True,
     course: Literal["plain", "evidence"] = "plain",
+    world: str = "plain",
     progress: bool = True,
 ) -> World:
-    """The world in `directory`, built if it is not there or was made by another recipe. `course` of the warm start: see rlvid.world.warm_start.
+    """The world in `directory`, built if it is not there or was made by another recipe. `course` of the warm start: see rlvid.world.warm_start. `world`:
+    plain, whose sizes are given here, or one of rlvid.world.premised, which has its own.
 
     An interrupted build leaves nothing that could be taken for a whole one.
     """
     directory = Path(directory).absolute()
     sizes = {"train": train_questions, "eval": eval_questions}
-    recipe = {"seed": seed, "model": model, **sizes, "warm_start": warm_start, "course": course, "code": _code_digest()}
-    world = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", named(model).tiny_frame)
+    recipe = {"seed": seed, "model": model, **sizes, "warm_start": warm_start, "course": course, "world": world, "code": _code_digest()}
+    built = World(directory / "train.jsonl", directory / "eval.jsonl", directory / "model", _frame_size(world, model))
     if _recipe_of(directory) == recipe:
-        return world
+        return built
     if directory.exists() and any(directory.iterdir()) and _recipe_of(directory) is None:
         raise FileExistsError(f"{directory} holds other files: name an empty folder for the quickstart world")
     aside = directory.with_name(f".{directory.name}.building-{os.getpid()}")
@@ -118,30 +120,46 @@ def build_world(
         aside.rename(directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return world
+    return built
+
+
+def _frame_size(world: str, model: str) -> tuple[int, int]:
+    from rlvid.world import premised
+
+    return named(model).tiny_frame if world == "plain" else premised.frame_size(model)
 
 
 def _build(directory: Path, recipe: dict[str, Any], progress: bool) -> None:
     """Clips, question files, model, then `world.json`, the sign that all is there."""
+    from rlvid.world import premise, premised
     from rlvid.world.tiny_model import build_tiny_model
     from rlvid.world.warm_start import COURSES, tokenizer_corpus, warm_start
 
-    seed, family = recipe["seed"], recipe["model"]
+    seed, family, world = recipe["seed"], recipe["model"], recipe["world"]
+    size = _frame_size(world, family)
     (directory / "clips").mkdir(parents=True)
-    splits = {split: list(plan_scenes(split, recipe[split], seed)) for split in ("train", "eval")}
+    splits = {
+        split: list(plan_scenes(split, recipe[split], seed)) if world == "plain" else premised.plan_scenes(world, split, seed) for split in ("train", "eval")
+    }
     with Work("rendering clips", sum(map(len, splits.values())), enabled=progress) as bar:
         for split, scenes in splits.items():
             questions = []
             for scene in scenes:
-                write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, named(family).tiny_frame))
+                write_clip(directory / "clips" / f"{scene.name}.mp4", render(scene, size))
                 questions += ask(scene)
                 bar.advance()
             lines = [json.dumps(_line(question)) for question in questions]
             (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     train, held_out, course = _read(directory, "train"), _read(directory, "eval"), COURSES[recipe["course"]]
-    build_tiny_model(directory / "model", tokenizer_corpus(train, family=family, evidence=course.pointed), family=family, seed=seed)
-    if recipe["warm_start"]:
+    small = premised.WORLDS.get(world)
+    words = tokenizer_corpus(train, family=family, evidence=bool(small.pointed) if small else course.pointed) + (premised.tokenizer_words() if small else [])
+    build_tiny_model(directory / "model", words, family=family, seed=seed)
+    if recipe["warm_start"] and small:
+        premised.warm_start(directory / "model", world, splits["train"], train, seed, progress)
+    elif recipe["warm_start"]:
         warm_start(directory / "model", train, held_out, course=course, seed=seed, progress=progress)
+    if recipe["warm_start"]:
+        premise.write(directory, world, premise.measure(directory, premise.shape_of(world, family), train, held_out, seed=seed))
     (directory / "world.json").write_text(json.dumps(recipe, indent=1))
 
 
@@ -298,16 +316,19 @@ def _question(scene: Scene, kind: str) -> Question:
         "count": ("How many are there?", "multiple_choice", tuple(str(n + 1) for n in range(MOST_THINGS)), str(len(scene.things))),
         "grounding": ("When is it seen?", "temporal_grounding", (), None),
         "grounded_qa": ("What colour is it, and when is it seen?", "grounded_qa", tuple(COLOURS), thing.colour),
+        "flash": ("Which colour flashes?", "multiple_choice", tuple(COLOURS), thing.colour),
+        "stays": ("Which colour stays?", "multiple_choice", tuple(COLOURS), scene.things[-1].colour),
     }
     text, task, options, answer = asked[kind]
     spans = ((thing.start_s, thing.end_s),) if task != "multiple_choice" else ()
-    evidence = Evidence(spans=tuple((t.start_s, t.end_s) for t in _shown(scene)), regions=tuple(region for t in scene.things for region in _regions(t)))
+    things = {"flash": scene.things[:1], "stays": scene.things[-1:]}.get(kind, scene.things)
+    evidence = Evidence(spans=tuple((t.start_s, t.end_s) for t in _shown(things)), regions=tuple(region for t in things for region in _regions(t)))
     return Question(f"{scene.name}-{kind}", f"clips/{scene.name}.mp4", text, task, options, answer, spans, evidence, None, kind)
 
 
-def _shown(scene: Scene) -> tuple[Thing, ...]:
+def _shown(things: Sequence[Thing]) -> tuple[Thing, ...]:
     """The things whose spans differ: things seen together share one."""
-    return tuple({(thing.start_s, thing.end_s): thing for thing in scene.things}.values())
+    return tuple({(thing.start_s, thing.end_s): thing for thing in things}.values())
 
 
 def _regions(thing: Thing) -> list[Region]:
@@ -348,8 +369,8 @@ def _code_digest() -> str:
     """Digest of the source that makes the world: a changed constant, prompt or training step is another recipe."""
     from rlvid.data import prompts
     from rlvid.teacher import annotation, student
-    from rlvid.world import evidence, tiny_model, warm_start
+    from rlvid.world import evidence, premise, premised, tiny_model, warm_start
 
-    modules = (prompts, evidence, tiny_model, warm_start, annotation, student)
+    modules = (prompts, evidence, premise, premised, tiny_model, warm_start, annotation, student)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

@@ -170,22 +170,25 @@ def make_batch(
     total: int,
     replies: Sequence[str],
     pointers: Sequence[Pointer | None] = (),
+    told: Sequence[dict[str, Any]] = (),
 ) -> Batch:
-    """Prompts with their videos (from clips of `total` frames at `fps`) and evidence, followed by `replies` (empty strings: prompts only)."""
+    """Prompts with their videos (from clips of `total` frames at `fps`) and evidence, followed by `replies` (empty strings: prompts only). `told`: what the
+    model is told of each view, where that is not its indexes in the clip."""
     import torch
     from transformers.video_utils import VideoMetadata
 
     texts, videos, metadata, family = [], [], [], named(config.model_type)
     pointers = pointers or [None] * len(questions)
-    for question, (frames, indexes), pointer in zip(questions, views, pointers, strict=True):
+    for at, (question, (frames, indexes), pointer) in enumerate(zip(questions, views, pointers, strict=True)):
         text = prompt(processor, question)
         texts.append(pointer.prompt(text, family.placeholder) if pointer else text)
         videos.append(frames)
-        metadata.append(VideoMetadata(fps=fps, total_num_frames=total, duration=total / fps, frames_indices=indexes.tolist()))
+        plain = {"fps": fps, "total_num_frames": total, "duration": total / fps, "frames_indices": indexes.tolist()}
+        metadata.append(VideoMetadata(**{name: (told[at] if told else plain)[name] for name in plain}))
         if pointer:
-            shown, told = pointer.video()
+            shown, about = pointer.video()
             videos.append(shown)
-            metadata.append(VideoMetadata(**{name: told[name] for name in ("fps", "total_num_frames", "duration", "frames_indices")}))
+            metadata.append(VideoMetadata(**{name: about[name] for name in plain}))
     made = processor(text=texts, videos=videos, video_metadata=metadata, do_sample_frames=False, padding=False)
     grids, seconds, tokenizer = torch.as_tensor(made["video_grid_thw"]), made.get("second_per_grid_ts"), processor.tokenizer
     rows, positions, labels, first = [], [], [], 0
@@ -371,7 +374,7 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
     def step(drawn: list[Question], taught: list[Question], rate: float, pointed: Sequence[Pointer | None] = ()) -> list[float]:
         views = [some_view(clips[question.video], rng) for question in drawn]
         batch = make_batch(processor, model.config, drawn, views, clips.fps, len(clips[drawn[0].video]), [reply(question) for question in taught], pointed)
-        logprobs, counted = _reply_logprobs(model, batch)
+        logprobs, counted = answer_logprobs(model, batch)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -405,7 +408,7 @@ def _train(model: Any, processor: Any, clips: Clips, questions: Sequence[Questio
     return mastery
 
 
-def _reply_logprobs(model: Any, batch: Batch) -> tuple[Any, Any]:
+def answer_logprobs(model: Any, batch: Batch) -> tuple[Any, Any]:
     """Log-probabilities of the taught tokens [B, N-1] (0 elsewhere) and where they are."""
     import torch
 
