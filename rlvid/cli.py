@@ -400,15 +400,33 @@ def data_quickstart(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to make. Default: .quickstart and the model, or evidence.")] = None,
     model: Annotated[str, typer.Option("--model", help=f"{' or '.join(FAMILIES)}.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
+    world: Annotated[str, typer.Option("--world", help="plain, lure, misread, blink or crowd: for what each is made, see below.")] = "plain",
     evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair. Default: not.")] = False,
 ) -> None:
     """Render the quickstart's clips and questions, build its tiny model and warm-start it, train a tiny CLIP on the clips. Cached by recipe.
 
     Example: rlvid data quickstart --out .quickstart/qwen2_5_vl
+
+    \b
+    Worlds, each for the premise of one method; configs/worlds has a config for each but the plain one
+      plain    six kinds of questions; one view of a video already gives mixed answers
+      lure     STRIVE: the even view mostly misses a flash, and the policy names the wrong colour for certain; other views show it
+      misread  distillation: every view is certain, the even one of a wrong answer
+      blink    FFR: the questions of lure, and a model that reads a teacher's evidence
+      crowd    Temporal-RLT: most questions are always right or always wrong
+
+    What of the premise holds is measured on the warm-started model and kept as premise.json: accuracy by view, shares of unanimous groups, what a group can
+    move. A world whose premise does not hold says nothing about its method.
     """
+    from rlvid.world.premise import CLAIMS
+
+    if world not in CLAIMS:
+        _refuse(f"--world: {world!r} is not {', '.join(CLAIMS)}")
+    if evidence and world != "plain":
+        _refuse(f"--evidence belongs to --world plain, not {world} (blink's model reads evidence)")
     if model not in FAMILIES:
         _refuse(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
-    out = out or Path(".quickstart") / ("evidence" if evidence else model)
+    out = out or Path(".quickstart") / ("evidence" if evidence else model if world == "plain" else world)
     _must_be_writable(out, "--out")
     from rlvid.process.log import libraries_to
     from rlvid.process.one_line import log_to
@@ -416,13 +434,17 @@ def data_quickstart(
     said = out.absolute().with_name(f"{out.name}.log")
     with libraries_to(said):
         log_to(said)
-        log.info("clips and questions, a tiny model and its warm start, a tiny CLIP: about 4 minutes on two cores; all that is said goes to %s, too", said)
+        what = "a tiny CLIP: about 4 minutes" if world == "plain" else "its premise: about 2 minutes"
+        log.info("clips and questions, a tiny model and its warm start, %s on two cores; all that is said goes to %s, too", what, said)
+        from rlvid.world import premise
         from rlvid.world.scenes import build_world
         from rlvid.world.tiny_clip import build_tiny_clip
 
-        world = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain")  # type: ignore[arg-type]
-        relevance = build_tiny_clip(out, seed=seed)
-    print(f"questions {world.train} and {world.eval}\nmodel     {world.model}\nrelevance {relevance}")
+        built = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain", world=world)  # type: ignore[arg-type]
+        relevance = build_tiny_clip(out, seed=seed) if world == "plain" else None
+        measured = premise.read(out)
+    _print_premise(measured)
+    print(f"questions {built.train} and {built.eval}\nmodel     {built.model}" + (f"\nrelevance {relevance}" if relevance else ""))
 
 
 @data_app.command("check")
@@ -630,7 +652,7 @@ def _world_command(path: Path) -> str:
     if ".quickstart" not in path.parts[:-1]:
         return ""
     world = path.parts[path.parts.index(".quickstart") + 1]
-    options = {"qwen2_5_vl": "", "evidence": " --evidence"}.get(world, f" --model {world}" if world in FAMILIES else "")
+    options = {"qwen2_5_vl": "", "evidence": " --evidence"}.get(world, f" --model {world}" if world in FAMILIES else f" --world {world}")
     return f"make the quickstart's world with `rlvid data quickstart{options}`"
 
 
@@ -666,6 +688,16 @@ def _print_table(title: str, after: dict[str, float], before: dict[str, float] |
         cells = [f"{before[name]:.3f}"] if before and name in before else ([""] if before else [])
         table.add_row(escape(name.removeprefix("eval/")), *cells, f"{value:.3f}")
     Console().print(table)
+
+
+def _print_premise(measured: dict[str, Any]) -> None:
+    """The world's numbers, and what they say of its premise."""
+    table = Table(f"premise of {measured['world']}", "")
+    for name, value in measured["numbers"].items():
+        table.add_row(escape(name), f"{value:.3f}")
+    Console().print(table)
+    fails = measured["fails"]
+    print("premise   " + (f"does not hold: {'; '.join(fails)}. Runs here say nothing about the method" if fails else "holds"))
 
 
 def _print_selection(report: dict[str, Any], out: Path) -> None:

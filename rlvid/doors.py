@@ -67,7 +67,7 @@ def replay(folder: Path, step: int) -> list[Replayed]:
     found = [path for path in checkpoints.complete(folder / "checkpoints") if _number(path) < step and not checkpoints.damage(path)]
     first = _number(found[-1]) + 1 if found else 1
     steps = [DumpedStep(folder, number) for number in range(first, step + 1)]  # refused before anything starts
-    with _learner(config) as learner:
+    with learner_alone(config) as learner:
         import ray  # not before: the learner's Ray is set up by environment variables
 
         normalize, again = Normalizer(config), steps[-1].numbers("advantage")
@@ -92,7 +92,7 @@ def _largest_difference(written: list[NDArray[Any]], again: list[NDArray[Any]]) 
 
 
 @contextlib.contextmanager
-def _learner(config: Config) -> Iterator[LearnerGroup]:
+def learner_alone(config: Config) -> Iterator[LearnerGroup]:
     """The run's learner without engines and variant actors."""
     role = group.role(config)
     connect(config, [role])
