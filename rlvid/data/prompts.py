@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from rlvid.families import FAMILIES
 from rlvid.types import Question
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -44,6 +45,9 @@ def _instructions(question: Question) -> str:
     return ALL_SPANS[question.task] if question.span_mode == "all" else INSTRUCTIONS.get(question.task, "")
 
 
+OTHER_SPECIAL = frozenset(token for family in FAMILIES.values() for token in family.special_tokens if "<|" not in token)
+
+
 def chat_prompt(processor: Any, text: str, system: str = "") -> str:
     """The prompt string with the video placeholder, by the checkpoint's own chat template. No special token stands in it but the template's own."""
     special = special_tokens(processor.tokenizer)
@@ -55,9 +59,9 @@ def chat_prompt(processor: Any, text: str, system: str = "") -> str:
 
 def plain_text(text: str, special: Collection[str] = ()) -> str:
     """`text` without any of these tokens, as a tokenizer would see them: `<|im_end|>` becomes `< |im_end|>`. Without a tokenizer at hand, every `<|` is
-    broken: the special tokens of all families hold one."""
+    broken, and what else families have as special tokens."""
     if not special:
-        return text.replace("<|", "< |")
+        text, special = text.replace("<|", "< |"), OTHER_SPECIAL
     for token in sorted(special, key=len, reverse=True):
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text

@@ -7,6 +7,7 @@ A new family is a file beside these and a line in the list; tests/integration/te
 from __future__ import annotations
 
 from rlvid.families.base import Family
+from rlvid.families.glm4v import Glm4v
 from rlvid.families.qwen2_5_vl import Qwen25VL
 from rlvid.families.qwen3_5 import Qwen35
 from rlvid.families.qwen3_5_moe import Qwen35Moe
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
         Qwen3VLMoe(),
         Qwen35(),
         Qwen35Moe(),
+        Glm4v(),
     )
 }
 

@@ -37,6 +37,8 @@ class Tower:
     """The MLP multiplies a gate in (SwiGLU)."""
     query_key_norm: bool = False
     """Queries and keys are normalized (Qwen3)."""
+    norms: int = 2
+    """Of what a layer reads; four: of what its attention and MLP give, too (GLM)."""
     linear_layers: int = 0
     """Of `layers`, those that are gated delta nets: a token keeps no keys and values there."""
     linear_mixed: int = 0
@@ -63,9 +65,10 @@ class Family:
     Names
         media_tokens: stand for media in a prompt; forbidden to the sampler, masked in the loss.
         placeholder: what the chat template writes for a video, and how a prompt says where another one belongs.
+        frame_key: where config.json says which token stands for what is seen in a video, as often as the vision tower's outputs.
     Time
         uneven_times: the model can be told that frames stand at uneven times.
-        timestamp_tokens: text tokens that the processor writes before each merged frame [D: an upper bound]; 0 where time is in the positions.
+        timestamp_tokens: text tokens that the processor writes around each merged frame [D: an upper bound]; 0 where time is in the positions.
     Adapters
         text_linear, vision_linear: last names of the linear layers that may have one, in the text layers, and in the vision tower and its mergers.
     Engines
@@ -79,6 +82,7 @@ class Family:
     model_type: ClassVar[str]
     media_tokens: ClassVar[tuple[str, ...]] = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
     placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
+    frame_key: ClassVar[str] = "video_token_id"
     uneven_times: ClassVar[bool] = False
     timestamp_tokens: ClassVar[int] = 0
     query_key_norm: ClassVar[bool] = False
@@ -124,7 +128,7 @@ class Family:
 
         paces = [None] * len(grids_thw) if seconds_per_grid is None else seconds_per_grid
         runs = (run for grid, pace in zip(grids_thw, paces, strict=True) for run in self.runs(config, grid, pace))
-        return position_ids(input_ids_N, config.video_token_id, runs)
+        return position_ids(input_ids_N, getattr(config, self.frame_key), runs)
 
     def runs(self, config: Any, grid_thw: list[int], seconds_per_grid: float | None) -> Iterator[Any]:
         """(time, height, width) indices [3, n] of every run of video tokens that one video is written as, each from 0 on."""

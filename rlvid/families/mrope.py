@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 
-def position_ids(input_ids_N: list[int], video_token: int, runs: Iterator[NDArray[np.int64]]) -> torch.Tensor:
-    """Position ids [3, N] (time, height, width). `runs`: indices [3, n] of every run of video tokens, in order, each from 0 on."""
+def position_ids(input_ids_N: list[int], frame_token: int, runs: Iterator[NDArray[np.int64]]) -> torch.Tensor:
+    """Position ids [3, N] (time, height, width). `runs`: indices [3, n] of every run of frame tokens, in order, each from 0 on."""
     ids = np.asarray(input_ids_N)
     parts: list[NDArray[np.int64]] = []
     start = at = 0
     while at < len(ids):
-        if ids[at] == video_token:
+        if ids[at] == frame_token:
             part = next(runs)
         else:
-            following = np.flatnonzero(ids[at:] == video_token)
+            following = np.flatnonzero(ids[at:] == frame_token)
             length = int(following[0]) if len(following) else len(ids) - at
             part = np.broadcast_to(np.arange(length), (3, length))
         parts.append(part + start)

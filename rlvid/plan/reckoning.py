@@ -219,10 +219,12 @@ def _kept_linear(tower: Tower, width: int, *, on_gpu: bool) -> int:
 
 
 def _kept_beside(tower: Tower, width: int) -> int:
-    """Of what is the same in every layer: two norms, and the MLP or the experts that a token goes through (on average over the layers)."""
+    """Of what is the same in every layer: its norms (nobody keeps the results of those behind attention and MLP), and the MLP or the experts that a token
+    goes through (on average over the layers)."""
     mlp = (tower.layers - tower.expert_layers) * tower.inner + tower.expert_layers * (tower.active_experts * tower.expert_inner + tower.shared_inner)
     chosen = tower.expert_layers * tower.active_experts * 2 * tower.hidden
-    return tower.hidden * (8 + 4 * width) + ((4 if tower.gated else 2) * width * mlp + width * chosen) // tower.layers
+    norms = 8 + 4 * width + (tower.norms - 2) * (4 + width)
+    return tower.hidden * norms + ((4 if tower.gated else 2) * width * mlp + width * chosen) // tower.layers
 
 
 def logits_bytes(config: Config, size: ModelSize) -> int:

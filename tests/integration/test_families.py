@@ -1,4 +1,5 @@
-"""The contract with a model family, run over each one that is listed: engine, processor and learner agree, a push is verified, a short run learns.
+"""The contract with a model family, run over each one that is listed: engine, processor and learner agree; with `-m long` a short run learns and its pushes
+are verified. In float32 where engines without a GPU run it, otherwise in bfloat16, whose rounding is measured and bounded.
 
 What needs no engine stands in tests/unit: packed rows against separate forwards in test_packing.py, refusal by name in test_cli.py, memory in test_plan.py.
 """
@@ -24,9 +25,10 @@ from rlvid.world.tiny_model import build_tiny_model
 from rlvid.world.warm_start import tokenizer_corpus
 from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 from tests.integration.engine_alone import Job, Seen
-from tests.unit.test_packing import EVERY, LAYERS, encode_prompt, make_prompt, patched
+from tests.unit.test_packing import LAYERS, encode_prompt, make_prompt, patched
 
-pytestmark = pytest.mark.long
+ROUNDING = 2e-2
+"""Mean |delta log p| a token between two bfloat16 implementations of one model; measured 7e-3 to 1.4e-2, Qwen2.5-VL and Qwen3-VL among them."""
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +37,22 @@ def clips(tmp_path_factory) -> World:
     return build_world(tmp_path_factory.mktemp("clips") / "w", train_questions=18, eval_questions=6, warm_start=False, progress=False)
 
 
-def checkpoint(folder, clips, family, tied) -> str:
-    """A tiny checkpoint with random weights that knows the questions' words."""
+def checkpoint(folder, clips, family) -> str:
+    """A tiny checkpoint with random weights that knows the questions' words. Its head is tied: engines take the other one as any matrix."""
     corpus = tokenizer_corpus(list(iter_questions(clips.train)), family=family)
-    return str(build_tiny_model(folder / "model", corpus, family=family, layers=LAYERS, tied=tied))
+    return str(build_tiny_model(folder / "model", corpus, family=family, layers=LAYERS, tied=True))
 
 
-@pytest.mark.parametrize("made", EVERY)
-def test_engine_processor_and_learner_agree(clips, tmp_path, made):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_engine_processor_and_learner_agree(clips, tmp_path, family):
     """On tokens, positions and log-probs, of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told."""
-    family, tied = made
-    folder = checkpoint(tmp_path, clips, family, tied)
+    folder, dtype = checkpoint(tmp_path, clips, family), named(family).cpu_dtypes[0]
     processor, (height, width) = load_processor(folder), named(family).tiny_frame
     size = (2 * height, width)
     prompts = [make_prompt(processor, size, seed=1, answers=(1,), frames=6), patched(family, processor, size, seed=2)]
     metadata = [[one for one in (prompt.video_metadata, prompt.evidence_metadata) if one] for prompt in prompts]
     shown = [list(zip(videos_of(prompt, lambda frames: frames), told, strict=True)) for prompt, told in zip(prompts, metadata, strict=True)]
-    settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", "rollout.threads=1", "repair.enabled=true", "teacher.kind=annotation"]
+    settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", f"model.dtype={dtype}", "rollout.threads=1", "repair.enabled=true", "teacher.kind=annotation"]
     job, result = tmp_path / "job", tmp_path / "result"
     job.write_bytes(pickle.dumps(Job(settings, [(prompt.prompt, videos) for prompt, videos in zip(prompts, shown, strict=True)])))
     command = [sys.executable, "-m", "tests.integration.engine_alone", str(job), str(result)]
@@ -59,7 +60,7 @@ def test_engine_processor_and_learner_agree(clips, tmp_path, made):
     assert ended.returncode == 0, ended.stderr[-3000:]
     engine: list[Seen] = pickle.loads(result.read_bytes())
 
-    model = load_model(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = load_model(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     answered = []
     for prompt, seen in zip(prompts, engine, strict=True):
         (ids, positions), _ = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
@@ -68,11 +69,13 @@ def test_engine_processor_and_learner_agree(clips, tmp_path, made):
         owns = {"tokens_MN": tuple(seen.tokens_M), "logprobs_MN": tuple(seen.logprobs_M)}
         answered.append(dataclasses.replace(prompt, **owns, advantages_M=(0.0,) * 3, weights_M=(1.0,) * 3))
     forbidden = named(family).media_token_ids(processor.tokenizer)
-    batch = pack(answered, processor, model.config)
+    batch = pack(answered, processor, model.config).to("cpu", model.dtype)
     with torch.no_grad():
         learner = AnswerLogProbs(model, chunk=64, forbidden=forbidden, temperature=1.0)(batch)
     assert not set(batch.targets_A.tolist()) & set(forbidden)
-    assert len(learner) > 6 * 3 and float((learner - batch.sampler_logprobs_A).abs().max()) < 2e-5
+    apart_A = (learner - batch.sampler_logprobs_A).abs()
+    print(f"{family} {dtype}: {len(apart_A)} tokens, |delta log p| mean {float(apart_A.mean()):.1e}, max {float(apart_A.max()):.1e}")
+    assert len(learner) > 6 * 3 and (float(apart_A.max()) < 2e-5 if dtype == "float32" else float(apart_A.mean()) < ROUNDING)
 
 
 def vowels(_question: dict, text: str) -> dict[str, float]:
@@ -87,8 +90,9 @@ STEPS = 12
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, family):
     """From random weights, with a tied head. The checksums are compared after each of the pushes, or the run would end."""
+    dtype = named(family).cpu_dtypes[0]
     weights = {task: {"vowels": 1.0} for task in ("multiple_choice", "temporal_grounding", "grounded_qa")}
-    settings = [f"model.path={checkpoint(tmp_path, clips, family, True)}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
+    settings = [f"model.path={checkpoint(tmp_path, clips, family)}", f"model.dtype={dtype}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
     settings += ["reward.custom=tests.integration.test_families:vowels", f"reward.weights={weights}", "rollout.max_tokens=8", "rollout.answers=8"]
     settings += ["learner.lr=3e-3", "learner.warmup_steps=1", "learner.min_lr_share=1", "rollout.threads=1", "learner.threads=1"]
     ended = rlvid("train", CONFIG, *small_overrides(clips, tmp_path), *settings, "--verify-sync", timeout=550)
@@ -98,7 +102,9 @@ def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, f
     assert [row["sync/version"] for row in rows] == list(range(1, STEPS + 1))
     said = (folder / "log.txt").read_text()
     assert all(f"weights version {version} on 1 engines, checksum" in said for version in range(STEPS + 1))
-    assert max(row["mismatch/mean_abs_dlogp"] for row in rows) < 5e-6
+    mismatch = [row["mismatch/mean_abs_dlogp"] for row in rows]
+    print(f"{family} {dtype}: mean |delta log p| {np.mean(mismatch):.1e}, worst step {max(mismatch):.1e}, reward {[round(row['reward/mean'], 3) for row in rows]}")
+    assert max(mismatch) < (5e-6 if dtype == "float32" else ROUNDING)
     before, after = (np.mean([row["reward/mean"] for row in some]) for some in (rows[:3], rows[-3:]))
     assert after > 1.5 * before, [row["reward/mean"] for row in rows]
     assert {len(slots_of(folder, STEPS))} == {4 * 2 * 8}

@@ -385,7 +385,7 @@ def test_the_last_mlp_sees_only_tokens_that_predict(tiny):
     wrapped = AnswerLogProbs(model, chunk=100, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
     seen, gradients = [], []
     mlp = model.model.language_model.layers[-1].mlp
-    (mlp.gate if hasattr(mlp, "gate") else mlp.gate_proj).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2]))
+    next(getattr(mlp, name) for name in ("gate", "gate_proj", "gate_up_proj") if hasattr(mlp, name)).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2]))
     for checkpointing in (False, True):
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -442,7 +442,8 @@ def test_forbidden_tokens_have_no_probability(tiny):
     model, processor, size = tiny
     prompt = make_prompt(processor, size, seed=4, answers=(2,))
     forbidden = named(model.config.model_type).media_token_ids(processor.tokenizer)
-    batch = pack([dataclasses.replace(prompt, tokens_MN=((forbidden[0], forbidden[1]),))], processor, model.config)
+    not_seen = [token for token in forbidden if token != getattr(model.config, named(model.config.model_type).frame_key)]
+    batch = pack([dataclasses.replace(prompt, tokens_MN=(tuple(not_seen[:2]),))], processor, model.config)
     assert torch.isneginf(AnswerLogProbs(model, chunk=10, forbidden=forbidden, temperature=1.0)(batch)).all()
 
 
@@ -457,13 +458,13 @@ def test_positions_equal_transformers_where_it_is_right(tiny):
     model, processor, size = tiny
     prompt = make_prompt(processor, size, seed=6, answers=(2,))
     (ids, positions), pixels = encode_prompt(prompt, processor, model.config, prompt.frames)
-    types = (ids == model.config.video_token_id).int() * 2
+    frames = ids == getattr(model.config, named(model.config.model_type).frame_key)
+    types = frames.int() * 2
     theirs, _ = model.model.get_rope_index(ids[None], mm_token_type_ids=types[None], video_grid_thw=pixels["video_grid_thw"], second_per_grid_ts=None)
     if model.config.model_type != "qwen2_5_vl":
         assert torch.equal(positions, theirs[:, 0])
     else:
-        video = ids == model.config.video_token_id
-        assert torch.equal(positions[1:, video], theirs[1:, 0, video])  # height and width; time and what follows is where transformers departs
+        assert torch.equal(positions[1:, frames], theirs[1:, 0, frames])  # height and width; time and what follows is where transformers departs
 
 
 def test_budget_and_ranks(tiny):

@@ -180,7 +180,7 @@ def kept_bytes(model: object, size: ModelSize, tokens: Tokens, dtype: object, an
     from rlvid.learner.attention import attention_arguments, set_attention
 
     length, visual = tokens.micro_batch, tokens.visual
-    ids = torch.cat([torch.full((visual,), model.config.video_token_id), torch.randint(10, 400, (length - visual,))])[None]
+    ids = torch.cat([torch.full((visual,), getattr(model.config, size.family.frame_key)), torch.randint(10, 400, (length - visual,))])[None]
     inputs = {
         "input_ids": ids,
         "position_ids": torch.arange(length).expand(3, 1, length).contiguous(),
