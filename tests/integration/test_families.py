@@ -46,13 +46,18 @@ def checkpoint(folder, clips, family) -> str:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engine_processor_and_learner_agree(clips, tmp_path, family):
     """On tokens, positions and log-probs, of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told."""
-    folder, dtype = checkpoint(tmp_path, clips, family), named(family).cpu_dtypes[0]
+    agree(clips, tmp_path, family, named(family).cpu_dtypes[0], checkpoint(tmp_path, clips, family))
+
+
+def agree(clips, tmp_path, family, dtype, folder) -> None:
+    """A fresh engine of this checkpoint, and transformers' model of it as the learner runs it."""
     processor, (height, width) = load_processor(folder), named(family).tiny_frame
     size = (2 * height, width)
     prompts = [make_prompt(processor, size, seed=1, answers=(1,), frames=6), patched(family, processor, size, seed=2)]
     metadata = [[one for one in (prompt.video_metadata, prompt.evidence_metadata) if one] for prompt in prompts]
     shown = [list(zip(videos_of(prompt, lambda frames: frames), told, strict=True)) for prompt, told in zip(prompts, metadata, strict=True)]
-    settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", f"model.dtype={dtype}", "rollout.threads=1", "repair.enabled=true", "teacher.kind=annotation"]
+    settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", f"model.dtype={dtype}", "rollout.threads=1"]
+    settings += ["repair.enabled=true", "teacher.kind=annotation"]
     job, result = tmp_path / "job", tmp_path / "result"
     job.write_bytes(pickle.dumps(Job(settings, [(prompt.prompt, videos) for prompt, videos in zip(prompts, shown, strict=True)])))
     command = [sys.executable, "-m", "tests.integration.engine_alone", str(job), str(result)]
@@ -87,15 +92,16 @@ STEPS = 12
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, family):
-    """From random weights, with a tied head. The checksums are compared after each of the pushes, or the run would end."""
-    dtype = named(family).cpu_dtypes[0]
+@pytest.mark.parametrize(("family", "dtype"), [*((family, named(family).cpu_dtypes[0]) for family in FAMILIES), ("qwen3_vl", "bfloat16")])
+def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, family, dtype):
+    """From random weights, with a tied head. The checksums are compared after each of the pushes, or the run would end; engine and learner agree at every
+    version. What is exported holds other weights than the run began with, and a fresh engine and `from_pretrained` agree on it."""
     weights = {task: {"vowels": 1.0} for task in ("multiple_choice", "temporal_grounding", "grounded_qa")}
-    settings = [f"model.path={checkpoint(tmp_path, clips, family)}", f"model.dtype={dtype}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
+    began = checkpoint(tmp_path, clips, family)
+    settings = [f"model.path={began}", f"model.dtype={dtype}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
     settings += ["reward.custom=tests.integration.test_families:vowels", f"reward.weights={weights}", "rollout.max_tokens=8", "rollout.answers=8"]
     settings += ["learner.lr=3e-3", "learner.warmup_steps=1", "learner.min_lr_share=1", "rollout.threads=1", "learner.threads=1"]
-    ended = rlvid("train", CONFIG, *small_overrides(clips, tmp_path), *settings, "--verify-sync", timeout=550)
+    ended = rlvid("train", CONFIG, *small_overrides(clips, tmp_path / "runs"), *settings, "--verify-sync", timeout=550)
     assert ended.returncode == 0, ended.stderr[-3000:]
     folder = tmp_path / "runs" / "short"
     rows = [row for row in metrics_of(folder) if row["step"]]
@@ -103,8 +109,11 @@ def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, f
     said = (folder / "log.txt").read_text()
     assert all(f"weights version {version} on 1 engines, checksum" in said for version in range(STEPS + 1))
     mismatch = [row["mismatch/mean_abs_dlogp"] for row in rows]
-    print(f"{family} {dtype}: mean |delta log p| {np.mean(mismatch):.1e}, worst step {max(mismatch):.1e}, reward {[round(row['reward/mean'], 3) for row in rows]}")
+    rewards = [round(row["reward/mean"], 3) for row in rows]
+    print(f"{family} {dtype}: mean |delta log p| {np.mean(mismatch):.1e}, worst step {max(mismatch):.1e}, rewards {rewards}")
     assert max(mismatch) < (5e-6 if dtype == "float32" else ROUNDING)
-    before, after = (np.mean([row["reward/mean"] for row in some]) for some in (rows[:3], rows[-3:]))
-    assert after > 1.5 * before, [row["reward/mean"] for row in rows]
+    assert np.mean(rewards[-3:]) > 1.5 * np.mean(rewards[:3]), rewards
     assert {len(slots_of(folder, STEPS))} == {4 * 2 * 8}
+    first, last = (load_model(str(path), dtype=torch.float32).state_dict() for path in (began, folder / "export"))
+    assert first.keys() == last.keys() and sum(not torch.equal(first[name], last[name]) for name in first) > 0.9 * len(first)
+    agree(clips, tmp_path, family, dtype, str(folder / "export"))

@@ -84,7 +84,7 @@ def test_distillation_on_two_ranks_trains_like_one_rank(ray_here, world, tmp_pat
     assert rows[0][-1]["loss/distill"] < rows[0][0]["loss/distill"]
 
 
-FAMILY_CASES = [("qwen3_5", False), ("qwen3_5", True), ("qwen3_vl", True), ("qwen3_vl_moe", False), ("qwen3_5_moe", False)]
+FAMILY_CASES = [("qwen3_5", False), ("qwen3_5", True), ("qwen3_vl", True), ("qwen3_vl_moe", False), ("qwen3_5_moe", False), ("glm4v", False)]
 
 
 @pytest.mark.long

@@ -417,7 +417,8 @@ def test_the_last_mlp_sees_only_tokens_that_predict(tiny):
     wrapped = AnswerLogProbs(model, chunk=100, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
     seen, gradients = [], []
     mlp = model.model.language_model.layers[-1].mlp
-    next(getattr(mlp, name) for name in ("gate", "gate_proj", "gate_up_proj") if hasattr(mlp, name)).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2]))
+    first = next(getattr(mlp, name) for name in ("gate", "gate_proj", "gate_up_proj") if hasattr(mlp, name))
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2]))
     for checkpointing in (False, True):
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
