@@ -31,7 +31,9 @@ def step(visual: int, length: int, answers: int, prompts: int, hidden: int, laye
     from benchmarks.learner import Learner
 
     torch.set_num_threads(1)
-    options = argparse.Namespace(device="cpu", dtype="float32", attention="sdpa", shape=None, hidden=hidden, layers=layers, vocabulary=8192)
+    options = argparse.Namespace(
+        device="cpu", dtype="float32", attention="sdpa", family="qwen2_5_vl", shape=None, hidden=hidden, layers=layers, vocabulary=8192
+    )
     learner = Learner(options)
     batches = [learner.packed([learner.prompt(visual, length, answers)] * prompts)]
 

@@ -1,11 +1,13 @@
 """What does sharing the prompt save the learner? One row `[prompt | a1 | ... | aM]` against M rows `[prompt | a]`, forward and backward.
 
-    python -m benchmarks.learner [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu]
+    python -m benchmarks.learner [--answers 2 4 8 16] [--visual 256 1024] [--length 32 128] [--pairs 3] [--device cpu] [--family qwen2_5_vl]
                                  [--hidden 512] [--layers 6] [--vocabulary 8192] [--shape 3b | 7b] [--dtype float32] [--attention sdpa]
 
-A randomly initialised Qwen2.5-VL of the given size, or of a published one; both ways give the same gradients (checked here too). The ratio of
-operations counts matrix products of the language model, its attention and the vision tower. Peak memory is what a step takes above what stood before
-it. Utilisation: three times the forward's operations, twice each (multiply and add), a second, over what one large matrix product reaches here.
+A randomly initialised model of a family and the given size (of Qwen3.5: three layers in four gated delta nets), or a published Qwen2.5-VL; both ways
+give the same gradients (checked here too). The ratio of operations counts matrix products of the language model, its attention, the states of gated delta
+nets (three products a token: what is read, written and answered) and the vision tower. Peak memory is what a step takes above what stood before it.
+Utilisation: three times the forward's operations, twice each (multiply and add), a second, over what one large matrix product reaches here. Times are CPU
+time on CPUs.
 Also: four prompts packed into one micro-batch against one after the other. Ends in one JSON line.
 """
 
@@ -24,7 +26,7 @@ from benchmarks.environment import environment
 from benchmarks.logprobs import peak_bytes
 from benchmarks.shapes import QWEN2_5_VL
 from rlvid.data.prompts import chat_prompt
-from rlvid.families import named
+from rlvid.families import FAMILIES, named
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import MicroBatch, pack
 from rlvid.sync.tokens import token_digest
@@ -32,9 +34,8 @@ from rlvid.types import TrainingPrompt, VariantSpec
 from rlvid.variants.build import video_metadata
 from rlvid.world.tiny_model import build_processor, build_tokenizer
 
-SIDE = 112
-"""Pixels of a frame's side: 16 visual tokens for each pair of frames."""
-TOKENS_PER_PAIR = (SIDE // 28) ** 2
+ACROSS = 4
+"""Visual tokens along a frame's side: 16 for each pair of frames."""
 TOGETHER = 4
 
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--family", default="qwen2_5_vl", choices=list(FAMILIES))
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex_attention"])
     parser.add_argument("--shape", choices=list(QWEN2_5_VL), help="a published size in place of --hidden, --layers and --vocabulary")
@@ -61,7 +63,9 @@ def main() -> None:
                 print("  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items()), flush=True)
     packed = learner.together(options.visual[0], options.length[0], options.answers[-1], options.pairs)
     print("  ".join(f"{name} {value:.3g}" for name, value in packed.items()), flush=True)
-    said = {name: getattr(options, name) for name in ("shape", "hidden", "layers", "vocabulary", "device", "dtype", "attention") if getattr(options, name)}
+    said = {
+        name: getattr(options, name) for name in ("family", "shape", "hidden", "layers", "vocabulary", "device", "dtype", "attention") if getattr(options, name)
+    }
     rate = {"matrix products, TFLOP/s": learner.rate / 1e12}
     print(json.dumps({"benchmark": "learner", "environment": environment(), **said, **rate, "found": rows, "packed": packed}))
 
@@ -70,16 +74,16 @@ class Learner:
     """A model of the wanted size with its processor."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+        from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
         self.device, self.dtype = torch.device(options.device), getattr(torch, options.dtype)
-        tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it? red green blue yellow"] * 20)
-        self.processor = build_processor(tokenizer, "qwen2_5_vl")
+        tokenizer = build_tokenizer(["When is it seen? 1 to 2", "What colour is it? red green blue yellow"] * 20, options.family)
+        self.processor = build_processor(tokenizer, options.family)
         torch.manual_seed(0)
-        config = Qwen2_5_VLConfig(**(published(options.shape, tokenizer) if options.shape else sizes(options, tokenizer)))
+        config = Qwen2_5_VLConfig(**published(options.shape, tokenizer)) if options.shape else configured(options, tokenizer)
         with torch.device(self.device):
-            self.model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=self.dtype)
-        forbidden = named("qwen2_5_vl").media_token_ids(tokenizer)
+            self.model = AutoModelForImageTextToText.from_config(config, dtype=self.dtype)
+        forbidden = named(options.family).media_token_ids(tokenizer)
         self.module = AnswerLogProbs(self.model, chunk=512, forbidden=forbidden, temperature=1.0, attention=options.attention)
         self.rate = matrix_rate(self.device, self.dtype)
 
@@ -151,19 +155,22 @@ class Learner:
         return peak_bytes(self.device) - before
 
     def timed(self, batches: list[MicroBatch]) -> float:
-        started = time.perf_counter()
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        started = clock()
         self.step(batches)
-        return time.perf_counter() - started
+        return clock() - started
 
     def operations(self, prompt: int, visual: int, length: int, answers: int) -> tuple[float, float]:
         """Multiplications of the shared forward, and of one of the M separate ones: every token's matrices, attention pairs, the vision tower once a video."""
-        text, vision = self.model.config.text_config, self.model.config.vision_config
+        config = self.model.config
+        text, vision, (tower_of_text, _) = config.text_config, config.vision_config, named(config.model_type).towers(config)
+        attending, states = tower_of_text.layers - tower_of_text.linear_layers, 3 * tower_of_text.linear_layers * tower_of_text.linear_state
         per_token = sum(p.numel() for layer in self.model.model.language_model.layers for p in layer.parameters())
         head = text.hidden_size * text.vocab_size
         tower = sum(p.numel() for p in self.model.model.visual.parameters()) * visual * vision.spatial_merge_size**2
 
         def row(tokens: int, pairs: float) -> float:
-            return tokens * per_token + 2 * pairs * text.hidden_size * text.num_hidden_layers
+            return tokens * (per_token + states) + 2 * pairs * tower_of_text.attention * attending
 
         alone = row(prompt + length, (prompt + length) ** 2 / 2) + length * head + tower
         together = row(prompt + answers * length, prompt**2 / 2 + answers * (prompt * length + length**2 / 2)) + answers * length * head + tower
@@ -172,10 +179,10 @@ class Learner:
 
 def training_prompt(processor: Any, visual: int, length: int, answers: int) -> TrainingPrompt:
     """A prompt with so many visual tokens, and random answers."""
-    rng = np.random.default_rng(0)
-    frames = 2 * visual // TOKENS_PER_PAIR
-    spec = VariantSpec("uniform", tuple(np.arange(frames) / 2.0), None, (SIDE, SIDE), 0)
-    video = rng.integers(0, 255, (frames, SIDE, SIDE, 3), dtype=np.uint8)
+    rng, side = np.random.default_rng(0), ACROSS * processor.video_processor.patch_size * processor.video_processor.merge_size
+    frames = 2 * visual // ACROSS**2
+    spec = VariantSpec("uniform", tuple(np.arange(frames) / 2.0), None, (side, side), 0)
+    video = rng.integers(0, 255, (frames, side, side, 3), dtype=np.uint8)
     text, metadata = chat_prompt(processor, "What colour is it?"), video_metadata(spec)
     ids = token_ids(processor, text, video, metadata)
     tokens = tuple(tuple(rng.integers(20, 200, length).tolist()) for _ in range(answers))
@@ -219,6 +226,23 @@ def published(shape: str, tokenizer: Any) -> dict[str, Any]:
     text, vision = (QWEN2_5_VL[shape][part] for part in ("text_config", "vision_config"))
     tied = text["tie_word_embeddings"]
     return {"text_config": text | {"rope_parameters": rope}, "vision_config": vision, "tie_word_embeddings": tied, **media_ids(tokenizer)}
+
+
+def configured(options: argparse.Namespace, tokenizer: Any) -> Any:
+    """Of the wanted size and family. What only gated delta nets have is published as: as many states as make 1.5 times the hidden size, half of the heads
+    for keys, attention in every fourth layer."""
+    if options.family == "qwen2_5_vl":
+        from transformers import Qwen2_5_VLConfig
+
+        return Qwen2_5_VLConfig(**sizes(options, tokenizer))
+    shared = sizes(options, tokenizer)
+    family, values = named(options.family), max(2, 3 * options.hidden // 256)
+    kinds = ["full_attention" if number % 4 == 3 else "linear_attention" for number in range(options.layers)]
+    linear = {"layer_types": kinds, "head_dim": 128, "linear_num_value_heads": values, "linear_num_key_heads": values // 2}
+    media = {key: tokenizer.convert_tokens_to_ids(token) for key, token in family.media_keys.items()}
+    vision = shared["vision_config"] | {"patch_size": family.patch}
+    text = shared["text_config"] | {"num_attention_heads": max(1, options.hidden // 128)} | linear
+    return family.tiny_config(text, vision, media | {"tie_word_embeddings": False})
 
 
 def media_ids(tokenizer: Any) -> dict[str, Any]:

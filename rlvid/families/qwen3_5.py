@@ -47,8 +47,8 @@ class Qwen35(Qwen3VL):
         return Qwen3_5Config(text_config=self.tiny_text(text), vision_config=vision | {"num_position_embeddings": 36}, **media)
 
     def tiny_text(self, text: dict[str, Any]) -> dict[str, Any]:
-        """Half of the layers linear; their head size is one that vLLM's CPU kernels know."""
+        """Half of the layers linear; their head size is one that vLLM's CPU kernels know. What `text` says of these itself stands."""
         rope = text["rope_parameters"] | {"mrope_interleaved": True, "partial_rotary_factor": 0.5}
         linear = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 4}
         kinds = [LINEAR if number % 2 == 0 else "full_attention" for number in range(text["num_hidden_layers"])]
-        return text | linear | {"head_dim": 64, "rope_parameters": rope, "layer_types": kinds}
+        return linear | {"head_dim": 64, "layer_types": kinds} | text | {"rope_parameters": rope}

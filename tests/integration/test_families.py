@@ -43,6 +43,7 @@ def checkpoint(folder, clips, family) -> str:
     return str(build_tiny_model(folder / "model", corpus, family=family, layers=LAYERS, tied=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engine_processor_and_learner_agree(clips, tmp_path, family):
     """On tokens, positions and log-probs, of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told."""
