@@ -20,6 +20,7 @@ from rlvid.actors.pool import ActorPool, PoolError, what_it_says
 from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
 from rlvid.algo.rewards import correctness, total
 from rlvid.config import Config
+from rlvid.teacher.guard import GROUNDING
 from rlvid.teacher.protocol import TeacherReply
 from rlvid.teacher.student import blind_prompt, evidence_metadata, patched_prompt, told
 from rlvid.types import EvidencePatch, GenerateRequest, GenerateResult, Group, Question, Repair, Rollout, Score
@@ -82,7 +83,7 @@ class Repairer:
         """Second answers of the slots of one variant that got the same patch: one prompt, as many answers."""
         (variant, _), reply, evidence_frames = same[0]
         assert reply.patch is not None
-        evidence = told([(one.time_s, one.box) for one in reply.evidence], group.question.starts_s)
+        evidence = told([(one.time_s, one.box) for one in reply.evidence], group.question.starts_s, times=group.question.task not in GROUNDING)
         spec = group.prepared.specs[variant]
         request = GenerateRequest(
             question_id=group.question.id,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rlvid.config import ConfigError
 from rlvid.teacher.evidence import evidence_pixels
 from rlvid.teacher.patch import parse
-from rlvid.teacher.student import evidence_metadata, told
+from rlvid.teacher.student import UNTOLD, evidence_metadata, told
 from rlvid.types import Group, Prepared, Question, Repair, Rollout, Score, VariantSpec
 from rlvid.variants.build import rebuild, video_metadata
 
@@ -85,6 +85,7 @@ def _repair(row: Row, starts_s: float, specs: tuple[VariantSpec, ...], slot: Row
     """A chosen repair. Of the failed answer only the text is known."""
     evidence = tuple((frame["time_s"], tuple(frame["box"]) if frame["box"] else None) for frame in slot["evidence_frames"])
     frames = evidence_pixels(row["video"], evidence, specs[0].size)
+    shown = told(evidence, starts_s, times=UNTOLD not in slot["prompt"])
     score = Score(slot["parts"], slot["reason"])
     return Repair(
         variant=slot["variant"],
@@ -102,6 +103,6 @@ def _repair(row: Row, starts_s: float, specs: tuple[VariantSpec, ...], slot: Row
         prompt=slot["prompt"],
         prompt_digest=slot["prompt_digest"],
         evidence=evidence,
-        evidence_metadata=evidence_metadata(told(evidence, starts_s), specs[slot["variant"]].size) if evidence else None,
+        evidence_metadata=evidence_metadata(shown, specs[slot["variant"]].size) if evidence else None,
         evidence_frames=keep(frames) if frames is not None else None,
     )

@@ -46,8 +46,8 @@ def patches(question: Question) -> list[EvidencePatch]:
     """Patches made of the question's evidence, the fullest first. Empty where there is none.
 
     Regions at one place stay boxes; those of something that moves, or of several things, become key frames: a crop would hide the movement
-    or the number. Where a span is asked for, the evidence is one moment inside it, drawn by the question's id, with its box if there is one: its middle
-    and a usual length would be the span.
+    or the number. Where a span is asked for, the evidence is one moment inside it, drawn by the question's id, with its box if there is one; the
+    student is told the time neither of the frame nor in the hint.
     """
     if question.task in GROUNDING:
         return _moments(question)
@@ -76,19 +76,22 @@ def _moments(question: Question) -> list[EvidencePatch]:
         return []
     span, rng = spans[0], np.random.default_rng(derived_seed("moment", question.id))
     time_s = round(_inside(span, rng), 1)
-    bare = EvidencePatch("temporal", f"Look closely at {time_s:.1f} s.", (), (time_s,))
+    bare = EvidencePatch("temporal", f"{_LOOK_FOR}.", (), (time_s,))
     inside = [region for region in question.evidence.regions if _off_edges(region.time_s, span)]
     if not inside:
         return [bare]
     region = inside[rng.integers(len(inside))]
-    return [EvidencePatch("temporal", f"Look closely at {region.time_s:.1f} s.", (), (), (region,)), bare]
+    return [EvidencePatch("temporal", f"{_LOOK_FOR}{place}.", (), (), (region,)) for place in (*(f", {place}" for place in _places((region,))), "")] + [bare]
+
+
+_LOOK_FOR = "Look for what is seen in the evidence"
 
 
 def _inside(span: Span, rng: np.random.Generator) -> float:
     """A moment in the outer parts of the span, before or after its middle third, but off its edges."""
     start, end = span
     early, share = rng.random() < 0.5, rng.random()
-    away_s = min(edge_s(span) + 0.05, (end - start) / 4)  # 0.05: the hint has one decimal
+    away_s = min(edge_s(span) + 0.05, (end - start) / 4)  # 0.05: moments have one decimal
     deep_s = away_s + share * max(0.0, (end - start) / 3 - away_s)
     return start + deep_s if early else end - deep_s
 

@@ -1,8 +1,11 @@
 """The leak guard: rules in code that refuse a hint which gives the answer away [D]. Times and places are the evidence and may stand.
 
 Judged is what the student will read, all of it together: the hint's words, and the set of all moments in the patched prompt, be they said in the hint or
-written beside the evidence frames. A rule returns why it refuses, or "". Where a rule cannot tell, it refuses: a lost patch costs one repair, a leaked
-answer teaches the student to copy. The reasons never repeat the answer, for they are shown to the teacher and may end up in its next hint.
+written beside the evidence frames. Where a span is asked for, any moment is part of the answer (one moment and a usual length are half of it):
+such a prompt tells no time of its evidence (student.told), and a hint that tells one is refused.
+
+A rule returns why it refuses, or "". Where a rule cannot tell, it refuses: a lost patch costs one repair, a leaked answer teaches the student to copy. The
+reasons never repeat the answer, for they are shown to the teacher and may end up in its next hint.
 
 Times of a question's clip count from its start, here as in the prompt (`Question.as_told`).
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 from rlvid.algo.repair import position
 from rlvid.algo.rewards import temporal_iou
@@ -18,10 +22,11 @@ from rlvid.reading import choices
 from rlvid.reading.mentions import WEAK_ONES, Mention, normalised, times, value_of
 from rlvid.teacher import lexicon, phrases
 from rlvid.teacher.evidence import wanted
-from rlvid.teacher.moments import Moments, named_moments, pairs
+from rlvid.teacher.moments import Moments, named_moments
 from rlvid.types import EvidencePatch, Question, Span
 
 GROUNDING = ("temporal_grounding", "grounded_qa")
+"""Tasks that ask for a span: the times of their evidence are not told."""
 GIVEAWAY_IOU = 0.5
 """Two moments that overlap a true span by this much state the span."""
 NEAR_S, NEAR_SHARE = 1.0, 0.1
@@ -246,20 +251,21 @@ def _moments_leak(question: Question, hint: str, read_s: Sequence[float], durati
     """What the moments of the hint and those read elsewhere in the prompt give away together."""
     named = named_moments(hint, duration_s)
     if question.task in GROUNDING:
-        return _states_the_span(question, named, read_s)
+        told = named.points_s or named.lengths_s or named.unplaced or phrases.ROUGHLY_WHEN.search(normalised(hint))
+        reason = "it tells a time where a time is asked for: let the evidence frames show what to look for" if told else ""
+        return reason or _marks_the_span(question.spans, read_s)
     return _states_the_moment(question, named, read_s)
 
 
-def _states_the_span(question: Question, named: Moments, read_s: Sequence[float]) -> str:
-    """Where a span is asked for: the hint may say neither of its edges, and no two moments of the prompt may mark it, in whatever they are told."""
-    if not question.spans:
-        return ""
-    together = named.with_points(read_s)
-    edge = any(abs(time - at) <= edge_s(span) for time in named.reached_s() for span in question.spans for at in span)
-    if edge or any(_marks(pair, question.spans) for pair in pairs(together.reached_s())):
-        return "it states the time that is asked for" if edge or not read_s else "it marks the span that is asked for"
-    untold = together.unplaced > 1 or (together.unplaced == 1 and together.points_s)
-    return "its moments cannot be told apart from the span that is asked for: name one, in seconds" if untold else ""
+def _marks_the_span(spans: Sequence[Span], moments_s: Sequence[float]) -> str:
+    """A patch is a piece of evidence, not the answer: no two of its moments may mark a true span, though the student is not told them."""
+    marked = any(temporal_iou(pair, span) >= GIVEAWAY_IOU for pair in combinations(sorted(moments_s), 2) for span in spans)
+    return "it marks the span that is asked for" if marked else ""
+
+
+def edge_s(span: Span) -> float:
+    """How near a time must be to say an edge: a tenth of the span, at most half a second."""
+    return min(0.5, 0.1 * (span[1] - span[0])) + 1e-6
 
 
 def _states_the_moment(question: Question, named: Moments, read_s: Sequence[float]) -> str:
@@ -303,15 +309,6 @@ def _as_many_as(question: Question, counts: Sequence[int]) -> str:
     if asked is None or not (question.task in ("numeric", "regression") or phrases.ASKS_HOW_MANY.search(question.question)):
         return ""
     return "it names as many places as the number that is asked for" if asked > 1 and asked in counts else ""
-
-
-def edge_s(span: Span) -> float:
-    """How near a time must be to say an edge: a tenth of the span, at most half a second."""
-    return min(0.5, 0.1 * (span[1] - span[0])) + 1e-6
-
-
-def _marks(pair: Span, spans: Sequence[Span]) -> bool:
-    return any(temporal_iou(pair, span) >= GIVEAWAY_IOU for span in spans)
 
 
 def _states_the_length(question: Question, named_s: Sequence[Mention]) -> str:

@@ -4,7 +4,7 @@ moment. English, German, French, Spanish, Chinese. Rules, no model [D]. The leak
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvid.reading.mentions import Mention, normalised, times, value_of
@@ -187,9 +187,3 @@ def _is_length(text: str, mention: Mention) -> bool:
 
 def _frames(match: re.Match[str]) -> int:
     return max(1, len(re.findall(r"\d+", match[0])))
-
-
-def pairs(points_s: Sequence[float]) -> Iterator[tuple[float, float]]:
-    """Every two of the moments, the earlier one first."""
-    ordered = sorted(points_s)
-    return ((one, other) for at, one in enumerate(ordered) for other in ordered[at + 1 :])

@@ -106,6 +106,19 @@ ASKS_WHEN = _any(
     r"(?:^|[,;:.?]\s*|\bet )quand\b|\bà quel(?:le)?s? (?:moment|seconde|minute|instant)\b",
     r"\bcuándo\b|\ben qué (?:segundo|momento|minuto|instante)\b|什么时候|何时|第几秒|几分几秒|哪一?秒",
 )
+ROUGHLY_WHEN = _any(
+    r"\b(?:early|earlier|earliest|late|later|latest|soon|halfway|midway|shortly|throughout)\b",
+    r"\b(?:near|towards?|at|in|around|close to|from|before|after|until|by) (?:the|its) (?:very )?(?:beginning|start|end|opening|close|middle)\b"
+    r"(?! of (?:the|this) (?:frame|picture|image|screen|view))",
+    r"\b(?:first|second|third|last|final|opening|closing|middle|earlier|later) "
+    r"(?:part|half|third|quarter|moments?|seconds?|minutes?|frames?|stretch|section)\b",
+    r"\b(?:früh|spät)\w*\b|\bbald\b",
+    r"\b(?:anfangs|zuerst|zuletzt|schließlich)\b|\b(?:am|zum|gegen|vom|nach dem|vor dem) (?:anfang|beginn|ende|schluss)\b|\bin der mitte\b(?! des bild)",
+    r"\b(?:tôt|tard)\b|\b(?:au|vers le|dès le) (?:début|milieu)\b(?! de l'(?:image|écran))|\b(?:à|vers) la fin\b|\bbientôt\b",
+    r"\b(?:temprano|tarde|pronto)\b|\b(?:al|hacia el|desde el) (?:principio|inicio|comienzo|final|medio)\b|\ba mitad\b",
+    r"开头|开始|结尾|结束|末尾|最后|最初|前半|后半|前段|后段|较早|较晚|早些|晚些|很早|很晚|中段|中间",
+)
+"""A moment of a video, without a number."""
 ARITHMETIC = _any(
     r"\b(?:only|just|exactly|a single|nur|seulement|sólo|solo) (?:one|once|einmal|eine?[nrms]?|une?|un[oa])\b",
     r"\bone (?:more|less|fewer|too|plus|before|after)\b|\b(?:plus|minus) one\b",

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.teacher import student
 from rlvid.teacher.annotation import patches
 from rlvid.teacher.evidence import evidence_frames
-from rlvid.teacher.guard import patch_leak
+from rlvid.teacher.guard import GROUNDING, patch_leak
 from rlvid.teacher.student import Evidence, evidence_metadata, patched_prompt, twice
 from rlvid.types import EvidencePatch, Question
 
@@ -30,6 +31,8 @@ class Pointer:
     patch: EvidencePatch
     evidence: Evidence
     frames_EHWC: NDArray[np.uint8]
+    moments_s: tuple[float, ...]
+    """True times of the frames, also where the prompt does not tell them."""
 
     def prompt(self, prompt: str, placeholder: str) -> str:
         """The patched prompt, as the loop writes it."""
@@ -59,7 +62,7 @@ class Pointers:
     @staticmethod
     def shows(question: Question, pointer: Pointer | None) -> bool:
         """Can the answer be seen in what is shown? Then even a pointer that was meant for another clip is a true one."""
-        moments = [time_s for time_s, _ in pointer.evidence] if pointer else []
+        moments = pointer.moments_s if pointer else ()
         return bool(moments) and all(any(start <= time_s <= end for time_s in moments) for start, end in question.evidence.spans)
 
     def _pointer(self, question: Question, other: Question) -> Pointer | None:
@@ -73,4 +76,5 @@ class Pointers:
         if patch is None:
             return None
         cuts = evidence_frames(question.video, patch, size=self.size, limit=MOST_FRAMES)
-        return Pointer(patch, tuple((cut.time_s, cut.box) for cut in cuts), np.stack([cut.frame_HWC for cut in cuts]))
+        shown = student.told([(cut.time_s, cut.box) for cut in cuts], 0.0, times=told.task not in GROUNDING)
+        return Pointer(patch, shown, np.stack([cut.frame_HWC for cut in cuts]), tuple(cut.time_s for cut in cuts))

@@ -31,6 +31,7 @@ from rlvid.data.prompts import INSTRUCTIONS as LONG_INSTRUCTIONS
 from rlvid.families import named
 from rlvid.observe.terminal import Work
 from rlvid.teacher.annotation import patches
+from rlvid.teacher.student import UNTOLD
 from rlvid.types import Question
 from rlvid.world.evidence import Pointer, Pointers
 
@@ -86,6 +87,7 @@ def tokenizer_corpus(questions: Sequence[Question], *, family: str, evidence: bo
     said += [re.sub(r"</?\w+>", "\n", reply(question)) for question in questions]
     hints = [*LONG_INSTRUCTIONS.values(), FORMAT, "system\n<1.1 seconds>", "Look at 2 to 4 s."]
     if evidence:
+        said += [f"Evidence, {UNTOLD}: a frame, a part of a frame. \n{patch.hint}\n" for question in questions for patch in patches(question)]
         said += [f"Evidence: 1.5 s, 2.25 s (a part). \n{patch.hint}\n" for question in questions for patch in patches(question)]
     return said + hints * 50
 

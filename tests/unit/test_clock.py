@@ -20,8 +20,9 @@ from rlvid.loop.dumped import DumpedStep
 from rlvid.observe.dumps import write_step
 from rlvid.teacher.conversation import task_text
 from rlvid.teacher.protocol import TeacherReply, TeacherRequest
+from rlvid.teacher.student import evidence_metadata, patched_prompt, told
 from rlvid.teacher.tools import VideoTools
-from rlvid.types import Evidence, GenerateResult, Group, Question, Region, Rollout
+from rlvid.types import Evidence, EvidencePatch, GenerateResult, Group, Question, Region, Rollout
 from rlvid.variants.build import TICKS_PER_S
 from rlvid.world.tiny_model import build_processor, build_tokenizer
 from tests.unit.clips import make
@@ -125,7 +126,7 @@ def found(film):
 
 def test_evidence_lies_in_the_clip_and_its_patch_counts_from_there(film):
     reply, frames = found(film)
-    assert reply.outcome == "patch" and reply.patch.hint == "Look closely at 1.4 s." and len(frames) == 1
+    assert reply.outcome == "patch" and "1.4" not in reply.patch.hint and len(frames) == 1
     assert reply.patch.regions[0].time_s == pytest.approx(1.4) and reply.evidence[0].time_s == pytest.approx(7.4)
 
 
@@ -158,9 +159,24 @@ def repaired(film) -> tuple[Group, Pool]:
 def test_a_patched_prompt_speaks_of_the_clip_alone(film):
     group, engines = repaired(film)
     (request,), (repair,) = engines.requests, group.repairs
-    assert "Evidence: 1.4 s (a part)." in request.prompt and "Look closely at 1.4 s." in request.prompt and "7.4" not in request.prompt
-    assert [index / request.evidence_metadata["fps"] for index in request.evidence_metadata["frames_indices"]] == pytest.approx([1.4, 1.4], abs=1e-4)
+    assert "Evidence, at times that are not told: a part of a frame." in request.prompt and "7.4" not in request.prompt and "1.4" not in request.prompt
+    assert [index / request.evidence_metadata["fps"] for index in request.evidence_metadata["frames_indices"]] == [0.0, 0.0]
     assert repair.right and repair.score.parts["temporal_iou"] == 1.0 and repair.alignment == 1.0
+
+
+def test_evidence_is_told_on_the_clip_s_clock_or_not_at_all():
+    box = (0.1, 0.1, 0.2, 0.2)
+    assert told([(7.4, None), (8.0, box)], 6.0) == [(1.4, None), (2.0, box)]
+    assert told([(7.4, None), (8.0, box)], 6.0, times=False) == [
+        (None, None),
+        (None, box),
+    ]
+    for times, line in ((True, "Evidence: 1.4 s, 2 s (a part)."), (False, "Evidence, at times that are not told: a frame, a part of a frame.")):
+        shown = told([(7.4, None), (8.0, box)], 6.0, times=times)
+        metadata = evidence_metadata(shown, (28, 28))
+        seconds = [index / metadata["fps"] for index in metadata["frames_indices"]]
+        assert line in patched_prompt("<v>", EvidencePatch("temporal", "Look."), shown, "<v>")
+        assert seconds == pytest.approx([1.4, 1.4, 2.0, 2.0] if times else [0.0, 0.0, 1.0, 1.0], abs=1e-4)
 
 
 def test_dumps_are_in_seconds_of_the_file_and_give_the_same_prompts_again(film, tmp_path):
@@ -168,7 +184,7 @@ def test_dumps_are_in_seconds_of_the_file_and_give_the_same_prompts_again(film, 
     write_step(tmp_path / "rollouts", 1, [group], [np.ones((1, 1))], [np.zeros((1, 1))])
     (row,) = [json.loads(line) for line in (tmp_path / "rollouts" / "step_000001.jsonl").read_text().splitlines()]
     assert row["spec"]["times_s"][0] == 6.0 and row["patch"]["regions"][0]["time_s"] == pytest.approx(7.4)
-    assert row["evidence_frames"][0]["time_s"] == pytest.approx(7.4) and row["patch"]["hint"] == "Look closely at 1.4 s."
+    assert row["evidence_frames"][0]["time_s"] == pytest.approx(7.4) and row["patch"]["hint"].startswith("Look for what is seen")
     (again,) = DumpedStep(tmp_path, 1).groups()
     (one,), (other,) = group.repairs, again.repairs
     assert again.prepared.video_metadata == group.prepared.video_metadata and other.evidence_metadata == one.evidence_metadata

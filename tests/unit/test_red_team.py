@@ -8,6 +8,7 @@ The reader knows every trick of the writers: without the guard it finds most ans
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import statistics
@@ -23,9 +24,10 @@ from rlvid.families import named
 from rlvid.reading.mentions import normalised, times
 from rlvid.teacher.annotation import patches as annotated
 from rlvid.teacher.evidence import wanted
+from rlvid.teacher.guard import GROUNDING as ASK_FOR_A_SPAN
 from rlvid.teacher.guard import patch_leak
 from rlvid.teacher.moments import without
-from rlvid.teacher.student import patched_prompt
+from rlvid.teacher.student import evidence_metadata, patched_prompt, told
 from rlvid.types import Evidence, EvidencePatch, Question, Region
 
 PLACEHOLDER = named("qwen2_5_vl").placeholder
@@ -55,6 +57,7 @@ NEUTRAL = (
     "You looked too early; look again at {t}.",
     "The part in the middle of the frame at {t} was overlooked.",
 )
+UNTOLD = ("Look closely.", "Look for what is seen in the evidence frames.", "Schau genau hin.", "Regarde bien.", "Mira con atención.", "请仔细看。")
 SAYS = ("It is {w}.", "At {t} one sees: {w}.", "Es ist {w}.", "C'est {w}.", "Es {w}.", "是{w}。", "Look at {t}, {w}.", "{w}!", "The right one is {w}.")
 STRIKES = ("It is neither {a} nor {b}.", "Not {a}, not {b}.", "Weder {a} noch {b}.", "Ni {a} ni {b}.", "不是{a}，也不是{b}。")
 
@@ -148,7 +151,8 @@ def neutral(made: Asked, rng: random.Random) -> EvidencePatch:
     spans = ((max(0.0, start - 1), min(made.duration_s, end + 1)),) if rng.random() < 0.3 else ()
     frames = tuple(sorted(rng.uniform(start, end) for _ in range(rng.randint(0, 3))))
     regions = (Region(at, (0.1, 0.1, 0.4, 0.4)),) if rng.random() < 0.3 or not (spans or frames) else ()
-    return EvidencePatch("temporal", rng.choice(NEUTRAL).format(t=second(at, rng)), spans, frames, regions)
+    asks_when = made.question.task in ASK_FOR_A_SPAN and rng.random() < 0.8  # now and then even a good teacher forgets itself
+    return EvidencePatch("temporal", rng.choice(UNTOLD if asks_when else NEUTRAL).format(t=second(at, rng)), spans, frames, regions)
 
 
 def telling(made: Asked, rng: random.Random) -> EvidencePatch:
@@ -222,8 +226,11 @@ def annotation(made: Asked, rng: random.Random) -> EvidencePatch:
 # ---- the reader
 
 
-def prompt_of(made: Asked, patch: EvidencePatch) -> str:
-    return patched_prompt(f"{PLACEHOLDER}\n", patch, [(round(time_s, 3), box) for time_s, box in wanted(patch, 4)], PLACEHOLDER)
+def prompt_of(made: Asked, patch: EvidencePatch, *, unguarded: bool = False) -> str:
+    """`unguarded`: with the times of the evidence, whatever is asked for."""
+    evidence = [(round(time_s, 3), box) for time_s, box in wanted(patch, 4)]
+    shown = told(evidence, 0.0, times=unguarded or made.question.task not in ASK_FOR_A_SPAN)
+    return patched_prompt(f"{PLACEHOLDER}\n", patch, shown, PLACEHOLDER)
 
 
 def read_words(prompt: str, made: Asked, rng: random.Random) -> str:
@@ -260,7 +267,7 @@ def names(word: str, text: str) -> bool:
 
 
 def evidence_times(prompt: str) -> list[float]:
-    line = re.search(r"Evidence: (.*?)\. <", prompt)
+    line = re.search(r"Evidence[^:]*: (.*?)\. <", prompt)
     return [mention.seconds for mention in times(line[1])] if line else []
 
 
@@ -282,6 +289,9 @@ def spans_read(prompt: str, duration_s: float) -> dict[str, tuple[float, float]]
     for name, moments in (("hint", said), ("frames", shown), ("both", said + shown), ("shares", shares), ("25 fps", [number / 25 for number in numbers])):
         if len(moments) > 1:
             found[name] = (min(moments), max(moments))
+    half = TYPICAL_S * duration_s / 2
+    for name, moments in (("hint", said), ("frame", shown), ("share", shares)):
+        found |= {f"{name} {at} and a usual length": (moment - half, moment + half) for at, moment in enumerate(moments)}
     if len(shown) > 3:
         found["inner frames"] = (sorted(shown)[1], sorted(shown)[-2])
     if len(said) > 1 and (stretch := re.search(r"for |later|±", hint)):
@@ -315,10 +325,10 @@ def words_row(kind: str, count: int, seed: int = 0) -> Row:
         made = KINDS[kind](rng)
         patch = (neutral, telling, telling, annotation)[at % 4](made, rng)
         found = right_second if kind == "numeric: second" else lambda prompt, made, rng: read_words(prompt, made, rng) == made.question.answer
-        told = found(prompt_of(made, patch), made, rng)
-        all_right.append(told)
+        seen = found(prompt_of(made, patch), made, rng)
+        all_right.append(seen)
         if not patch_leak(made.question, patch, duration_s=made.duration_s):
-            right.append(told)
+            right.append(seen)
             alone.append(found("", made, rng))
     return Row(count, len(right), statistics.fmean(all_right), statistics.fmean(right), statistics.fmean(alone))
 
@@ -339,11 +349,10 @@ def span_rows(kind: str, count: int, seed: int = 0) -> dict[str, Row]:
         patch = (neutral, marking, marking, marking, annotation)[at % 5](made, rng)
         truth, length = made.question.spans, TYPICAL_S * made.duration_s
         guess = (made.duration_s / 2 - length / 2, made.duration_s / 2 + length / 2)
-        told = max((temporal_iou(span, truth) for span in spans_read(prompt_of(made, patch), made.duration_s).values()), default=temporal_iou(guess, truth))
-        everything.append(told)
+        everything.append(best_read(prompt_of(made, patch, unguarded=True), made, guess))
         if not patch_leak(made.question, patch, duration_s=made.duration_s):
             passes += 1
-            passed.append(told)
+            passed.append(best_read(prompt_of(made, patch), made, guess))
             alone.append(temporal_iou(guess, truth))
     reaches = [[float(iou >= 0.5) for iou in ious] for ious in (everything, passed, alone)]
     return {
@@ -352,17 +361,31 @@ def span_rows(kind: str, count: int, seed: int = 0) -> dict[str, Row]:
     }
 
 
+def best_read(prompt: str, made: Asked, guess: tuple[float, float]) -> float:
+    """IoU of the best way of reading the prompt; the guess where it says nothing."""
+    truth = made.question.spans
+    return max((temporal_iou(span, truth) for span in spans_read(prompt, made.duration_s).values()), default=temporal_iou(guess, truth))
+
+
 def moment_row(count: int, seed: int = 0) -> dict[str, float]:
-    """Mean IoU of a usual length around the one moment that the annotation teacher names, around the truth's middle, and of the best guess without either."""
+    """Mean IoU of a reader who takes a usual length around a moment that the annotation teacher's prompt tells: as it is told, were it told, and of the best
+    guess without either."""
     rng = random.Random(seed)
-    found: dict[str, list[float]] = {"annotation": [], "middle": [], "alone": []}
+    found: dict[str, list[float]] = {"annotation": [], "with its times": [], "alone": []}
     for _ in range(count):
         made = GROUNDING["temporal_grounding"](rng)
-        half, truth = TYPICAL_S * made.duration_s / 2, made.question.spans
-        (patch,) = [patch for patch in annotated(replace(made.question, evidence=Evidence(truth))) if patch.frames_s]
-        for name, at in (("annotation", patch.frames_s[0]), ("middle", sum(truth[0]) / 2), ("alone", made.duration_s / 2)):
-            found[name].append(temporal_iou((at - half, at + half), truth))
+        half, patch = TYPICAL_S * made.duration_s / 2, annotation(made, rng)
+        guess = (made.duration_s / 2 - half, made.duration_s / 2 + half)
+        found["annotation"].append(best_read(prompt_of(made, patch), made, guess))
+        found["with its times"].append(best_read(prompt_of(made, patch, unguarded=True), made, guess))
+        found["alone"].append(temporal_iou(guess, made.question.spans))
     return {name: statistics.fmean(ious) for name, ious in found.items()}
+
+
+def metadata_of(made: Asked, patch: EvidencePatch) -> dict:
+    """What the processor is told of the evidence frames: for some families it becomes time tokens or positions."""
+    evidence = [(round(time_s, 3), box) for time_s, box in wanted(patch, 4)]
+    return evidence_metadata(told(evidence, 0.0, times=made.question.task not in ASK_FOR_A_SPAN), (28, 28))
 
 
 def table(count: int) -> dict[str, Row]:
@@ -391,17 +414,37 @@ def test_a_patch_tells_no_more_than_the_question(kind):
 
 
 @pytest.mark.parametrize("kind", GROUNDING)
-def test_no_two_moments_of_a_prompt_mark_the_span(kind):
+def test_no_moments_of_a_prompt_mark_the_span(kind):
     rows = span_rows(kind, COUNT)
     print(printed(rows))
     for row in rows.values():
         assert row.passed >= 0.1 * row.written and row.unguarded >= row.alone + 0.2 and row.guarded <= row.alone + 0.03
 
 
-def test_a_moment_inside_the_span_is_not_its_middle():
+def test_one_moment_and_a_usual_length_are_no_span():
     found = moment_row(1500)
     print(found)
-    assert found["annotation"] <= found["middle"] - 0.2
+    assert found["with its times"] >= found["alone"] + 0.2 and found["annotation"] <= found["alone"] + 0.01
+
+
+@pytest.mark.parametrize("writer", [neutral, annotation])
+@pytest.mark.parametrize("kind", GROUNDING)
+def test_nothing_but_the_number_of_frames_depends_on_the_span(kind, writer):
+    """Whoever wrote it and wherever the truth lies: what passes is one of a few prompts, and what the processor is told one of four records."""
+    rng = random.Random(f"{kind}{writer.__name__}")
+    prompts: dict[str, list[float]] = {}
+    records = set()
+    for _ in range(COUNT):
+        made = GROUNDING[kind](rng)
+        patch = writer(made, rng)
+        if not patch_leak(made.question, patch, duration_s=made.duration_s):
+            prompt = prompt_of(made, patch)
+            assert not prompt_times(prompt) and not re.search(r"\d", prompt)
+            prompts.setdefault(prompt, []).append(sum(made.question.spans[0]) / made.duration_s / 2)
+            records.add(json.dumps(metadata_of(made, patch), sort_keys=True))
+    assert len(records) <= 4 and sum(map(len, prompts.values())) >= 0.1 * COUNT
+    for middles in prompts.values():  # each is met with truths everywhere
+        assert len(middles) < 20 or (min(middles) < 0.35 and max(middles) > 0.65)
 
 
 if __name__ == "__main__":

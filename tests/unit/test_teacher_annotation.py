@@ -41,10 +41,15 @@ def test_no_span_where_its_length_is_asked_for():
 
 
 @pytest.mark.parametrize("task", ["temporal_grounding", "grounded_qa"])
-def test_where_a_span_is_asked_for_one_moment_inside_it_is_named(task):
+def test_where_a_span_is_asked_for_one_moment_inside_it_is_shown_and_not_told(task):
     question = ask(task=task, options=(), answer="red", spans=((3.0, 5.0),), evidence=Evidence(((3.0, 5.0),), tuple(Region(t, BOX) for t in (3.0, 4.2, 4.9))))
     patch = find(question).patch
-    assert patch is not None and patch.hint == "Look closely at 4.2 s." and patch.spans == () and patch.regions == (Region(4.2, BOX),)
+    assert (
+        patch is not None
+        and patch.hint == "Look for what is seen in the evidence, in the top left part of the frame."
+        and patch.spans == ()
+        and patch.regions == (Region(4.2, BOX),)
+    )
     assert patch_leak(question, patch) == ""
 
 

@@ -95,14 +95,16 @@ def test_where_a_span_is_asked_for_times_near_it_leak():
     question = ask(question="When does it start?", task="temporal_grounding", answer=None, spans=((10.0, 20.0), (50.0, 60.0)))
     for hint in ("From 10 s on.", "Until 0:20.", "ten", "Between 51 s and 58 s.", "between 9 and 21", "It begins at second 50."):
         assert leak(question, hint), hint
-    for hint in ("Look at 15 s.", "Look again at 0:54.", "Not before 30 s."):
+    for hint in ("Look at 15 s.", "Look again at 0:54.", "Not before 30 s.", "You looked too early.", "Near the end of the video.", "Am Anfang.", "视频的后半"):
+        assert leak(question, hint), f"{hint}: one moment and a usual length are half of the answer"
+    for hint in ("Look closely.", "Watch the dog's legs.", "Look at the left part of the frame.", "Was the door overlooked?"):
         assert not leak(question, hint), hint
 
 
 def test_the_patch_itself_may_not_mark_the_span_either():
     question = ask(question="When?", task="temporal_grounding", answer=None, spans=((10.0, 20.0),))
-    inside = EvidencePatch("temporal", "Look at 15 s.", frames_s=(15.0,))
-    assert patch_leak(question, inside) == ""
+    assert patch_leak(question, EvidencePatch("temporal", LOOK, frames_s=(15.0,))) == ""
+    assert patch_leak(question, EvidencePatch("temporal", "Look at 15 s.", frames_s=(15.0,)))
     box = (0.1, 0.1, 0.2, 0.2)
     for patch in (
         EvidencePatch("temporal", "Look there.", spans=((10.0, 20.0),)),
@@ -168,16 +170,17 @@ def test_spans_in_whatever_they_are_told(hint):
 
 
 @pytest.mark.parametrize(
-    "hint", ["Look at 35 %.", "It is in the last third of the video.", "Look at frame 320.", "Watch it for two seconds at 14 s.", "a third of the frame"]
+    "hint", ["Look at 35 %.", "It is in the last third of the video.", "Look at frame 320.", "Watch it for two seconds at 14 s.", "At 15 s."]
 )
-def test_one_moment_may_be_told_in_any_of_them(hint):
-    assert not leak(GROUNDED, hint, duration_s=40.0), hint
+def test_not_one_moment_may_be_told_in_any_of_them(hint):
+    assert leak(GROUNDED, hint, duration_s=40.0), hint
+    assert not leak(GROUNDED, "Look at a third of the frame.", duration_s=40.0)
 
 
 def test_times_of_a_clip_count_from_its_start():
-    """The student of a clip from 100 s on is told 0 s there: a hint of 10 s and 20 s is the span, one of 110 s and 120 s lies outside."""
+    """The student of a clip from 100 s on is told 0 s there: moments of a patch count from there too."""
     film = replace(GROUNDED, spans=((110.0, 120.0),), clip=(100.0, 140.0))
-    assert leak(film, "From 10 s to 20 s.") and not leak(film, "Not at 110 s.")
+    assert leak(film, "From 10 s to 20 s.") and leak(film, "Not at 110 s.")
     assert patch_leak(film, EvidencePatch("temporal", LOOK, frames_s=(10.2, 19.5)))
     assert not patch_leak(film, EvidencePatch("temporal", LOOK, frames_s=(15.0,)))
 
