@@ -16,8 +16,8 @@ class Run(Section):
     """Name of the run and of its folder. Starting again with the same name resumes from the last whole checkpoint."""
     dir: FilePath = Path("runs")
     """Folder that holds the run folders."""
-    seed: int = 0
-    """Every random choice is derived from it, the step, the question, the variant and the sample."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random choice is derived from it, the step, the question, the variant and the sample. Below 2^32: engines take no larger ones."""
     steps: Positive = 1000
     """Optimizer steps (GRPO updates) in all."""
     save_every: Count = 50

@@ -218,6 +218,8 @@ def test_home_and_variables_are_written_out_in_every_path(key: str, tmp_path: Pa
         (["prompt.format=Put the answer into \\boxed{}."], "does not ask for <answer>"),
         (["rollout.repeatable=true", "rollout.max_staleness=1"], "cannot repeat"),
         (["rollout.temperature=0.005"], "rollout.temperature"),
+        (["run.seed=-1"], "run.seed"),
+        (["run.seed=4294967296"], "run.seed"),
     ],
 )
 def test_settings_that_would_be_wrong_in_silence(override: list[str], words: str, tmp_path: Path) -> None:
