@@ -5,15 +5,18 @@ Whatever can crash or hang (importing torch, decoding video) is asked in a proce
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +29,22 @@ from rlvid.process.one_line import first_line
 
 GIB = 2**30
 PROBE_DEADLINE_S = 120
-OBJECTS = r"psm_|plasma|rlvid|torch_|sem\.mp-|nccl-|VLLM"
+OBJECTS = r"psm_|plasma|rlvid|torch_|sem\.mp-|nccl-|VLLM|vllm_"
 """Names that Python's, Ray's, torch's, NCCL's and vLLM's shared-memory objects begin with."""
+MEETINGS = r"vllm_dist_"
+"""Files in the folder for temporary ones (or in /dev/shm) in which vLLM's processes meet; nobody holds them open, and a killed engine leaves its own."""
+OLDEST_DRIVER = {"13": 580, "12": 525}
+"""Of NVIDIA's Linux drivers, the first that runs a CUDA of this major version [NVIDIA's CUDA compatibility table]."""
+OLDEST_GPU = (7, 5)
+"""Compute capability: CUDA 13 and vLLM make no code for older ones."""
+IPC_LOCK = 1 << 14
+"""Bit of capabilities(7)."""
 MAIN_PACKAGES = ("torch", "torchvision", "vllm", "ray", "deepspeed", "transformers", "decord", "av", "wandb")
 
 _TORCH_PROBE = """
 import json, torch, torchvision
-devices = [torch.cuda.get_device_name(i) + f" {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB" for i in range(torch.cuda.device_count())]
+seen = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+devices = [{"name": f"{one.name} {one.total_memory / 2**30:.0f} GiB", "capability": [one.major, one.minor]} for one in seen]
 print(json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__, "cuda": torch.version.cuda, "devices": devices}))
 """
 
@@ -67,7 +79,7 @@ class Check:
 def run_checks(model: str | Path | None = None) -> list[Check]:
     """Every check, in the order in which a person would cure them. With a model folder, its processors too."""
     asked: list[Callable[[], Check | list[Check]]] = [
-        _python, _packages, _torch, _plugin, _decoding, _compiler, _disk, _shared_memory, _leftovers, _memory, _port, _ray, _wandb,
+        _python, _packages, _torch, _plugin, _decoding, _compiler, _disk, _shared_memory, _leftovers, _memory, _port, _rdma, _ray, _wandb,
     ]  # fmt: skip
     if model is not None:
         asked.append(lambda: _model(model))
@@ -133,8 +145,14 @@ def _torch() -> list[Check]:
         return [Check("torch and torchvision", "fail", result, cure)]
     found = json.loads(result.stdout.splitlines()[-1])
     checks = [Check("torch and torchvision", "ok", f"torch {found['torch']} and torchvision {found['torchvision']} import in a bare process")]
+    if found["cuda"] and (driver := _driver(found["cuda"])):
+        checks.append(driver)
     if found["devices"]:
-        checks.append(Check("gpu", "ok", ", ".join(found["devices"])))
+        old = [device["name"] for device in found["devices"] if tuple(device["capability"]) < OLDEST_GPU]
+        named = ", ".join(f"{device['name']}, compute capability {'.'.join(map(str, device['capability']))}" for device in found["devices"])
+        oldest = ".".join(map(str, OLDEST_GPU))
+        cure = f"hide it (CUDA_VISIBLE_DEVICES) and use GPUs of compute capability {oldest} and newer: Turing, Ampere, Ada, Hopper, Blackwell"
+        checks.append(Check("gpu", "fail", f"{old[0]} is older than compute capability {oldest}: {named}", cure) if old else Check("gpu", "ok", named))
     elif found["cuda"]:
         cure = "check nvidia-smi, the driver's version and CUDA_VISIBLE_DEVICES"
         checks.append(Check("gpu", "fail", f"torch is built for CUDA {found['cuda']} but sees no device", cure))
@@ -143,6 +161,40 @@ def _torch() -> list[Check]:
     else:
         checks.append(Check("gpu", "ok", "none; CPU builds throughout"))
     return checks
+
+
+def _driver(cuda: str, version: Path = Path("/sys/module/nvidia/version")) -> Check | None:
+    """Is NVIDIA's driver new enough for the CUDA that torch is built for? None where no driver is loaded: the check for GPUs says so."""
+    oldest = OLDEST_DRIVER.get(cuda.split(".")[0])
+    if oldest is None or not version.is_file():
+        return None
+    have = version.read_text().strip()
+    if int(have.split(".")[0]) < oldest:
+        return Check("nvidia driver", "fail", f"{have}, but CUDA {cuda} needs {oldest} or newer", f"install NVIDIA's driver {oldest} or newer on this machine")
+    return Check("nvidia driver", "ok", f"{have} runs CUDA {cuda}")
+
+
+def _rdma(devices: Path = Path("/sys/class/infiniband"), process: Path = Path("/proc/self/status")) -> Check:
+    """NCCL takes TCP, and says nothing, where it may not use the InfiniBand or RoCE adapters that are there."""
+    there = sorted(path.name for path in devices.iterdir()) if devices.is_dir() else []
+    if not there:
+        return Check("rdma", "ok", "no InfiniBand or RoCE here: NCCL talks over TCP between nodes")
+    what = f"{len(there)} adapters ({', '.join(there[:3])}{', ...' if len(there) > 3 else ''})"
+    try:
+        ctypes.CDLL("libibverbs.so.1")
+    except OSError:
+        cure = "install libibverbs1, ibverbs-providers and librdmacm1 (deploy/Dockerfile does)"
+        return Check("rdma", "warn", f"{what}, but no libibverbs.so.1: NCCL takes TCP", cure)
+    if not list(Path("/dev/infiniband").glob("uverbs*")):
+        cure = "give the container the devices: --device=/dev/infiniband, or the resource of the cluster's RDMA device plugin"
+        return Check("rdma", "warn", f"{what}, but no /dev/infiniband/uverbs*: NCCL takes TCP", cure)
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)", process.read_text(), re.MULTILINE)
+    may_lock = capabilities is not None and int(capabilities[1], 16) & IPC_LOCK
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit != resource.RLIM_INFINITY and not may_lock:
+        cure = "raise it: --ulimit memlock=-1 (Docker), LimitMEMLOCK=infinity (the service that starts containers or Slurm's steps)"
+        return Check("rdma", "warn", f"{what}, but this user may lock {limit // 2**20} MiB: registering memory fails and NCCL stops or takes TCP", cure)
+    return Check("rdma", "ok", what)
 
 
 def _plugin() -> Check:
@@ -169,7 +221,11 @@ def _compiler() -> Check:
     missing = [tool for tool in ("ninja", "g++") if shutil.which(tool) is None and not (Path(sys.executable).parent / tool).exists()]
     if missing:
         return Check("compiler", "warn", f"no {' and no '.join(missing)}: fine unless something is compiled while it runs", "install a C++ compiler and ninja")
-    return Check("compiler", "ok", "ninja and g++")
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not headers.is_file():
+        what = f"no {headers}: on GPUs Triton's first kernel fails"
+        return Check("compiler", "warn", what, f"install this Python's headers (on Debian and Ubuntu: python{sys.version_info[0]}.{sys.version_info[1]}-dev)")
+    return Check("compiler", "ok", "ninja, g++ and Python.h")
 
 
 def _disk() -> Check:
@@ -192,9 +248,11 @@ def _shared_memory() -> Check:
     return Check("shared memory", "ok", f"{gib:.1f} GiB free in /dev/shm")
 
 
-def _leftovers(folder: Path = Path("/dev/shm")) -> Check:
-    """Shared-memory objects of processes that were killed: nobody maps them, but they take memory until somebody removes them."""
+def _leftovers(folder: Path = Path("/dev/shm"), meetings: Path | None = None) -> Check:
+    """Shared-memory objects of processes that were killed: nobody maps them, but they take memory until somebody removes them. And files in which they met."""
     there = [path for path in _own_files(folder) if re.match(OBJECTS, path.name)]
+    if not _engines_run():
+        there += [path for path in _own_files(meetings or Path(tempfile.gettempdir())) if re.match(MEETINGS, path.name) and path not in there]
     if not there:
         return Check("shared memory leftovers", "ok", f"none in {folder}")
     used = _open_files()
@@ -210,6 +268,17 @@ def _own_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_uid == os.getuid())
+
+
+def _engines_run() -> bool:
+    """Is a process of vLLM at work here?"""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"vllm" in process.read_bytes().lower():
+                return True
+        except OSError:
+            continue  # it has ended
+    return False
 
 
 def _open_files() -> set[str]:

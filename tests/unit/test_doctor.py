@@ -56,11 +56,33 @@ def test_what_a_killed_process_left_in_shared_memory_is_found(tmp_path: Path) ->
     for path in (ended, working, tmp_path / "somebody_elses"):
         path.write_bytes(b"x" * 2**20)
     with working.open("r+b") as file, mmap.mmap(file.fileno(), 0):
-        check = doctor._leftovers(tmp_path)
+        check = doctor._leftovers(tmp_path, tmp_path / "none")
         assert check.status == "warn" and check.detail.startswith("1 objects of ended processes hold 1.0 MiB") and str(ended) in check.cure
         ended.unlink()
-        assert doctor._leftovers(tmp_path).status == "ok"
-    assert doctor._leftovers(tmp_path).status == "warn"
+        assert doctor._leftovers(tmp_path, tmp_path / "none").status == "ok"
+    assert doctor._leftovers(tmp_path, tmp_path / "none").status == "warn"
+
+
+def test_where_killed_engines_met_is_found_once_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met = tmp_path / "vllm_dist_0badc0de"
+    met.write_bytes(b"x")
+    monkeypatch.setattr(doctor, "_engines_run", lambda: True)
+    assert doctor._leftovers(tmp_path / "shm", tmp_path).status == "ok"
+    monkeypatch.setattr(doctor, "_engines_run", lambda: False)
+    check = doctor._leftovers(tmp_path / "shm", tmp_path)
+    assert check.status == "warn" and str(met) in check.cure
+    assert str(met) in doctor._leftovers(tmp_path, tmp_path / "other").cure, "or in shared memory"
+
+
+def test_engines_are_seen_by_their_command_line() -> None:
+    import subprocess
+    import sys
+
+    engine = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "VLLM::EngineCore"], stdin=subprocess.PIPE)
+    try:
+        assert doctor._engines_run()
+    finally:
+        engine.communicate()
 
 
 @pytest.mark.parametrize(("free_gib", "status"), [(0.5, "fail"), (5, "warn"), (500, "ok")])
@@ -75,6 +97,17 @@ def test_a_missing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "python"))
     check = doctor._compiler()
     assert check.status == "warn" and "no ninja and no g++" in check.detail
+
+
+def test_missing_headers_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda tool: tool)
+    for name, status in (("none", "warn"), ("include", "ok")):
+        monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda name=name: {"include": str(tmp_path / name)})
+        (tmp_path / "include").mkdir(exist_ok=True)
+        (tmp_path / "include" / "Python.h").write_text("")
+        check = doctor._compiler()
+        assert check.status == status, check
+        assert status == "ok" or ("Python.h" in check.detail and "-dev" in check.cure)
 
 
 def test_a_broken_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +129,52 @@ def test_a_torchvision_that_dies_at_import_and_one_that_hangs(monkeypatch: pytes
 def test_a_gpu_build_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"torch": "2", "torchvision": "0", "cuda": "13.0", "devices": []}
     monkeypatch.setattr(doctor, "_TORCH_PROBE", f"print({json.dumps(json.dumps(found))})")
-    _, gpu = doctor._torch()
+    *_, gpu = doctor._torch()
     assert gpu.status == "fail" and "sees no device" in gpu.detail and "nvidia-smi" in gpu.cure
+
+
+@pytest.mark.parametrize(("capability", "status"), [([7, 0], "fail"), ([7, 5], "ok"), ([9, 0], "ok"), ([12, 0], "ok")])
+def test_a_gpu_that_is_too_old(capability: list[int], status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [{"name": "H100 80 GiB", "capability": [9, 0]}, {"name": "Card 32 GiB", "capability": capability}]
+    found = {"torch": "2", "torchvision": "0", "cuda": "13.0", "devices": devices}
+    monkeypatch.setattr(doctor, "_TORCH_PROBE", f"print({json.dumps(json.dumps(found))})")
+    *_, gpu = doctor._torch()
+    assert gpu.status == status and f"compute capability {capability[0]}.{capability[1]}" in gpu.detail
+    assert status == "ok" or ("Card 32 GiB is older" in gpu.detail and "CUDA_VISIBLE_DEVICES" in gpu.cure)
+
+
+@pytest.mark.parametrize(("cuda", "driver", "status"), [("13.0", "575.57.08", "fail"), ("13.0", "580.65.06", "ok"), ("12.8", "535.104.05", "ok")])
+def test_a_driver_that_is_too_old(cuda: str, driver: str, status: str, tmp_path: Path) -> None:
+    assert doctor._driver(cuda, tmp_path / "version") is None, "no driver"
+    (tmp_path / "version").write_text(driver + "\n")
+    check = doctor._driver(cuda, tmp_path / "version")
+    assert check is not None and check.status == status and driver in check.detail and cuda in check.detail
+    assert status == "ok" or ("needs 580 or newer" in check.detail and "580" in check.cure)
+
+
+def test_adapters_that_nccl_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices, process = tmp_path / "infiniband", tmp_path / "status"
+    assert doctor._rdma(devices, process).status == "ok", "none there"
+    (devices / "mlx5_0").mkdir(parents=True)
+    process.write_text("Name:\tx\nCapEff:\t0000000000000000\n")
+
+    def library(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(doctor.ctypes, "CDLL", library)
+    check = doctor._rdma(devices, process)
+    assert check.status == "warn" and "mlx5_0" in check.detail and "libibverbs1" in check.cure
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: None)
+    assert "uverbs" in doctor._rdma(devices, process).detail, "the devices are not in this container"
+    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: iter([self / "uverbs0"]))
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (8 * 2**20, 8 * 2**20))
+    check = doctor._rdma(devices, process)
+    assert check.status == "warn" and "lock 8 MiB" in check.detail and "memlock=-1" in check.cure
+    process.write_text("Name:\tx\nCapEff:\t0000000000004000\n")
+    assert doctor._rdma(devices, process).status == "ok", "CAP_IPC_LOCK in effect"
+    process.write_text("Name:\tx\nCapEff:\t0000000000000000\n")
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (doctor.resource.RLIM_INFINITY,) * 2)
+    assert doctor._rdma(devices, process).status == "ok"
 
 
 def test_a_plugin_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
