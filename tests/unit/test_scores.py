@@ -1,13 +1,18 @@
-"""Benchmark metrics by hand, and against lmms-eval's own functions on the same predictions where that package is at hand.
+"""Benchmark metrics by hand, and against lmms-eval's own functions on the same predictions.
 
-lmms-eval is not among the requirements (it asks for some sixty packages that nothing here needs). `pip install --no-deps lmms-eval==0.7.3` is enough for the
-comparison: the task files are loaded one by one, with empty stand-ins for `datasets` and `pandas`, which their scoring of single answers does not touch.
-Without it, the values below follow from its published definitions by hand. It has no task for NExT-GQA and for grounding on ActivityNet.
+In an environment of lmms-eval's own, made as deploy/README.md says, its modules are imported whole:
+
+    RLVID_LMMS_PYTHON=lmms/bin/python pytest tests/unit/test_scores.py -k agrees
+
+Without one, its task files are loaded here one by one, with empty stand-ins for `datasets` and `pandas`, which their scoring of single answers does not
+touch: the development tools have the package, but not the hundred packages that it asks for, many of which contradict the pinned set. It has no task for
+NExT-GQA, for LongVideo-Reason, and for grounding on ActivityNet.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import sys
 from dataclasses import replace
@@ -22,6 +27,7 @@ from rlvid.algo.rewards import score
 from rlvid.algo.scores import BENCHMARKS, MMVU_GROUPS, Answered, benchmark_scores, iop, official_mra, open_match
 from rlvid.data.sources import SOURCES
 from rlvid.types import Question
+from tests.unit import lmms_side
 
 OPTIONS = ("red", "green", "blue", "grey")
 TASKS = ("multiple_choice", "open", "regression", "grounded_qa")
@@ -177,6 +183,10 @@ def test_evaluation_reports_them():
 @pytest.fixture(scope="module")
 def lmms(tmp_path_factory):
     """The scoring functions of one of lmms-eval's tasks, by the task's folder."""
+    if python := os.environ.get("RLVID_LMMS_PYTHON"):
+        with lmms_side.elsewhere(python, tmp_path_factory.mktemp("hub")) as load:
+            yield load
+        return
     found = importlib.util.find_spec("lmms_eval")
     if found is None or not found.submodule_search_locations:
         pytest.skip("lmms-eval is not installed: the tests above compare with its published definitions")
