@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlvid.config import Config
+from rlvid.families.checkpoint import reading_s
 from rlvid.process.log import last_error, to_log_file
 from rlvid.process.one_line import first_line
 from rlvid.process.role import Role, bundle
@@ -44,7 +45,7 @@ def role(config: Config) -> Role:
         pool={
             "capacity": 1 if rollout.repeatable else max(1, 2 * rollout.max_sequences // rollout.answers),
             "deadline_s": rollout.deadline_s,
-            "start_deadline_s": rollout.start_deadline_s,
+            "start_deadline_s": rollout.start_deadline_s + reading_s(config.model.path, config.readers, config.model.read_mib_per_s),
             "max_restarts": rollout.max_restarts,
             "attempts": max(1, rollout.max_restarts),
             "quorum": rollout.quorum,

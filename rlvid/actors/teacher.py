@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.families.checkpoint import reading_s
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
 from rlvid.process.traces import own_traces
@@ -24,6 +25,7 @@ GRACE_S = 30
 def role(config: Config) -> Role:
     """The teachers of a run."""
     teacher = config.teacher
+    reading = reading_s(str(teacher.model), teacher.actors, config.model.read_mib_per_s) if teacher.kind == "engine" else 0.0
     return Role(
         "teacher actor",
         TeacherActor,
@@ -34,7 +36,7 @@ def role(config: Config) -> Role:
         pool={
             "capacity": teacher.concurrency,
             "deadline_s": teacher.deadline_s + GRACE_S,
-            "start_deadline_s": teacher.start_deadline_s,
+            "start_deadline_s": teacher.start_deadline_s + reading,
             "max_restarts": teacher.max_restarts,
             "quorum": config.rollout.quorum,
             "heartbeat_s": config.rollout.heartbeat_s,

@@ -154,6 +154,11 @@ class Config(Section):
         return self.learner.num_gpus > 0
 
     @property
+    def readers(self) -> int:
+        """How many may read the model's checkpoint at once when a run starts."""
+        return max(self.rollout.engines, self.rollout.max_engines) + self.learner.ranks
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return self.run.dir / self.run.name

@@ -138,7 +138,7 @@ class Learner(Section):
     resources: Resources = {}
     """Custom resources of Ray that each takes of its node, such as {rollout_node: 1}: the way to say on which nodes they stand."""
     start_deadline_s: Seconds = 900
-    """Longest wait for the group to start."""
+    """Longest wait for the group to start, besides the time to read the checkpoint (model.read_mib_per_s)."""
     deadline_s: Seconds = 1800
     """Longest wait for one update or checkpoint."""
 

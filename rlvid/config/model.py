@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rlvid.config.base import PathOrId, Section
 
@@ -15,6 +17,9 @@ class Model(Section):
     attention: Literal["sdpa", "flex_attention"] = "sdpa"
     """Of the learner's text model. Neither computes what one answer cannot see of another. Nor do they copy a prompt's keys for its answers.
     sdpa: flash attention, merged (on GPUs for bfloat16; float32 there is for tests). flex_attention (GPU only) is compiled at the first step."""
+    read_mib_per_s: Annotated[float, Field(gt=0)] = 200
+    """MiB a second that the checkpoint's storage gives to all its readers together, at the least: many engines read one file system. Deadlines for a start
+    grow by what all engines and ranks of a run then need to read it, the teacher's by what the teachers need."""
     freeze_vision: bool = False
     """Train the language model only."""
 

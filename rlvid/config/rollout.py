@@ -52,7 +52,7 @@ class RolloutConfig(Section):
     enforce_eager: bool = True
     """No CUDA graphs; false is faster on GPUs once the run is known to work."""
     start_deadline_s: Seconds = 600
-    """Longest wait for an engine to start."""
+    """Longest wait for an engine to start, besides the time to read the checkpoint (model.read_mib_per_s)."""
     deadline_s: Seconds = 600
     """Longest wait for the answers of one variant."""
     heartbeat_s: Seconds = 60

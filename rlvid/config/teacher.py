@@ -70,7 +70,7 @@ class Teacher(Section):
     kv_cache_gib: Annotated[float, Field(gt=0)] = 1
     """engine: key-value cache without GPU."""
     start_deadline_s: Seconds = 900
-    """Longest wait for a teacher actor to start."""
+    """Longest wait for a teacher actor to start, besides the time to read the checkpoint (model.read_mib_per_s)."""
     max_restarts: Count = 3
     """Restarts per actor before the run stops."""
 

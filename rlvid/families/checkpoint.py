@@ -5,6 +5,7 @@ Whoever in rlvid loads a checkpoint of the policy loads it here: a family may ha
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import FAMILIES
 from rlvid.families.base import Family
-from rlvid.families.folder import adapter_problem, pointer_problem, quantized_problem, reading_problem, weights_problem
+from rlvid.families.folder import INDEX, adapter_problem, pointer_problem, quantized_problem, reading_problem, weight_bytes, weights_problem
 from rlvid.process.one_line import first_line
 
 log = logging.getLogger("rlvid")
@@ -106,6 +107,28 @@ def read_config(path: str, key: str) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         raise ConfigError(f"{key}: {path} holds no readable config.json (name the folder of a Hugging Face checkpoint, such as runs/NAME/export)")
     return config
+
+
+def reading_s(path: str, readers: int, mib_per_s: float) -> float:
+    """Seconds in which so many readers have the checkpoint's weights, where their storage gives `mib_per_s` to all of them together."""
+    return checkpoint_bytes(path) * readers / (mib_per_s * 2**20)
+
+
+@functools.cache
+def checkpoint_bytes(path: str) -> int:
+    """Size of the weights: of the folder's files, or as a hub id's index says (the cache's, or the hub's). 0 where nobody knows."""
+    if not is_hub_id(path):
+        return weight_bytes(Path(path))
+    try:
+        found = _from_hub(path, "model.path")
+        cached = weight_bytes(found.parent) if found else 0
+        if cached or found is None:
+            return cached
+        from huggingface_hub import hf_hub_download
+
+        return int(json.loads(Path(hf_hub_download(path, INDEX, etag_timeout=HUB_S)).read_text())["metadata"]["total_size"])
+    except Exception:  # one file without an index, or whatever the hub answers: the deadline stays what the config says
+        return 0
 
 
 def pixel_normalisation_problem(model_path: str | Path) -> str | None:

@@ -82,6 +82,11 @@ def weights_problem(folder: Path, config: dict[str, Any]) -> str:
     return ""
 
 
+def weight_bytes(folder: Path) -> int:
+    """Of all files that hold weights; 0 where there is no such folder."""
+    return sum(path.stat().st_size for path in _weights(folder)) if folder.is_dir() else 0
+
+
 def reading_problem(folder: Path) -> str:
     """What the processor is made of."""
     for names, what, cure in (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvid.config import Config
+from rlvid.families.checkpoint import reading_s
 from rlvid.learner.hashed import Digests
 from rlvid.learner.packing import spread_over_ranks
 from rlvid.learner.rank import Rank
@@ -58,7 +59,8 @@ class LearnerGroup:
 
     def start(self) -> int:
         """Meet, load, build. Returns the number of parameters."""
-        deadline_s = self.config.learner.start_deadline_s
+        model = self.config.model
+        deadline_s = self.config.learner.start_deadline_s + reading_s(model.path, self.config.readers, model.read_mib_per_s)
         meeting = self._get([self.ranks[0].propose_meeting.remote()], deadline_s, "propose a meeting point")[0]
         return self._get([rank.start.remote(meeting) for rank in self.ranks], deadline_s, "start")[0]
 

@@ -81,7 +81,7 @@ class Weights:
 
     def _wait_for_an_engine(self) -> None:
         """Returns at once unless all engines are being replaced."""
-        deadline = time.monotonic() + self.config.rollout.start_deadline_s
+        deadline = time.monotonic() + self.engines.start_deadline_s
         while not (self.engines.handles or self._joining):
             if time.monotonic() > deadline or all(slot.lost for slot in self.engines.slots):
                 raise SyncError("no rollout engine is left to take the new weights; logs/ of the run folder holds what they said")

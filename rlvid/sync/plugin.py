@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,7 @@ def register() -> None:
 
     _die_with_parent()
     use_names()
+    _without_reload_notices()
     if "gloo" not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine("gloo", "rlvid.sync.engine_side", "GlooWeightTransferEngine")
     for family in FAMILIES.values():
@@ -34,6 +36,20 @@ def register() -> None:
         family.teach_vllm()
     if os.environ.get(KEEP_WEIGHTS):
         _keep_weights_visible()
+
+
+class _WithoutReloadNotices(logging.Filter):
+    """vLLM's layer-wise reload warns, at every push, of each layer that a push brings nothing for: a head tied to the embeddings, tables of positions. They
+    keep what they hold, as they should; whether an engine has all that was sent is seen by its checksum (sync.verify)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "%s: Failed to load weights"
+
+
+def _without_reload_notices() -> None:
+    notices = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
+    if not any(isinstance(one, _WithoutReloadNotices) for one in notices.filters):
+        notices.addFilter(_WithoutReloadNotices())
 
 
 def _keep_weights_visible() -> None:
