@@ -75,6 +75,8 @@ class Learner:
 class Pool:
     """`replace`: what comes in the place of an engine that failed; None: nobody."""
 
+    start_deadline_s = 0.5
+
     def __init__(self, engines, replace=lambda: Engine()):
         self.engines, self.replace, self.resting, self.out = list(engines), replace, False, []
 
@@ -108,7 +110,7 @@ def made(monkeypatch):
     monkeypatch.setattr("ray.wait", wait)
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    rollout = SimpleNamespace(max_restarts=2, start_deadline_s=0.5, heartbeat_s=5, tensor_parallel=1)
+    rollout = SimpleNamespace(max_restarts=2, heartbeat_s=5, tensor_parallel=1)
     config = SimpleNamespace(rollout=rollout, sync=SimpleNamespace(verify=True, deadline_s=5), colocated=False)
 
     def make(*engines, **options):
