@@ -12,8 +12,10 @@ from types import ModuleType
 import pytest
 
 from rlvid import cli
+from rlvid.config import ConfigError
 from rlvid.data.questions import QuestionError, check
 from rlvid.data.sources import SOURCES, hub, named
+from rlvid.data.sources.auto import recognised
 from rlvid.data.sources.convert import convert
 from tests.unit import published
 from tests.unit.clips import make
@@ -450,14 +452,42 @@ def test_sources_are_listed(monkeypatch, capsys):
 def hub_with(monkeypatch, splits):
     """A package `datasets` that knows one data set."""
     package = ModuleType("datasets")
+    package.opened = 0
+    hub._rows.cache_clear()
 
     def load_dataset(name, config, *, split, streaming):
+        package.opened += 1
         if (name, config) != ("OpenGVLab/MVBench", "action_sequence") or not streaming:
             raise ConnectionError(f"cannot reach the hub\nfor {name}")
         return splits if split is None else splits[split]
 
     package.load_dataset = load_dataset
     monkeypatch.setitem(sys.modules, "datasets", package)
+    return package
+
+
+def test_a_hub_id_is_opened_once_to_be_recognised_and_converted(monkeypatch, turned):
+    package = hub_with(monkeypatch, {"train": published.MVBENCH})
+    source, why = recognised("OpenGVLab/MVBench:action_sequence", SOURCES)
+    assert source.name == "mvbench" and why.startswith("taken for mvbench")
+    assert turned("mvbench", "OpenGVLab/MVBench:action_sequence").questions == 1 and package.opened == 1
+    with pytest.raises(QuestionError, match=r"cannot be read from the hub .cannot reach the hub for x/y"):
+        recognised("x/y", SOURCES)
+    with pytest.raises(QuestionError, match=r"nowhere\.json: does not exist"):
+        recognised("nowhere.json", SOURCES)
+    hub_with(monkeypatch, {"train": [{"some": 1, "other": 2}]})
+    with pytest.raises(ConfigError, match="no known format: the first has some, other"):
+        recognised("OpenGVLab/MVBench:action_sequence", SOURCES)
+
+
+def test_a_data_set_that_breaks_off_is_named(monkeypatch, turned):
+    def rows():
+        yield published.MVBENCH[0]
+        raise OSError("connection\nlost")
+
+    hub_with(monkeypatch, {"train": rows()})
+    with pytest.raises(QuestionError, match=r"cannot be read on from the hub .connection lost; or download"):
+        turned("mvbench", "OpenGVLab/MVBench:action_sequence")
 
 
 def test_hub_ids(monkeypatch, turned, tmp_path):
@@ -473,6 +503,7 @@ def test_hub_ids(monkeypatch, turned, tmp_path):
 
 def test_without_the_package_a_hub_id_says_what_to_do(monkeypatch, turned):
     monkeypatch.setitem(sys.modules, "datasets", None)
+    hub._rows.cache_clear()
     with pytest.raises(QuestionError, match=r"needs the package datasets .pip install datasets, or download the file"):
         turned("mvbench", "OpenGVLab/MVBench:action_sequence")
     assert not hub.is_hub_id("a/b/c.json") and not hub.is_hub_id("file.json")

@@ -158,9 +158,7 @@ def _records(source: Source, given: str) -> Iterator[Record]:
     columns = source.columns + source.optional
     if Path(given).exists():
         return (source.read or files.read)(Path(given), columns)
-    if hub.is_hub_id(given):
-        return hub.read(given, columns)
-    raise QuestionError(f"{given}: does not exist (name a file or folder as downloaded, or a hub id OWNER/NAME[:CONFIG][@SPLIT])", "file")
+    return hub.read(given, columns)
 
 
 def _check_columns(source: Source, values: Any) -> None:
