@@ -6,7 +6,9 @@ costs one warning line and switches it off.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
 import io
 import json
 import logging
@@ -14,7 +16,7 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,16 +135,18 @@ class WandbSink:
         self.reopened = 0
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        self._write(step, values)
+        self._write(step, lambda run: values)
 
-    def _write(self, step: int, values: dict[str, Any], *, with_row: bool = False) -> None:
-        """`with_row`: the step's own row is there already."""
+    def _write(self, step: int, values: Callable[[Any], dict[str, Any]], *, with_row: bool = False) -> None:
+        """`values`: of a run; media belong to the one that they are logged to. `with_row`: the step's own row is there already."""
         try:
-            self._opened(step + with_row).log(values, step=step)
+            run = self._opened(step + with_row)
+            run.log(values(run), step=step)
         except Exception:
             if not self._cut_off():
                 raise
-            self._opened(step + with_row).log(values, step=step)
+            run = self._opened(step + with_row)
+            run.log(values(run), step=step)
         self.last = step
 
     def _opened(self, step: int) -> Any:
@@ -173,18 +177,20 @@ class WandbSink:
         return True
 
     def rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
-        """A table with the filmstrips of the step: rollouts/samples."""
-        import wandb
+        """rollouts/page: the rollouts with their filmstrips, to look at; online also rollouts/samples: a table, to filter and sort.
 
-        strips = []
-        table = wandb.Table(columns=["step", "question", "task", "truth", "variant", "frames", "answers", "best reward"])
-        for row in rows:
-            picture = _decoded(row.picture())
-            strip = wandb.Image(picture, caption=", ".join(f"{time_s:g} s" for time_s in row.times_s)) if picture is not None else None
-            strips += [strip] if strip else []
-            table.add_data(step, row.question, row.task, row.truth, f"{row.variant} {row.kind}", strip, row.answers, row.best_reward)
-        # Pictures of a table lie in wandb's own data folder until they are sent; logged beside it, they lie in the run's folder, too.
-        self._write(step, {"rollouts/samples": table} | ({"rollouts/strips": strips} if strips else {}), with_row=True)
+        wandb copies a table, with its pictures, out of the run's folder and names the copies by absolute path: a folder that is synced from another place or
+        machine loses them, in silence. A page is one file in the run's folder.
+        """
+        page = _page(step, rows)
+
+        def shown(run: Any) -> dict[str, Any]:
+            import wandb
+
+            table = {} if run.offline else {"rollouts/samples": wandb.Table(columns=list(SAMPLES), data=[[step, *_told(row)] for row in rows])}
+            return {"rollouts/page": wandb.Html(page, inject=False), **table}
+
+        self._write(step, shown, with_row=True)
 
     def finish(self, failed: bool) -> None:
         if self.run is None:
@@ -198,6 +204,29 @@ class WandbSink:
             self._opened(self.last + 1).finish(exit_code=code)
         known, _ = _known_run(self.folder)
         _note_run(self.folder, known, self.last)
+
+
+SAMPLES = ("step", "question", "task", "truth", "variant", "frames at, s", "answers", "best reward")
+"""Columns of the table of rollouts."""
+
+
+def _told(row: RolloutRow) -> list[str | float]:
+    times = ", ".join(f"{time_s:g}" for time_s in row.times_s)
+    return [row.question, row.task, row.truth, f"{row.variant} {row.kind}", times, row.answers, row.best_reward]
+
+
+def _page(step: int, rows: Sequence[RolloutRow]) -> str:
+    """One HTML file with everything in it. What a model or a data set says is text there, whatever it holds."""
+    parts = [f"<h3>step {step}</h3>"]
+    for row in rows:
+        said = dict(zip(SAMPLES[1:], _told(row), strict=True))
+        answers = said.pop("answers")
+        parts.append("<hr><p>" + "<br>".join(f"<b>{html.escape(name)}</b> {html.escape(str(value))}" for name, value in said.items()) + "</p>")
+        if (jpeg := row.picture()) is not None:
+            parts.append(f'<img alt="the frames shown" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">')
+        parts.append(f"<pre>{html.escape(str(answers))}</pre>")
+    style = "<style>body{font:13px sans-serif}pre{white-space:pre-wrap}img{max-width:100%}</style>"
+    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>rollouts</title>{style}</head><body>{"".join(parts)}</body></html>'
 
 
 class TensorboardSink:
@@ -270,7 +299,7 @@ def _start(config: Config, folder: Path) -> Any:
 def _init(config: Config, folder: Path, mode: Any) -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").absolute()))  # pictures of tables stay with the run until they are sent
+    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").absolute()))  # what is sent beside a run's own files waits here
     import wandb
 
     return wandb.init(
