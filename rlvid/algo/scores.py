@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlvid.algo.rewards import number_pair, open_accuracy
+from rlvid.algo.rewards import number_pair, open_accuracy, temporal_iou
 from rlvid.reading import answers, spans
 from rlvid.types import Question, Span
 
@@ -34,6 +34,8 @@ class Answered:
     reason: str = ""
     truth_hidden: bool = False
     """The view shows no frame of a truth span."""
+    duration_s: float = 0.0
+    """Of the video; 0 where it is not known."""
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -139,24 +141,23 @@ def by_category(items: Sequence[Answered]) -> Metrics:
 
 
 def activitynet_rtl(items: Sequence[Answered]) -> Metrics:
-    """mIoU and P@0.5 as LITA's evaluation reports them: the mean over videos of the mean over a video's questions (arXiv 2403.19046).
-
-    A reply without a span counts 0; LITA's own code takes the whole video for it [D].
-    """
+    """mIoU and P@0.5 as LITA's evaluation reports them: the mean over videos of the mean over a video's questions, where a reply without a span means the
+    whole video (arXiv 2403.19046, NVlabs/LITA)."""
     by_video: dict[str, list[float]] = {}
     for one in items:
-        by_video.setdefault(one.question.video, []).append(one.parts.get("temporal_iou", 0.0))
+        found = _windows(one)[:1] or ([(0.0, one.duration_s)] if one.duration_s else [])
+        by_video.setdefault(one.question.video, []).append(max((temporal_iou(span, one.question.spans) for span in found), default=0.0))
     return {"mIoU": _mean([_mean(ious) for ious in by_video.values()]), "P@0.5": _mean([_share(ious, 0.5) for ious in by_video.values()])}
 
 
 def qvhighlights(items: Sequence[Answered]) -> Metrics:
-    """R1@0.5, R1@0.7 (the best of the true windows counts), mIoU, and mAP over IoU 0.5 ... 0.95, mAP@0.5, mAP@0.75, as moment_detr's evaluation defines them.
-
-    A reply gives one window: at a threshold that it reaches, its average precision is one over the number of true windows.
+    """R1@0.5, R1@0.7, mIoU (of the first window; the best of the true ones counts), and mAP over IoU 0.5 ... 0.95, mAP@0.5, mAP@0.75, as moment_detr's
+    evaluation defines them (arXiv 2107.09609). The windows of a reply are ranked as they stand in it.
     """
-    ious = [one.parts.get("temporal_iou", 0.0) for one in items]
-    windows = [max(1, len(one.question.spans)) for one in items]
-    aps = {limit: _mean([(iou >= limit) / count for iou, count in zip(ious, windows, strict=True)]) for limit in MAP_THRESHOLDS}
+    found = [_windows(one) for one in items]
+    ious = [temporal_iou(windows[0], one.question.spans) if windows else 0.0 for windows, one in zip(found, items, strict=True)]
+    pairs = [(windows, one.question.spans) for windows, one in zip(found, items, strict=True)]
+    aps = {limit: _mean([average_precision(windows, truths, limit) for windows, truths in pairs]) for limit in MAP_THRESHOLDS}
     return {
         **{f"R1@{limit}": _share(ious, limit) for limit in (0.5, 0.7)},
         "mIoU": _mean(ious),
@@ -177,6 +178,21 @@ def open_match(answer: str, truth: str, asked: str = "") -> bool:
         number, _ = answers.number(said)
         return number is not None and round(number, 2) == round(wanted, 2)
     return open_accuracy(said, truth, asked) == 1.0
+
+
+def average_precision(predicted: Sequence[Span], truths: Sequence[Span], limit: float) -> float:
+    """Area under the interpolated curve of precision over recall: each window, in order, takes the free truth that it overlaps most, from IoU `limit` on."""
+    free, hits = list(truths), []
+    for window in predicted:
+        best = max(free, key=lambda truth: temporal_iou(window, truth), default=None)
+        hits.append(best is not None and temporal_iou(window, best) >= limit)
+        if hits[-1]:
+            free.remove(best)
+    if not any(hits):
+        return 0.0
+    reached = np.cumsum(hits)
+    precision = np.maximum.accumulate((reached / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    return float(precision[np.array(hits)].sum() / len(truths))
 
 
 def iop(predicted: Span, truth: Span) -> float:
@@ -219,6 +235,12 @@ def _best_iop(one: Answered) -> float:
         return 0.0
     found = spans.answer_and_spans(answer, one.question.options)[1] if one.question.task == "grounded_qa" else spans.spans(answer)[0]
     return _mean([max(iop(span, truth) for truth in one.question.as_told().spans) for span in found])
+
+
+def _windows(one: Answered) -> list[Span]:
+    """Spans of the answer, in its order."""
+    answer, _ = answers.tagged_answer(one.text)
+    return list(spans.spans(answer)[0]) if answer else []
 
 
 def _accuracy(items: Sequence[Answered], right: Callable[[Answered], float], categories: Callable[[Answered], Iterable[str]]) -> Metrics:

@@ -114,7 +114,7 @@ def _row(group: Group) -> dict[str, Any]:
     """What is kept of a group of one answer."""
     score = group.scores_KM[0][0]
     row = {"text": group.rollouts_KM[0][0].text, "parts": dict(score.parts), "reason": score.reason}
-    return row | {"truth_hidden": group.prepared.truth_hidden}
+    return row | {"truth_hidden": group.prepared.truth_hidden, "duration_s": group.prepared.duration_s}
 
 
 def _report(config: Config, out: Path, journal: AnswerJournal, keys: Keys, problems: dict[str, str]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def _report(config: Config, out: Path, journal: AnswerJournal, keys: Keys, probl
             question = keys.question(line, raw)
             if key in journal:
                 row = journal.row(key)
-                kept = {name: row[name] for name in ("text", "parts", "reason", "truth_hidden")}
+                kept = {name: row[name] for name in ("text", "parts", "reason", "truth_hidden", "duration_s") if name in row}
                 answered.append(Answered(question, **kept))
             else:
                 kept = {"reason": problems.get(key, "")}

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvid.algo.rewards import score
-from rlvid.algo.scores import BENCHMARKS, MMVU_GROUPS, Answered, benchmark_scores, iop, official_mra, open_match
+from rlvid.algo.scores import BENCHMARKS, MMVU_GROUPS, Answered, average_precision, benchmark_scores, iop, official_mra, open_match
 from rlvid.data.sources import SOURCES
 from rlvid.types import Question
 from tests.unit import lmms_side
@@ -350,7 +350,30 @@ def test_activitynet_rtl_is_a_mean_over_videos():
     assert benchmark_scores(items) == pytest.approx({"activitynet_rtl/mIoU": 0.625, "activitynet_rtl/P@0.5": 0.75})
 
 
-def average_precision(iou, windows, limit):
+def test_activitynet_rtl_takes_the_whole_video_where_a_reply_has_no_span():
+    """LITA's rule: (0, 40) against (0, 10) is 0.25, (0, 12.5) is 0.8; nothing is known of the third video's length."""
+    items = [asked("activitynet_rtl", None, "I cannot tell", task="temporal_grounding", spans=((0.0, 10.0),))] * 3
+    lengths = (40.0, 12.5, 0.0)
+    items = [replace(one, question=replace(one.question, video=f"/{at}.mp4"), duration_s=lengths[at]) for at, one in enumerate(items)]
+    assert benchmark_scores(items) == pytest.approx({"activitynet_rtl/mIoU": 0.35, "activitynet_rtl/P@0.5": 1 / 3})
+
+
+@pytest.mark.parametrize(
+    ("predicted", "value"),
+    [
+        ([(0, 10), (20, 30)], 1.0),
+        ([(0, 10)], 0.5),
+        ([(50, 60), (0, 10), (20, 30)], (2 / 3 + 2 / 3) / 2),  # precision 0, 1/2, 2/3: the best still to come counts
+        ([(0, 10), (0, 10), (20, 30)], (1 + 2 / 3) / 2),  # a window found twice is a miss
+        ([(50, 60)], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_average_precision_of_several_windows(predicted, value):
+    assert average_precision([(float(a), float(b)) for a, b in predicted], ((0.0, 10.0), (20.0, 30.0)), 0.5) == pytest.approx(value)
+
+
+def one_window_s_precision(iou, windows, limit):
     """moment_detr's definition, written out: one prediction, precision and recall after it, the area under the interpolated curve."""
     hit = iou >= limit
     recall, precision = [0.0, (1 / windows if hit else 0.0), 1.0], [0.0, float(hit), 0.0]
@@ -367,7 +390,7 @@ def test_qvhighlights_by_moment_detr_s_definition():
     ]
     found, ious = benchmark_scores(items), [1.0, 0.6, 0.0]
     windows, limits = [2, 1, 1], [0.5 + 0.05 * at for at in range(10)]
-    aps = [sum(average_precision(iou, count, round(limit, 2)) for iou, count in zip(ious, windows, strict=True)) / 3 for limit in limits]
+    aps = [sum(one_window_s_precision(iou, count, round(limit, 2)) for iou, count in zip(ious, windows, strict=True)) / 3 for limit in limits]
     assert (found["qvhighlights/R1@0.5"], found["qvhighlights/R1@0.7"]) == pytest.approx((2 / 3, 1 / 3))
     assert found["qvhighlights/mAP"] == pytest.approx(sum(aps) / 10) and found["qvhighlights/mAP@0.75"] == pytest.approx(aps[5])
     assert found["qvhighlights/mAP@0.5"] == pytest.approx((0.5 + 1 + 0) / 3)

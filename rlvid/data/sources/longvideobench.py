@@ -2,7 +2,8 @@
 
 Columns: `id`, `video_path`, `question`, `candidates`, `correct_choice` (counted from 0), `duration_group` (15, 60, 600, 3600), `question_category`,
 `duration`, as in `lvb_val.json` of longvideobench/LongVideoBench (arXiv 2407.15754); the parquet that lmms-eval's task reads has `option0` ... `option4`
-with `N/A` for those that are not there. The test split has no answers. Subtitles are not shown [D]: the benchmark's own code puts them between frames.
+with `N/A` for those that are not there. The test split has no answers. The metric is accuracy, over all and by length and category. Subtitles are
+not shown [D], as in the benchmark's own runs without them.
 Videos: the folder `videos`.
 """
 
