@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # question files are read without it
     import numpy as np
@@ -49,6 +49,10 @@ class Pictures:
             raise VideoError(f"{self.folder}: {'no such folder' if isinstance(error, FileNotFoundError) else error.strerror}") from None
         if not names:
             raise VideoError(f"{self.folder}: holds no picture ({', '.join(SUFFIXES)})")
+        stems: dict[str, str] = {}
+        for name in sorted(names):
+            if (other := stems.setdefault(os.path.splitext(name)[0], name)) != name:
+                raise VideoError(f"{self.folder}: holds {other} and {name}: one frame twice? (keep one suffix in the folder)")
         return tuple(os.path.join(self.folder, name) for name in sorted(names, key=_by_number))
 
 
@@ -130,18 +134,31 @@ def frames(video: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
 
 
 def _read(path: str) -> Frames:
-    import numpy as np
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return _rgb(ImageOps.exif_transpose(image))
     except MemoryError:
         raise
     except FileNotFoundError:
         raise VideoError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds
         raise VideoError(f"{path}: is no picture that can be read ({str(error)[:120]})") from None
+
+
+def _rgb(image: Any) -> Frames:
+    """[H, W, 3] of a Pillow image. Of grey values of 16 bits the upper 8 are kept: Pillow's own conversion cuts all above 255 to white."""
+    import numpy as np
+
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey_HW = np.asarray(image).astype(np.int64)
+        if grey_HW.min() < 0 or grey_HW.max() > 0xFFFF:
+            raise ValueError(f"values from {grey_HW.min()} to {grey_HW.max()}: more than 16 bits")
+        return np.repeat((grey_HW >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("real numbers in the place of pixels: nothing says which is white")
+    return np.asarray(image.convert("RGB"))
 
 
 def _lengths_ms(path: str) -> list[float]:
@@ -163,14 +180,13 @@ def _lengths_ms(path: str) -> list[float]:
 
 
 def _of_webp(path: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]:
-    import numpy as np
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             for at in chosen_N:
                 image.seek(at)
-                yield at, np.asarray(image.convert("RGB"))
+                yield at, _rgb(image)
     except MemoryError:
         raise
     except (OSError, EOFError, ValueError) as error:
@@ -179,4 +195,4 @@ def _of_webp(path: str, chosen_N: Sequence[int]) -> Iterator[tuple[int, Frames]]
 
 def _by_number(name: str) -> tuple[tuple[int, int | str], ...]:
     """`frame10.jpg` after `frame9.jpg`."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)

@@ -168,6 +168,25 @@ def test_a_folder_of_pictures_is_a_video_at_its_rate(folder):
         assert [float(pixels[0, 0, 0]) for _, pixels, _ in reader.frames([3, 7])] == [60, 140]
 
 
+def test_pictures_of_16_bits_are_no_white_ones(tmp_path):
+    """Pillow's conversion of a depth or X-ray picture: everything above 255 of 65,535 is white."""
+    ramp_HW = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    for at in range(4):
+        Image.fromarray(ramp_HW).save(tmp_path / f"{at}.png")
+    clip = read(pictures.spelled(str(tmp_path), 2), candidates=4)
+    assert np.array_equal(clip.frames_NHWC[0, ..., 0], (ramp_HW >> 8).astype(np.uint8)) and clip.frames_NHWC[0].mean() == pytest.approx(127, abs=1)
+
+
+def test_names_of_pictures_that_are_no_plain_numbers(tmp_path):
+    """A superscript is a digit for Python, and no number. Two suffixes of one name would count a frame twice."""
+    for name in ("1²2.png", "1²10.png", "a.PNG"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format="PNG")
+    assert [path.rsplit("/", 1)[1] for path in pictures.Pictures(1, folder=str(tmp_path)).files()] == ["1²2.png", "1²10.png", "a.PNG"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    with pytest.raises(pictures.VideoError, match=r"holds a\.PNG and a\.jpg: one frame twice"):
+        pictures.Pictures(1, folder=str(tmp_path)).files()
+
+
 def test_question_files_name_pictures_with_their_rate(folder, tmp_path):
     base = '"question": "?", "task": "open", "answer": "x"'
     file = tmp_path / "q.jsonl"
