@@ -26,7 +26,7 @@ _LEAD_IN = re.compile(
     r"(?:[故因]?(?:此|而|所以)?,?我?选[项择]? ?|(?:正确)?答案 ?(?:是|为|:)? ?)?",
     re.IGNORECASE,
 )
-_LONE_LETTER = re.compile(r"(?P<open>[(\[{]?) ?(?P<letter>[A-Za-z]) ?(?P<close>[)\]}.:,;]{0,2})")
+_LONE_LETTER = re.compile(r"(?P<open>[(\[{]?) ?(?P<letter>[A-Za-z]) ?(?P<close>[)\]}.:,;]{0,2})(?: ?(?:这个|这一)?选?项)?[。.]?")
 _LETTER_THEN = re.compile(r"(?P<open>[(\[]?)(?P<letter>[A-Za-z])(?P<mark> ?[)\]][.:]?| ?[:,]| ?[-–—=](?= )|\.(?=[ A-Z(])|(?= )) ?(?P<rest>\S.*)", re.DOTALL)
 _LETTER_NAMED = re.compile(r"\(([A-Za-z])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter)(?: is)? ?:? ?\(?([A-Z])\b|(?<![\w'’.-])([B-HJ-Z])(?![\w'’.-]*\w)")
 _LETTER_LISTED = re.compile(r"(?<![\w'’])([A-Z])(?= ?(?:,|/|&|and|or) ?\(?[A-Z](?![\w'’]))")

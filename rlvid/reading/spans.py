@@ -18,7 +18,7 @@ _A_UNIT = r"(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|ms)(?![^\W\d_])"
 _UNIT = rf"(?P<unit>{_A_UNIT})\.?"
 _CLOCK = r"(?P<clock>\d{1,4}:\d{1,2}(?::\d{1,2})?(?:\.\d{1,9}|(?<=:\d\d),\d{3}(?![\d:]))?)(?![\d:])"
 # A time starts after no letter or digit, or after the unit of a larger part: the 05 of 1m05s.
-_TIME_START = r"(?P<minus>-)?(?:(?<![\w.:])|(?<=\d[hm])|(?<=\dmin))"
+_TIME_START = r"(?P<minus>-)?(?:(?<![\w.:])|(?<=\.\.)|(?<=\d[hm])|(?<=\dmin))"
 _SECONDS = rf"(?P<first>\d{{1,3}}(?:,\d{{3}})+(?:\.\d{{1,20}})?(?= ?{_A_UNIT})|\d{{1,9}}(?:\.\d{{1,20}})?)(?!\d|[eE][-+]?\d|x\d)"
 _TIME = re.compile(rf"{_TIME_START}(?:{_CLOCK}|{_SECONDS})(?: ?{_UNIT})?", re.IGNORECASE)
 _SECONDS_OF = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
