@@ -186,7 +186,7 @@ def average_precision(predicted: Sequence[Span], truths: Sequence[Span], limit: 
     for window in predicted:
         best = max(free, key=lambda truth: temporal_iou(window, truth), default=None)
         hits.append(best is not None and temporal_iou(window, best) >= limit)
-        if hits[-1]:
+        if best is not None and hits[-1]:
             free.remove(best)
     if not any(hits):
         return 0.0
