@@ -121,7 +121,8 @@ class Repair(Section):
     max_tokens: Positive | None = None
     """Longest second answer, at most rollout.max_tokens; null: as long as the first. FFR: 512 of 1,024 [R]."""
     visual_evidence: bool = True
-    """Show the evidence as frames too (this project's [D]); false: the hint alone, as in FFR's released code [R]."""
+    """Show the evidence as frames too (this project's [D]), at their true times, but for questions that ask for a span: there a time would be part of the
+    answer, and frames are all that evidence can say. false: the hint alone, as in FFR's released code [R]."""
     max_evidence_frames: Positive = 4
     """Evidence frames and crops added to the prompt at most."""
     alignment_tolerance_s: Annotated[float, Field(ge=0)] = 0.5
