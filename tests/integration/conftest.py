@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from rlvid.config import load
 from rlvid.families import named
@@ -28,14 +28,13 @@ def world(request, tmp_path_factory) -> scenes.World:
     """48 train and 12 held-out questions, and a model that has just learned the form of an answer. Built once for all test runs of one state of the code."""
     cache = getattr(request.config, "cache", None)
     whole = (cache.mkdir("world") if cache else tmp_path_factory.mktemp("world")) / scenes._code_digest()
-    if not whole.exists():
-        aside = tmp_path_factory.mktemp("world") / "w"
-        built = scenes.build_world(aside, train_questions=48, eval_questions=12, warm_start=False, progress=False)
-        questions = [scenes._read(aside, split) for split in ("train", "eval")]
-        warm_start.warm_start(built.model, *questions, course=warm_start.Course(50, 10, 8, 2), progress=False)
-        copy = whole.with_suffix(f".{os.getpid()}")
-        shutil.copytree(aside, copy)
-        copy.rename(whole)
+    with FileLock(whole.with_suffix(".lock")):  # several workers want it
+        if not whole.exists():
+            aside = whole.with_suffix(f".{os.getpid()}")
+            built = scenes.build_world(aside, train_questions=48, eval_questions=12, warm_start=False, progress=False)
+            questions = [scenes._read(aside, split) for split in ("train", "eval")]
+            warm_start.warm_start(built.model, *questions, course=warm_start.Course(50, 10, 8, 2), progress=False)
+            aside.rename(whole)
     return scenes.World(whole / "train.jsonl", whole / "eval.jsonl", whole / "model", named("qwen2_5_vl").tiny_frame)
 
 
