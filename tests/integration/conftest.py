@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -112,9 +114,6 @@ def undisturbed(world, rlvid, tmp_path_factory) -> tuple[Path, list[str], str]:
     return Path(settings[0].removeprefix("run.dir=")) / "undisturbed", settings, result.stdout + result.stderr
 
 
-SHARED_MEMORY = Path("/dev/shm")
-
-
 def free_ports(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
@@ -125,9 +124,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def ours() -> set[str]:
-    """Shared-memory objects of this user: a server ended by SIGTERM may leave some."""
-    return {path.name for path in SHARED_MEMORY.iterdir() if path.stat().st_uid == os.getuid()} if SHARED_MEMORY.is_dir() else set()
+def shared_by(pid: int) -> set[Path]:
+    """Shared-memory objects that a process and its children have mapped: a server ended by SIGTERM may leave some."""
+    found = set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            found |= {Path(mapped.path) for mapped in process.memory_maps() if mapped.path.startswith("/dev/shm/")}
+    return found
 
 
 def answers(url: str) -> bool:
@@ -140,7 +143,7 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def endpoint(world, tmp_path_factory):
     """Address of vLLM's OpenAI-compatible server of the tiny model. What it leaves in shared memory is taken away, and only that."""
-    (port,), before = free_ports(1), ours()
+    (port,) = free_ports(1)
     log = tmp_path_factory.mktemp("teacher") / "server.log"
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1"}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(world.model), "--served-model-name", "teacher"]
@@ -157,15 +160,15 @@ def endpoint(world, tmp_path_factory):
             time.sleep(1)
         yield url
     finally:
+        left = shared_by(server.pid)
         os.killpg(server.pid, signal.SIGTERM)
         try:
             server.wait(timeout=30)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(timeout=30)
-        left = {name for name in ours() - before if name.startswith(("psm_", "sem.mp-"))}
-        for name in left:
-            (SHARED_MEMORY / name).unlink(missing_ok=True)
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 def metrics_of(folder: Path) -> list[dict]:
