@@ -19,6 +19,7 @@ from rlvid.config import Config
 from rlvid.families import Family, named
 from rlvid.learner.hashed import Digests, hashed_while_written
 from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
+from rlvid.learner.pieces import freed_at_once, read_in_pieces
 from rlvid.process.full_disk import said_plainly
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
@@ -97,6 +98,7 @@ class Rank:
         deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", **options)
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]  # the weight transfer meets elsewhere
 
+    @freed_at_once()
     def _load_model(self) -> None:
         import torch
 
@@ -129,8 +131,6 @@ class Rank:
 
     def _read_model(self) -> Any:
         """The checkpoint as the learner holds it, read layer by layer by rank 0: under ZeRO 3 each rank has its share, otherwise all of it on its device."""
-        from rlvid.learner.pieces import read_in_pieces
-
         keep = self._keep_share if self.config.learner.zero_stage == 3 else self._keep_whole
         model = read_in_pieces(self.config.model.path, self.dtype, keep, reads=self.rank == 0)
         return self._read_whole().to("cuda" if self.config.on_gpu else "cpu") if model is None else model
@@ -169,6 +169,7 @@ class Rank:
 
         return deepspeed.initialize(model=reference, config=deepspeed_settings(self.config), dist_init_required=False)[0]
 
+    @freed_at_once()
     def _build_engine(self) -> None:
         import deepspeed
         import torch
