@@ -32,7 +32,7 @@ def trained(world, rlvid, tmp_path_factory):
 
 
 def test_lora_sampler_and_learner_agree_on_every_step(trained):
-    for row in metrics_of(trained[0])[1:]:
+    for row in metrics_of(trained[0]):
         assert row["mismatch/mean_abs_dlogp"] < 1e-5, "engine with adapter against learner"
         assert row["sync/version"] == row["step"]
 
@@ -42,12 +42,12 @@ def test_lora_pushes_the_adapter_alone(trained):
     from transformers import AutoModelForImageTextToText
 
     whole = sum(p.numel() * 4 for p in AutoModelForImageTextToText.from_pretrained(config.model.path, dtype=torch.float32).parameters())
-    for row in metrics_of(folder)[1:]:
+    for row in metrics_of(folder):
         assert 0 < row["sync/bytes"] <= 0.1 * whole
 
 
 def test_lora_kl_is_to_the_model_without_its_adapter(trained):
-    rows = metrics_of(trained[0])[1:]
+    rows = metrics_of(trained[0])
     assert rows[0]["loss/kl"] == 0, "B starts at zero"
     assert rows[1]["loss/kl"] > 0 and rows[2]["loss/kl"] > 0
 
@@ -87,25 +87,6 @@ def test_lora_resumes_bit_for_bit(trained, rlvid, tmp_path):
     assert {key: after[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize(("stage", "ranks"), [(1, 1), (2, 2), (3, 2)])
-def test_lora_learner_resumes_bit_for_bit_at_every_stage(ray_here, world, prompts, tmp_path, stage, ranks):
-    settings = [*LORA, f"learner.zero_stage={stage}", f"learner.ranks={ranks}", "learner.lora.vision=true", "learner.lora.dropout=0.1"]
-    learner = group(ray_here, world, tmp_path, *settings)
-    base = learner.checksum()
-    rows = [learner.update(prompts[step:] + prompts[:step]) for step in range(1)]
-    learner.save(str(tmp_path / "saved"))
-    rows += [learner.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
-    expected = learner.checksum()
-    learner.stop()
-    resumed = group(ray_here, world, tmp_path, *settings)
-    assert resumed.checksum() == base
-    resumed.load(str(tmp_path / "saved"), 1)
-    again = [resumed.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
-    assert resumed.checksum() == expected
-    assert [row["loss/policy"] for row in again] == [row["loss/policy"] for row in rows[1:]]
-    resumed.stop()
-
-
 class Deaf(rollout.RolloutActor):
     """Takes every push as vLLM does without load_inplace: the second one is ignored, and no call fails."""
 
@@ -128,3 +109,22 @@ def test_lora_adapter_that_is_not_delivered_is_noticed(world, tmp_path, monkeypa
         session.learner.perturb(0.1)
         with pytest.raises(SyncError):
             session.sync()
+
+
+@pytest.mark.parametrize(("stage", "ranks"), [(1, 1), (2, 2), (3, 2)])
+def test_lora_learner_resumes_bit_for_bit_at_every_stage(ray_here, world, prompts, tmp_path, stage, ranks):
+    settings = [*LORA, f"learner.zero_stage={stage}", f"learner.ranks={ranks}", "learner.lora.vision=true", "learner.lora.dropout=0.1"]
+    learner = group(ray_here, world, tmp_path, *settings)
+    base = learner.checksum()
+    rows = [learner.update(prompts[step:] + prompts[:step]) for step in range(1)]
+    learner.save(str(tmp_path / "saved"))
+    rows += [learner.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
+    expected = learner.checksum()
+    learner.stop()
+    resumed = group(ray_here, world, tmp_path, *settings)
+    assert resumed.checksum() == base
+    resumed.load(str(tmp_path / "saved"), 1)
+    again = [resumed.update(prompts[step:] + prompts[:step]) for step in range(1, UPDATES)]
+    assert resumed.checksum() == expected
+    assert [row["loss/policy"] for row in again] == [row["loss/policy"] for row in rows[1:]]
+    resumed.stop()

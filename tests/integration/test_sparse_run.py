@@ -12,7 +12,7 @@ from tests.integration.conftest import CONFIG, metrics_of
 @pytest.mark.long
 def test_a_sparse_run_pushes_little_and_its_engines_hold_the_learners_weights(small, rlvid):
     """A rate so small that few float32 values change. The first push is whole, and the third after it (sync.full_every)."""
-    settings = [*small, "run.steps=4", "data.eval=null", "sync.sparse=true", "sync.full_every=3", "learner.lr=1e-9", "learner.warmup_steps=0"]
+    settings = [*small, "run.steps=4", "data.eval=null", "sync.sparse=true", "sync.full_every=3", "learner.lr=1e-11", "learner.warmup_steps=0"]
     result = rlvid("train", CONFIG, *settings, "run.name=sparse", "--verify-sync")
     assert result.returncode == 0, result.stderr[-3000:]
     rows = [row for row in metrics_of_run(small, "sparse") if "sync/bytes" in row]
