@@ -652,7 +652,10 @@ def _world_command(path: Path) -> str:
     if ".quickstart" not in path.parts[:-1]:
         return ""
     world = path.parts[path.parts.index(".quickstart") + 1]
-    options = {"qwen2_5_vl": "", "evidence": " --evidence"}.get(world, f" --model {world}" if world in FAMILIES else f" --world {world}")
+    from rlvid.world.premise import CLAIMS
+
+    kind = "--model" if world in FAMILIES else "--world" if world in CLAIMS else ""
+    options = {"qwen2_5_vl": "", "evidence": " --evidence"}.get(world, f" {kind} {world}" if kind else "")
     return f"make the quickstart's world with `rlvid data quickstart{options}`"
 
 

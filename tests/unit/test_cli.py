@@ -387,6 +387,8 @@ def test_doctor_and_quickstart_check_their_options(command, tmp_path):
     assert "--model: no-such does not exist" in command("doctor", "--model", "no-such").line(2)
     assert f"--model: 'gpt' is not {' or '.join(FAMILIES)}" in command("data", "quickstart", "--model", "gpt").line(2)
     (tmp_path / "file").touch()
+    assert "--world: 'moon' is not plain, lure, misread, blink, crowd" in command("data", "quickstart", "--world", "moon").line(2)
+    assert "--evidence belongs to --world plain" in command("data", "quickstart", "--world", "lure", "--evidence").line(2)
     assert "--out" in command("data", "quickstart", "--out", tmp_path / "file" / "x").line(2)
 
 
@@ -466,6 +468,8 @@ def test_names_from_the_data_are_shown_as_they_are(capsys):
 
 def test_a_world_that_is_not_made_yet_is_named_with_its_command():
     assert cli._world_command(Path(".quickstart/evidence/train.jsonl")).endswith("`rlvid data quickstart --evidence`")
+    assert cli._world_command(Path(".quickstart/lure/train.jsonl")).endswith("`rlvid data quickstart --world lure`")
+    assert cli._world_command(Path(".quickstart/none/train.jsonl")).endswith("`rlvid data quickstart`")
     assert cli._world_command(Path(".quickstart/qwen2_5_vl/train.jsonl")).endswith("`rlvid data quickstart`") and not cli._world_command(Path("train.jsonl"))
 
 
