@@ -79,7 +79,8 @@ class Feed:
             "data/quarantined": float(self.quarantined),
             "variants/late_share": self._metrics.pop("late") / len(asked),
             **signal_shares(sampled),
-            "throughput/rollout_tokens_per_s": answer_tokens(sampled) / max(self._metrics["time/rollout_s"], 1e-9),
+            # Stored replies take no time to sample.
+            **({"throughput/rollout_tokens_per_s": answer_tokens(sampled) / rollout_s} if (rollout_s := self._metrics["time/rollout_s"]) else {}),
             "group/dropped": float(len(dropped)),
             "group/kept": float(len(kept)),
             "time/sample_s": time.perf_counter() - started,

@@ -68,6 +68,7 @@ def distilled(processor, world):
     return plain + [replace(student, teacher=replace(teacher, tokens_MN=student.tokens_MN)) for student, teacher in pairs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["1", "3"])
 def test_distillation_on_two_ranks_trains_like_one_rank(ray_here, world, tmp_path, stage):
     """Ranks with unequal numbers of both kinds of prompts meet in every collective."""

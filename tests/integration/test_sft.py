@@ -20,6 +20,7 @@ def replies(world):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_replies_are_learned_and_replayed(replies, small, rlvid, tmp_path):
     settings = [*small, f"data.train={replies}", "data.eval=null", "run.steps=6", "run.save_every=2", "run.name=cold", "learner.lr=1e-3"]
