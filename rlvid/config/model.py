@@ -11,7 +11,8 @@ from rlvid.config.base import PathOrId, Section
 
 class Model(Section):
     path: PathOrId
-    """Folder or hub id of a checkpoint of one of the families in rlvid/families/: Qwen2.5-VL, Qwen3-VL, Qwen3.5 (the last two with experts too)."""
+    """Folder or hub id of a checkpoint of one of the families in rlvid/families/: Qwen2.5-VL, Qwen3-VL, Qwen3.5 (the last two with
+    experts too), GLM-4.1V."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU (where engines run Qwen3.5 in bfloat16 only)."""
     attention: Literal["sdpa", "flex_attention"] = "sdpa"

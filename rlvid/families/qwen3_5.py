@@ -16,6 +16,16 @@ class Qwen35(Qwen3VL):
     model_type = "qwen3_5"
     cpu_dtypes = ("bfloat16",)
 
+    def teach_vllm(self) -> None:
+        """vLLM 0.32 looks in text_config alone whether the head is tied. Where config.json says so at the top only, as transformers writes it, it would make
+        a head that nothing loads, and say nothing."""
+        from vllm.model_executor.models.qwen3_5 import Qwen3_5ForCausalLMBase
+
+        base: Any = Qwen3_5ForCausalLMBase
+        if not hasattr(base, "made_by_text_config"):
+            base.made_by_text_config = base.__init__
+            base.__init__ = _tied_as_told
+
     def prepare(self, model: Any) -> None:
         from rlvid.families.delta_net import fork_states
 
@@ -52,3 +62,10 @@ class Qwen35(Qwen3VL):
         linear = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 4}
         kinds = [LINEAR if number % 2 == 0 else "full_attention" for number in range(text["num_hidden_layers"])]
         return linear | {"head_dim": 64, "layer_types": kinds} | text | {"rope_parameters": rope}
+
+
+def _tied_as_told(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
+    """In place of the constructor of vLLM's language model."""
+    config = vllm_config.model_config
+    config.hf_text_config.tie_word_embeddings = config.hf_config.tie_word_embeddings
+    self.made_by_text_config(vllm_config=vllm_config, prefix=prefix)
