@@ -35,6 +35,7 @@ def for_replies(config: Config) -> Config:
         "repair": config.repair.model_copy(update={"enabled": False}),
         "distill": config.distill.model_copy(update={"sources": ()}),
         "rollout": config.rollout.model_copy(update={"max_staleness": 0}),
+        "placement": config.placement if config.data.eval is not None else "split",  # without engines there is nobody to share a GPU with
     }
     return config.model_copy(update=off)
 

@@ -93,6 +93,8 @@ def test_a_stored_group_has_the_reply_under_every_view_and_needs_no_engine():
     assert group.correct_KM == ((1.0,), (1.0,)) and group.rollouts_KM[1][0].policy_version == 6
     config = for_replies(load(QUICKSTART, ["data.filter=variance", "repair.enabled=true", "teacher.kind=annotation"]))
     assert not config.repair.enabled and config.data.filter == "off" and config.loss.surrogate == "likelihood"
+    alone = for_replies(load(QUICKSTART, ["placement=colocated", "data.eval=null"]))
+    assert alone.placement == "split", "without held-out questions no engine starts"
     (advantages,) = Normalizer(config)([group], [np.array(group.rewards_KM)])
     assert advantages.tolist() == [[1.0], [1.0]]
     prompts = group_prompts(group, advantages, np.full((2, 1), 1 / 6))
