@@ -9,5 +9,4 @@ export PATH="$PWD/.venv/bin:$PATH"
 
 ruff check .
 mypy rlvid
-# Two workers: most tests of whole runs wait for one process after another. A file stays with one worker, those of whole runs come first.
-exec pytest --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+exec pytest "$@"

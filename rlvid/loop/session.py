@@ -22,6 +22,7 @@ from rlvid.families.checkpoint import family_of, pixel_normalisation_problem
 from rlvid.learner import group
 from rlvid.learner.group import LearnerGroup
 from rlvid.loop.push import Weights
+from rlvid.observe.strips import RAY_STANDS
 from rlvid.observe.terminal import duration
 from rlvid.process.role import Role
 
@@ -138,7 +139,8 @@ def open_session(config: Config, *, with_learner: bool = True, with_engines: boo
     finally:
         if session is not None:
             _stop(session)
-        ray.shutdown()
+        with RAY_STANDS:
+            ray.shutdown()
 
 
 def _end_on_sigterm() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,9 @@ log = logging.getLogger("rlvid")
 FRAME_PX = 112
 """Longer side of a frame in a strip."""
 DEADLINE_S = 60.0
+WAIT_S = 0.2
+RAY_STANDS = threading.Lock()
+"""Held while a strip is asked for on the tracker's thread, and while Ray is shut down: a call that is in Ray at that moment ends its thread, or the process."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,18 @@ class RolloutRow:
         """The JPEG; None where it could not be drawn in time."""
         import ray
 
+        until = time.monotonic() + DEADLINE_S
         try:
-            return ray.get(self.strip, timeout=DEADLINE_S)
+            while time.monotonic() < until:
+                with RAY_STANDS:
+                    if not ray.is_initialized():
+                        return None
+                    if ray.wait([self.strip], timeout=WAIT_S)[0]:
+                        return ray.get(self.strip)
+                time.sleep(0.01)  # whoever shuts Ray down has its turn
         except Exception as error:  # a spectator's picture: the row is shown without it
             log.debug("no filmstrip of %s: %s", self.question_id, error)
-            return None
+        return None
 
 
 def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advantages: Sequence[NDArray[Any]], questions: int) -> list[RolloutRow]:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import wandb
 
 import rlvid.observe.tracker as tracker_module
 from rlvid.config import Config
-from rlvid.observe.strips import RolloutRow, filmstrip
+from rlvid.observe.strips import RAY_STANDS, RolloutRow, filmstrip
 from rlvid.observe.tracker import NoTracker, open_tracker
 from rlvid.process.secrets import without_secrets
 
@@ -165,6 +166,30 @@ def test_a_strip_is_a_picture_with_room_for_its_times() -> None:
 
     picture = Image.open(io.BytesIO(rollout_row(1).strip))
     assert picture.size == (4 * 112 + 3 * 4, 84 + 14) and picture.format == "JPEG"
+
+
+def test_no_strip_is_asked_for_while_ray_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that was in Ray then ended the tracker's thread by SystemExit."""
+    up, asked, refused = threading.Event(), threading.Event(), []
+
+    def wait(refs, timeout):
+        asked.set()
+        refused.extend([] if up.is_set() else ["asked while Ray was gone"])
+        time.sleep(timeout)
+        refused.extend([] if up.is_set() else ["in Ray while it went"])
+        return [], refs
+
+    up.set()
+    monkeypatch.setattr("ray.is_initialized", up.is_set)
+    monkeypatch.setattr("ray.wait", wait)
+    row, pictures = RolloutRow("q1", "What?", "open", "red", 0, "uniform", (0.0,), "", 1.0, "a reference"), []
+    thread = threading.Thread(target=lambda: pictures.append(row.picture()), daemon=True)
+    thread.start()
+    assert asked.wait(10)
+    with RAY_STANDS:
+        up.clear()
+    thread.join(10)
+    assert pictures == [None] and refused == []
 
 
 def test_pages_of_rollouts_with_pictures_survive_an_interruption(tmp_path: Path) -> None:
