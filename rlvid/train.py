@@ -59,26 +59,22 @@ def run(config: Config) -> Path:
     """Train as the config says; resume where a run of the same name stopped. Returns the run folder."""
     if config.loss.surrogate == "likelihood":
         raise ConfigError("loss.surrogate likelihood imitates stored replies: use rlvid sft, or another surrogate")
-    with open_journal(config) as journal, open_session(config) as session, Saver(config) as saver:
-        whole = Run(config, session, Feed(config, session), Normalizer(config), journal, saver)
-        first = resume(whole)
-        if first == 1:
-            journal.row(0, evaluation(config, session))
-        loop = train_overlapped if config.rollout.max_staleness else train
-        loop(whole, first)
-        export(config, session)
-    return config.folder
+    return follow(config, Feed, train_overlapped if config.rollout.max_staleness else train)
 
 
 def imitate(config: Config) -> Path:
     """Learn the replies that stand in the question file, on all variants: the loop with stored answers. Engines only evaluate, where there is what to ask."""
-    config = for_replies(config)
-    with open_journal(config) as journal, open_session(config, with_engines=config.data.eval is not None) as session, Saver(config) as saver:
-        whole = Run(config, session, Replies(config, session), Normalizer(config), journal, saver)
+    return follow(for_replies(config), Replies, train, with_engines=config.data.eval is not None)
+
+
+def follow(config: Config, feed: type[Feed], loop: Callable[[Run, int], None], *, with_engines: bool = True) -> Path:
+    """Start everything, resume, run the loop on what `feed` gives it, export. Returns the run folder."""
+    with open_journal(config) as journal, open_session(config, with_engines=with_engines) as session, Saver(config) as saver:
+        whole = Run(config, session, feed(config, session), Normalizer(config), journal, saver)
         first = resume(whole)
         if first == 1:
             journal.row(0, evaluation(config, session))
-        train(whole, first)
+        loop(whole, first)
         export(config, session)
     return config.folder
 

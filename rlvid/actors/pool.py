@@ -216,11 +216,11 @@ class ActorPool:
         """
         from ray.exceptions import RayTaskError
 
-        tried: list[Slot] = []
         died: list[tuple[Slot, Any]] = []
         counted = 0
         while True:
             # Actors that many calls share are watched, and asked for no sign before a first try: so that one proves nothing against the call.
+            tried = [slot for slot, _ in died]
             sure = self.capacity == 1 or bool(tried)
             alone = self.capacity > 1 and bool(tried) and counted == self.attempts - 1
             slot = await (self._acquire_alone(tried) if alone else self._acquire_living(tried) if sure else self._acquire())
@@ -255,13 +255,12 @@ class ActorPool:
                 if alone:
                     self._end_reservation(slot)
                 self._release(slot)
-            tried.append(slot)
             died.append((slot, handle))
             counted += sure
             if too_slow:
                 raise CallFailed(f"it was not done within {self.deadline_s:g} s")
             if counted == self.attempts:
-                raise CallFailed(f"{what_it_says(failure)} ({len(tried)} attempts)")
+                raise CallFailed(f"{what_it_says(failure)} ({len(died)} attempts)")
 
     def _leave(self, slot: Slot, handle: Any, ref: Any) -> None:
         """Keep the place taken for a call that nobody waits for any more."""

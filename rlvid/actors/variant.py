@@ -126,7 +126,8 @@ class VariantActor:
             even_times=self._even_times(question),
         )
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
-        if problem := self._too_long(text, specs):
+        tokens = self._prompt_tokens(text, specs)
+        if problem := self._too_long(tokens, specs):
             return [Quarantined(question.id, f"{question.video}: {problem}"), *[None] * len(kinds)]
         frames = [cut(clip, spec) for spec in specs]
         clock.lap("cut_s")
@@ -138,8 +139,8 @@ class VariantActor:
         metadata = tuple(video_metadata(spec, question.starts_s) for spec in specs)
         hidden = truth_hidden(specs, question.spans)
         costs |= {"truth_hidden": float(hidden)}
-        tokens = self._prompt_tokens(text, specs), self._reply_tokens(question)
-        return [Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs, hidden, *tokens), *frames]
+        prepared = Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs, hidden, tokens, self._reply_tokens(question))
+        return [prepared, *frames]
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
@@ -236,10 +237,9 @@ class VariantActor:
         tokenizer = self.processor.tokenizer
         return (*tokenizer(question.reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id) if question.reply else ()
 
-    def _too_long(self, text: str, specs: list[Any]) -> str:
-        """Why the engine could not hold the longest variant; empty when it can."""
+    def _too_long(self, tokens: int, specs: list[Any]) -> str:
+        """Why the engine could not hold the longest variant, whose prompt has so many tokens; empty when it can."""
         visual = max(self._visual_tokens(len(spec.times_s), spec.size) for spec in specs)
-        tokens = self._prompt_tokens(text, specs)
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:
             return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames, video.max_frames or video.max_pixels"

@@ -139,14 +139,17 @@ class WandbSink:
 
     def _write(self, step: int, values: Callable[[Any], dict[str, Any]], *, with_row: bool = False) -> None:
         """`values`: of a run; media belong to the one that they are logged to. `with_row`: the step's own row is there already."""
-        try:
+
+        def write() -> None:
             run = self._opened(step + with_row)
             run.log(values(run), step=step)
+
+        try:
+            write()
         except Exception:
             if not self._cut_off():
                 raise
-            run = self._opened(step + with_row)
-            run.log(values(run), step=step)
+            write()
         self.last = step
 
     def _opened(self, step: int) -> Any:
