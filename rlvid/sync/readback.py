@@ -2,7 +2,8 @@
 
 vLLM's loaders write a tensor of the checkpoint into parameters by `copy_` on views of both. The tensors that a push will bring are offered to `load_weights`
 as shapes without memory, and every copy is noted instead of made: which part of which tensor goes where. By these notes the loaded weights are read back in
-the checkpoint's own coordinates, whatever was fused, padded, transposed, or divided among tensor-parallel workers.
+the checkpoint's own coordinates, whatever was fused, padded, transposed, or divided among tensor-parallel workers. A parameter that no copy goes to would
+compute with whatever its memory holds, and no sum would tell: it is an error.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class ReadBack:
         recorder.names = {tensor.untyped_storage()._cdata: name for name, tensor in offered}
         with torch.no_grad(), recorder:
             model.load_weights(iter(offered))
+        _nothing_left_out(model, [note for notes in recorder.notes.values() for note in notes])
         self.notes = {name: _joined(recorder.notes.get(name, [])) for name in layout.names}
 
     def sums(self) -> dict[str, tuple[int, int]]:
@@ -90,6 +92,28 @@ class _Recorder(TorchDispatchMode):
             self.notes.setdefault(name, []).append(note)
             return into
         return func(*args, **(kwargs or {}))
+
+
+def _nothing_left_out(model: Any, notes: Sequence[Note]) -> None:
+    """Raises NotReadable where a parameter, or a part of one that is no padding (zeros), is written by nothing that a push brings."""
+    into: dict[int, list[Note]] = {}
+    for note in notes:
+        into.setdefault(getattr(note.module, note.attribute).untyped_storage().data_ptr(), []).append(note)
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            continue
+        held = parameter.detach()
+        of_it = into.get(held.untyped_storage().data_ptr(), [])
+        if not of_it:
+            raise NotReadable(f"nothing that is sent goes into its {name}")
+        if any(hasattr(note.module, "_cpu_unpacked_conv_weight") for note in of_it):
+            continue  # noted in another form than the parameter's
+        written = torch.zeros(held.untyped_storage().nbytes() // held.element_size(), dtype=torch.bool, device=held.device)
+        for note in of_it:
+            written.as_strided(note.shape, note.strides, note.offset).fill_(True)
+        part = written.as_strided(held.shape, held.stride(), held.storage_offset())
+        if not part.all() and bool((held[~part] != 0).any()):
+            raise NotReadable(f"nothing that is sent goes into a part of its {name}")
 
 
 def _joined(notes: Sequence[Note]) -> list[Note]:

@@ -128,6 +128,22 @@ def test_a_layer_that_keeps_its_weights_elsewhere_cannot_be_read_back():
         ReadBack(Packed(), LAYOUT)
 
 
+def test_a_parameter_that_nothing_sent_goes_into_is_caught():
+    """A head of its own where the checkpoint ties it, a bias that the checkpoint does not have; rows of padding are zeros and may stay."""
+    engine = Fused()
+    engine.head = torch.nn.Parameter(torch.zeros(5, 6), requires_grad=False)
+    with pytest.raises(NotReadable, match="nothing that is sent goes into its head"):
+        ReadBack(engine, LAYOUT)
+    engine.head = engine.decay
+    assert ReadBack(engine, LAYOUT).sums()["decay"][1] == 7, "tied to one that is written"
+    engine.qk.data[-1, 2] = 0.5
+    with pytest.raises(NotReadable, match="goes into a part of its qk"):
+        ReadBack(engine, LAYOUT)
+    engine.qk.data[-1, 2] = float("nan")
+    with pytest.raises(NotReadable, match="goes into a part of its qk"):
+        ReadBack(engine, LAYOUT)
+
+
 def test_moe_experts_come_as_the_hub_lays_them_out(tmp_path):
     """Every family: what a push brings has the names and shapes of the file that transformers writes; two swapped experts have another checksum."""
     from safetensors import safe_open
