@@ -259,6 +259,7 @@ def report(
       repair/*                         share: slots answered twice; success_share: right second answers; blind_share: right second tries without evidence
       teacher/*                        asked, leaked, refused, failed, tokens; leak_share of those asked; blind_right against blind_chance
       mismatch/mean_abs_dlogp, kl      sampler against learner, per answer token
+      mismatch/experts                 of a model with experts: choices of the sampler that the learner makes otherwise (sync.experts); _unknown: not told
       staleness/max                    updates between the oldest weights that sampled a token and those it teaches; 0 is strictly on-policy
       sync/version, bytes, pause_s     weights on all engines after the step; bytes of a push; the longest that an engine stood still for it
       policy/entropy                   mean of -log p of the sampled tokens, in nats

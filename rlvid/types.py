@@ -189,6 +189,9 @@ class Rollout:
     finish_reason: str = "stop"
     """Why it ended, in the engine's words; `length`: it was cut off by rollout.max_tokens (or the engine's room). `stored`: nobody sampled it, it stands in the
     question file; its `logprobs` are NaN."""
+    routes: Any = None
+    """(reference into the object store, place in what it holds) of the experts that its tokens went through, [n, L, K] int16 from the prompt's first token on,
+    -1 where they are not known. None: nobody asked (sync.experts)."""
 
     @property
     def truncated(self) -> bool:
@@ -338,6 +341,8 @@ class TrainingPrompt:
     evidence_frames: Any = None
     evidence_metadata: dict[str, Any] | None = None
     question_id: str = ""
+    routes_M: tuple[Any, ...] = ()
+    """`Rollout.routes` of each answer; empty: of none."""
     teacher: TrainingPrompt | None = None
     """Distillation: the same answers under the prompt in which they were right. What they teach is the difference, no advantage. `weights_M` then say what
     an answer counts, its tokens share it."""

@@ -81,6 +81,7 @@ class RolloutActor:
         self.sleeping = False
         self.adapter: Any = None
         self.adapter_names: list[str] = []
+        self.tells_experts = False
 
     async def start(self) -> str:
         """Start the engine. Returns vLLM's version. Raises EngineStartError with the cause that the engine's own process wrote down."""
@@ -103,6 +104,9 @@ class RolloutActor:
         self.forbidden = forbidden_tokens(self.config.model.path)
         self.engine = AsyncLLM.from_engine_args(engine_arguments(self.config))
         await self.engine.update_weight_version("0")
+        self.tells_experts = asks_for_experts(self.config)
+        if self.tells_experts and not self.config.on_gpu:
+            await self.engine.collective_rpc("note_routes")
         return vllm.__version__
 
     async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray | None, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
@@ -119,6 +123,7 @@ class RolloutActor:
         outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex, lora_request=self.adapter)]
         output = outputs[-1]
         assert output.finished
+        routes = await self._routes(output, request)
         rollouts = tuple(
             Rollout(
                 question_id=request.question_id,
@@ -132,11 +137,24 @@ class RolloutActor:
                 seed=request.seed + answer.index,
                 versions=versions,
                 finish_reason=str(answer.finish_reason),
+                routes=routes and (routes, answer.index),
             )
             for answer in sorted(output.outputs, key=lambda answer: answer.index)
             for versions in (tuple((span.start, int(span.version)) for span in answer.weight_versions),)
         )
         return GenerateResult(rollouts, token_digest(output.prompt_token_ids))
+
+    async def _routes(self, output: Any, request: GenerateRequest) -> Any:
+        """Reference to the experts that each answer's tokens went through (`Rollout.routes`); None where nobody looks at them."""
+        if not self.tells_experts or request.greedy:
+            return None
+        import ray
+
+        if self.config.on_gpu:
+            told = {answer.index: np.asarray(answer.routed_experts, np.int16) for answer in output.outputs if answer.routed_experts is not None}
+        else:
+            told = (await self.engine.collective_rpc("taken_routes", args=(output.request_id,)))[0]  # all workers' are the same
+        return ray.put(told)
 
     def _identity(self, frames_THWC: np.ndarray, metadata: dict[str, Any]) -> str:
         """Name of a video in the engine's caches of vision embeddings: another one after each push."""
@@ -315,6 +333,13 @@ def forbidden_tokens(model: str) -> dict[int, float]:
     return {token: -1e30 for token in family_of(model).media_token_ids(load_tokenizer(model))}
 
 
+def asks_for_experts(config: Config) -> bool:
+    """Do engines tell which experts a token went through?"""
+    from rlvid.families.checkpoint import family_of
+
+    return config.sync.experts != "off" and family_of(config.model.path).has_experts
+
+
 def adapter_arguments(config: Config) -> dict[str, Any]:
     """vLLM's arguments where an adapter is trained: room for one."""
     lora = config.learner.lora
@@ -354,6 +379,7 @@ def engine_arguments(config: Config) -> Any:
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]
         worker_extension_cls="rlvid.sync.engine_side.WorkerExtension",
         enable_sleep_mode=config.colocated and config.on_gpu,
+        enable_return_routed_experts=config.on_gpu and asks_for_experts(config),
         **adapter_arguments(config),
         **shared_arguments(on_gpu=config.on_gpu, tensor_parallel=rollout.tensor_parallel, kv_cache_gib=rollout.kv_cache_gib),
         **family_of(config.model.path).engine_options(on_gpu=config.on_gpu),

@@ -159,5 +159,9 @@ class Sync(Section):
     """Weights are packed into buckets of about this size: engines load one while the next is packed. Fast links between GPUs want larger ones."""
     verify: bool = True
     """Compare a checksum of the engines' loaded weights with the learner's after every sync: element by element and place by place."""
+    experts: Literal["off", "measure", "replay"] = "measure"
+    """Of a model with experts, where rounding may send a token through others in the engine than in the learner. measure: the engines tell which they took,
+    and mismatch/experts is the share that the learner would choose otherwise. replay: the learner takes the engines' (routing replay). What cannot be known is
+    in mismatch/experts_unknown, and the learner's own there. Choices are not dumped: a replayed step cannot be made again by `rlvid replay`."""
     deadline_s: Seconds = 300
     """Longest wait for each phase of a sync; with mode wait the engines' last answers have rollout.deadline_s beside."""

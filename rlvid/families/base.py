@@ -112,6 +112,15 @@ class Family:
     def teach_vllm(self) -> None:
         """Register the architecture with vLLM, where it does not know it. Called in every process of every engine (rlvid/sync/plugin.py)."""
 
+    # ---- experts
+
+    has_experts: ClassVar[bool] = False
+    """Tokens go through some of many experts, which a router chooses."""
+
+    def routers(self, model: Any) -> list[Any]:
+        """Of each layer of transformers' text model its router, a module that gives (logits [N, E], scores [N, K], experts [N, K]), or None; [] without any."""
+        return []
+
     # ---- tokens and positions
 
     def media_token_ids(self, tokenizer: Any) -> tuple[int, ...]:

@@ -11,6 +11,11 @@ from rlvid.families.base import Family, Tower
 class Experts(Family):
     """Mixed into a family whose MLPs are experts."""
 
+    has_experts = True
+
+    def routers(self, model: Any) -> list[Any]:
+        return [getattr(layer.mlp, "gate", None) for layer in model.model.language_model.layers]
+
     def engine_options(self, *, on_gpu: bool) -> dict[str, Any]:
         # vLLM's other kernels reorder the experts' matrices as they are loaded; these read them as they stand in the checkpoint, and so can the checksum.
         return super().engine_options(on_gpu=on_gpu) | ({"moe_backend": "triton"} if on_gpu else {})

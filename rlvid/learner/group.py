@@ -172,8 +172,17 @@ def _merge(sums: list[dict[str, float]]) -> dict[str, float]:
     return {
         "mismatch/mean_abs_dlogp": total.pop("mismatch/sum_abs_dlogp") / sampled,
         "mismatch/kl": total.pop("mismatch/sum_kl") / sampled,
+        **_expert_shares(total),
         "policy/entropy": total.pop("policy/sum_neg_logprob") / tokens,
         "loss/clip_share": total.pop("loss/sum_clipped") / tokens,
         **({"loss/masked_share": total.pop("loss/sum_masked") / tokens} if "loss/sum_masked" in total else {}),
         **total,
     }
+
+
+def _expert_shares(total: dict[str, float]) -> dict[str, float]:
+    """What the ranks counted of experts' choices (rlvid/learner/experts.py), as shares. Takes the sums away; empty where nothing was counted."""
+    known, apart, unknown = (total.pop(f"mismatch/sum_experts_{name}", 0.0) for name in ("known", "apart", "unknown"))
+    if not known + unknown:
+        return {}
+    return {"mismatch/experts": apart / max(1.0, known), "mismatch/experts_unknown": unknown / (known + unknown)}

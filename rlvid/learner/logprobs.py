@@ -9,6 +9,7 @@ import torch
 from rlvid.families import named
 from rlvid.learner.attention import attention_arguments, set_attention
 from rlvid.learner.distill import Divergence
+from rlvid.learner.experts import Routing
 from rlvid.learner.packing import MicroBatch
 
 
@@ -18,14 +19,27 @@ class AnswerLogProbs(torch.nn.Module):
     It is the module DeepSpeed drives, so that ZeRO-3's gathering hooks see one ordinary forward. The model's head becomes a LogProbHead.
     `forbidden` token ids have probability 0, as in the sampler; logits are divided by the sampling `temperature`, as in the sampler.
     `attention`: of the text model, sdpa or flex_attention; it is set here. `entropy`: of each answer token's distribution, with its gradient.
+    `experts`: of a model that has them, whether the engine's choices are measured or replayed (rlvid/learner/experts.py).
     """
 
-    def __init__(self, model: Any, *, chunk: int, forbidden: tuple[int, ...], temperature: float, attention: str = "sdpa", entropy: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        chunk: int,
+        forbidden: tuple[int, ...],
+        temperature: float,
+        attention: str = "sdpa",
+        entropy: bool = False,
+        experts: str = "off",
+    ) -> None:
         super().__init__()
         set_attention(model, attention)
         ask_last_mlp_for_answers_only(model)
         self.family = named(model.config.model_type)
         self.family.prepare(model)
+        routers = self.family.routers(model) if experts != "off" else []
+        self.routing = Routing(routers, replay=experts == "replay") if routers else None
         model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature, entropy=entropy)
         self.model = model
         self.attention = attention
@@ -34,6 +48,8 @@ class AnswerLogProbs(torch.nn.Module):
         self, batch: MicroBatch, *, hidden_only: bool = False, teacher_AH: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """`hidden_only`: [A, H], what the head is given. `teacher_AH`: such of another prompt; then [A], how far the distributions of this one are from it."""
+        if self.routing is not None:
+            self.routing.tell(batch)
         attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
         attention = self.family.row_arguments(attention, batch.lengths, batch.targets_A.device)
         hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rlvid.families import named
 from rlvid.learner.distill import answer_tokens
+from rlvid.learner.experts import UNKNOWN, routes_of
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
 from rlvid.types import TrainingPrompt
@@ -31,7 +32,7 @@ class MicroBatch:
     lengths: for each prompt its tokens, then those of each of its answers.
     predictors_A: the position whose output predicts each answer token.
     targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer. teacher: the same answers under the prompts
-    that they are distilled from.
+    that they are distilled from. routes_NLK: the experts of each layer that the engine's tokens went through (rlvid/learner/experts.py).
     """
 
     model_inputs: dict[str, torch.Tensor]
@@ -43,13 +44,15 @@ class MicroBatch:
     weights_A: torch.Tensor
     sequence_A: torch.Tensor
     teacher: MicroBatch | None = None
+    routes_NLK: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> MicroBatch:
         """On the device; pixels in the model's dtype."""
         inputs = {name: tensor.to(device) for name, tensor in self.model_inputs.items()}
         inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
         rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name.endswith("_A")}
-        return MicroBatch(inputs, self.lengths, **rest, teacher=self.teacher.to(device, dtype) if self.teacher else None)
+        routes = self.routes_NLK.to(device).long() if self.routes_NLK is not None else None
+        return MicroBatch(inputs, self.lengths, **rest, teacher=self.teacher.to(device, dtype) if self.teacher else None, routes_NLK=routes)
 
 
 def split_by_budget(prompts: Sequence[TrainingPrompt], budget_tokens: int) -> list[list[TrainingPrompt]]:
@@ -87,7 +90,15 @@ def spread_over_ranks(prompts: Sequence[TrainingPrompt], ranks: int, budget_toke
 def silent(prompt: TrainingPrompt) -> TrainingPrompt:
     """The same prompt with one answer that counts nothing."""
     teacher = silent(prompt.teacher) if prompt.teacher else None
-    return replace(prompt, tokens_MN=prompt.tokens_MN[:1], logprobs_MN=prompt.logprobs_MN[:1], advantages_M=(0.0,), weights_M=(0.0,), teacher=teacher)
+    return replace(
+        prompt,
+        tokens_MN=prompt.tokens_MN[:1],
+        logprobs_MN=prompt.logprobs_MN[:1],
+        advantages_M=(0.0,),
+        weights_M=(0.0,),
+        routes_M=prompt.routes_M[:1],
+        teacher=teacher,
+    )
 
 
 def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], np.ndarray] = lambda frames: frames) -> MicroBatch:
@@ -113,7 +124,39 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
         advantages_A=per_token([value for prompt in prompts for value in prompt.advantages_M]),
         weights_A=per_token([value for prompt in prompts for value in prompt.weights_M]),
         sequence_A=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+        routes_NLK=_routes(prompts, rows, fetch),
     )
+
+
+def _routes(prompts: Sequence[TrainingPrompt], rows: Sequence[_Row], fetch: Callable[[Any], Any]) -> torch.Tensor | None:
+    """Of the whole row; None where no engine told any."""
+    held: dict[Any, Any] = {}
+
+    def fetched(routes: Any) -> NDArray[np.int16] | None:
+        if routes is None:
+            return None
+        reference, place = routes
+        if reference not in held:
+            held[reference] = _unless_lost(fetch, reference)
+        return None if held[reference] is None else held[reference][place]
+
+    told = [[fetched(one) for one in prompt.routes_M or [None] * len(prompt.tokens_MN)] for prompt in prompts]
+    found = [routes_of(prompt, own, row.lengths[0]) for prompt, own, row in zip(prompts, told, rows, strict=True)]
+    shape = next((routes.shape[1:] for routes in found if routes is not None), None)
+    if shape is None:
+        return None
+    blank = [np.full((len(row.input_ids_N), *shape), UNKNOWN, np.int16) if routes is None else routes for routes, row in zip(found, rows, strict=True)]
+    return torch.from_numpy(np.concatenate(blank))
+
+
+def _unless_lost(fetch: Callable[[Any], Any], reference: Any) -> Any:
+    """None where the engine that holds it has died: an answer can be learned without."""
+    from ray.exceptions import RayError
+
+    try:
+        return fetch(reference)
+    except RayError:
+        return None
 
 
 def pack_distilled(

@@ -46,6 +46,7 @@ def _prompt(group: Group, variant: int, slots: Slots, advantages_KM: NDArray[Any
         advantages_M=tuple(float(advantages_KM[slot]) for slot in slots),
         weights_M=tuple(float(weights_KM[slot]) for slot in slots),
         question_id=group.question.id,
+        routes_M=tuple(answer.routes for answer in answers),
         **own,
     )
 
@@ -58,7 +59,7 @@ def _same_prompt(repaired: dict[tuple[int, int], Repair]) -> list[Slots]:
     return list(together.values())
 
 
-ANSWERS = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M")
+ANSWERS = ("tokens_MN", "logprobs_MN", "advantages_M", "weights_M", "routes_M")
 """What a training prompt has of each answer."""
 
 
@@ -100,6 +101,6 @@ def _distilled(group: Group, view: int, slots: Slots, weight: float) -> list[Tra
         chosen: dict[str, Any] = {name: tuple(getattr(teacher, name)[at] for at in kept) for name in ANSWERS}
         teacher = replace(teacher, **chosen)
         own: dict[str, Any] = {"prompt": group.prepared.prompt, "prompt_digest": group.prompt_digests[view], "frames": group.frames[view]}
-        own |= {"video_metadata": group.prepared.video_metadata[view], "evidence_frames": None, "evidence_metadata": None}
+        own |= {"video_metadata": group.prepared.video_metadata[view], "evidence_frames": None, "evidence_metadata": None, "routes_M": ()}
         prompts.append(replace(teacher, **own, teacher=teacher))
     return prompts

@@ -123,7 +123,7 @@ class Rank:
             "temperature": self.config.rollout.temperature,
             "attention": self.config.model.attention,
         }
-        self.module = AnswerLogProbs(model, **options, entropy=self.config.loss.entropy_coef > 0)
+        self.module = AnswerLogProbs(model, **options, entropy=self.config.loss.entropy_coef > 0, experts=self.config.sync.experts)
         self.reference = self._reference(options) if self.config.loss.kl_coef else None
 
     def _adapted(self, family: Family) -> str:
@@ -303,7 +303,8 @@ class Rank:
             entropy_A=entropy,
         )
         self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights already make it one sum
-        return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch)
+        routed = self.module.routing.take() if self.module.routing is not None else {}
+        return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch) | routed
 
     # ---- turns on a shared GPU (rlvid/loop/turns.py)
 

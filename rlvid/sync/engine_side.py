@@ -168,6 +168,7 @@ class WorkerExtension:
 
     model_runner: Any
     read_back: tuple[WeightsLayout, ReadBack] | None = None
+    routes: Any = None
 
     def loaded_sums(self, names: list[str], dtypes: list[str], shapes: list[list[int]]) -> dict[str, tuple[int, int]]:
         """Of every tensor that a push brings: the sum over its elements that this worker has loaded, and how many they are."""
@@ -175,6 +176,16 @@ class WorkerExtension:
         if self.read_back is None or self.read_back[0] != layout:
             self.read_back = layout, ReadBack(self.model_runner.get_model(), layout)
         return self.read_back[1].sums()
+
+    def note_routes(self) -> None:
+        """From now on, keep which experts each token goes through. vLLM's own way (enable_return_routed_experts) needs a GPU."""
+        from rlvid.sync.routes import Routes
+
+        self.routes = Routes(self.model_runner)
+
+    def taken_routes(self, request_id: str) -> dict[int, Any]:
+        """Of each answer of a request that has ended [n, L, K] int16; they are forgotten here."""
+        return self.routes.take(request_id)
 
     def loaded_adapter(self, names: list[str]) -> str:
         """Digest of the adapter that this worker computes with, taken from where its layers read it. `names`: of the tensors that were sent."""
