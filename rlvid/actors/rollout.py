@@ -153,7 +153,8 @@ class RolloutActor:
         if self.config.on_gpu:
             told = {answer.index: np.asarray(answer.routed_experts, np.int16) for answer in output.outputs if answer.routed_experts is not None}
         else:
-            told = (await self.engine.collective_rpc("taken_routes", args=(output.request_id,)))[0]  # all workers' are the same
+            first, *_ = await self.engine.collective_rpc("taken_routes", args=(output.request_id,))  # all workers' are the same
+            told = {number: np.frombuffer(packed, np.int16).reshape(shape) for number, shape, packed in first}
         return ray.put(told)
 
     def _identity(self, frames_THWC: np.ndarray, metadata: dict[str, Any]) -> str:

@@ -183,9 +183,10 @@ class WorkerExtension:
 
         self.routes = Routes(self.model_runner)
 
-    def taken_routes(self, request_id: str) -> dict[int, Any]:
-        """Of each answer of a request that has ended [n, L, K] int16; they are forgotten here."""
-        return self.routes.take(request_id)
+    def taken_routes(self, request_id: str) -> list[tuple[int, tuple[int, ...], bytes]]:
+        """Of each answer of a request that has ended its number, and [n, L, K] int16 as shape and bytes: vLLM's messages carry no arrays. They are forgotten
+        here."""
+        return [(number, routes.shape, routes.tobytes()) for number, routes in self.routes.take(request_id).items()]
 
     def loaded_adapter(self, names: list[str]) -> str:
         """Digest of the adapter that this worker computes with, taken from where its layers read it. `names`: of the tensors that were sent."""

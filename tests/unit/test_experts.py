@@ -145,5 +145,5 @@ def test_measuring_changes_nothing_and_a_lost_engine_is_told_apart(tiny):
     counted = measured.routing.take()
     assert counted["mismatch/sum_experts_known"] == 6 * LAYERS * 2 and counted["mismatch/sum_experts_unknown"] == 2 * LAYERS * 2
     replayed = AnswerLogProbs(load_model(folder, dtype=torch.float32, attn_implementation="sdpa"), **options, experts="replay")(batch)
-    assert relative(replayed[:7], plain[:7]) > 1e-4 and torch.equal(replayed[7:], plain[7:])
+    assert relative(replayed[:7], plain[:7]) > 1e-5 and torch.equal(replayed[7:], plain[7:])
     assert all(one[-1].routes_M == prompt.routes_M[:1] for one in (spread_over_ranks([prompt], 2, 10**6)[1][0],))
