@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.conftest import CONFIG
+from rlvid.config import load
+from rlvid.plan.model_size import model_size
+from rlvid.plan.reckoning import Assumed, reckon, shared_bytes
+from tests.integration.conftest import CONFIG, small_overrides
 
 RANK = """
 import json, socket, sys
@@ -105,4 +110,38 @@ def test_the_peak_is_within_a_fifth_of_the_plan(tiny: dict[str, int], model: str
     """Against the same rank with the tiny model."""
     big = measure(model, *settings)
     assert big["parameters"] > 30e6
+    assert big["plan"] - tiny["plan"] == pytest.approx(big["peak"] - tiny["peak"], rel=0.2), (big, tiny)
+
+
+COLOCATED = ["placement=colocated", "run.name=both", "run.steps=2", "data.eval=null", "data.questions_per_step=2", "learner.threads=1", "rollout.threads=1"]
+
+
+def both_sides(world, model: str, folder: Path) -> dict[str, int]:
+    """The peaks of an engine and a rank that share a place, in a real run, and what the plan says of them."""
+    settings = [*small_overrides(world, folder), *COLOCATED, f"model.path={model}"]
+    with open(folder.with_suffix(".log"), "w") as said:
+        run = subprocess.Popen([sys.executable, "-m", "rlvid.cli", "train", str(CONFIG), *settings], stdout=said, stderr=said)
+        peaks: dict[int, int] = {}
+        while run.poll() is None:
+            for process in psutil.Process(run.pid).children(recursive=True):
+                try:
+                    if any(name in " ".join(process.cmdline()) for name in ("ray::Rank", "ray::RolloutActor", "EngineCore")):
+                        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                        peaks[process.pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+                except (psutil.Error, OSError, StopIteration):
+                    continue  # it ended meanwhile
+            time.sleep(0.05)
+    assert run.returncode == 0, folder.with_suffix(".log").read_text()[-3000:]
+    assert len(peaks) == 3, peaks
+    config = load(CONFIG, settings)
+    size = model_size(config.model.path)
+    plan = shared_bytes(config, size, reckon(config, size, Assumed(gpu_memory_gib=None)))
+    return {"peak": sum(peaks.values()), "plan": plan["always"]}
+
+
+@pytest.mark.long
+def test_what_both_sides_of_one_place_hold_is_within_a_fifth_of_the_plan(world, model, tmp_path):
+    """placement colocated without a GPU: both stay. Against the same run of the tiny model."""
+    tiny, big = both_sides(world, str(world.model), tmp_path / "tiny"), both_sides(world, model, tmp_path / "big")
+    assert big["plan"] - tiny["plan"] > 2**29
     assert big["plan"] - tiny["plan"] == pytest.approx(big["peak"] - tiny["peak"], rel=0.2), (big, tiny)
