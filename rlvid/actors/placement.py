@@ -14,6 +14,12 @@ from rlvid.process.log import LOGS
 from rlvid.process.role import Role
 
 
+log = logging.getLogger("rlvid")
+
+STARTS, SLOW_START = 3, "timed out during startup"
+"""How often a Ray of the run's own is started, and what Ray 2.60 says when its node was not up within 30 s, which no setting lengthens."""
+
+
 class PlacementError(RuntimeError):
     """The cluster cannot hold the run. The message says what is wanted and what there is."""
 
@@ -62,7 +68,15 @@ def connect(config: Config, roles: Sequence[Role]) -> None:
 
     own = {} if address else _own_ray(config, roles)
     # Without an address Ray joins whatever somebody has started on this node.
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    for tries_left in reversed(range(STARTS)):
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+            break
+        except Exception as error:  # Ray raises no class of its own
+            if not own or not tries_left or SLOW_START not in str(error):
+                raise
+            log.warning("Ray did not start within its 30 s: this machine is busy. It is started again")
+            ray.shutdown()
     if own:
         _point_to_logs(config)
 

@@ -38,6 +38,20 @@ def test_without_an_address_nobody_elses_ray_is_joined(asked, monkeypatch):
     assert asked["address"] == "head:6379" and "num_cpus" not in asked
 
 
+@pytest.mark.parametrize(("said", "starts"), [("The current node timed out during startup. This could", 3), ("no such address", 1)])
+def test_a_ray_that_was_too_slow_to_start_is_started_again(monkeypatch, asked, said, starts):
+    tried = []
+
+    def init(**_):
+        tried.append(said)
+        raise Exception(said)
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(Exception, match=said[:12]):
+        connect(Config.model_validate(TREE), [])
+    assert len(tried) == starts
+
+
 def test_rays_hook_for_uv_is_off_unless_somebody_wants_it(asked, monkeypatch):
     config = Config.model_validate(TREE)
     connect(config, [variant.role(config)])
