@@ -13,7 +13,6 @@ from rlvid.config import Config
 from rlvid.process.log import LOGS
 from rlvid.process.role import Role
 
-
 log = logging.getLogger("rlvid")
 
 STARTS, SLOW_START = 3, "timed out during startup"
