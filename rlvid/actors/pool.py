@@ -27,6 +27,8 @@ RETRY_S = 300.0
 """Pause between the tries at a place that is given up."""
 SIGN_S = 10.0
 """Longest wait for a sign of life where no heartbeat is set."""
+SLICES, STILL_S, STILL_COUNTS = 20, 1.0, 4
+"""A wait is cut into so many. One that takes longer than twice itself and a second is one in which this process stood still: it counts a quarter."""
 STRAGGLER_S = 10.0
 """Once enough actors have started, the others are waited for so long, or as long as those took."""
 
@@ -466,10 +468,19 @@ class ActorPool:
 
     @staticmethod
     async def _bounded(ref: Any, deadline_s: float, what: str) -> Any:
+        """The answer. Time in which this process itself stood still (a paused machine, a debugger, no core for it) hardly counts: it says nothing of the
+        actor, whose answer may have come meanwhile."""
+        answer, clock = asyncio.ensure_future(_as_future(ref)), asyncio.get_running_loop().time
+        left_s = deadline_s
         try:
-            return await asyncio.wait_for(_as_future(ref), deadline_s)
-        except TimeoutError:
-            raise TimeoutError(f"waited {deadline_s:.0f} s for {what}") from None
+            while left_s > 0:
+                slice_s, began = min(left_s, deadline_s / SLICES), clock()
+                if (await asyncio.wait([answer], timeout=slice_s))[0]:
+                    return answer.result()
+                left_s -= slice_s if clock() - began < 2 * slice_s + STILL_S else slice_s / STILL_COUNTS
+        finally:
+            answer.cancel()
+        raise TimeoutError(f"waited {deadline_s:.0f} s for {what}")
 
 
 def lost() -> tuple[type[Exception], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -430,3 +431,22 @@ def test_below_the_quorum_the_run_ends():
     pool = open_pool(lambda number: FakeActor(number, dead_at_start=number in (1, 2)), size=4, quorum=0.75)
     with pytest.raises(PoolError, match=r"engine [12] died while it started"):
         run(pool, lambda: asyncio.sleep(0))
+
+
+def test_time_in_which_the_driver_stood_still_is_not_held_against_an_actor():
+    """A machine that is paused, a debugger: the answer is there when it goes on, beside a deadline that is long over. One that hangs is found all the same."""
+
+    async def scenario():
+        actor = FakeActor("a")
+        actor.work = Method(lambda x: asyncio.sleep(x, "done"))
+        pool = ActorPool("test actor", 1, lambda number: actor, capacity=4, deadline_s=0.5, start_deadline_s=9, max_restarts=0, attempts=1)
+        await pool.start()
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 3)
+        assert await pool.call("work", 0.3) == "done"
+        began = time.monotonic()
+        with pytest.raises((CallFailed, PoolError)):
+            await pool.call("work", 60)
+        assert time.monotonic() - began < 5
+        pool.close()
+
+    asyncio.run(scenario())
