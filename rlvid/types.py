@@ -66,8 +66,19 @@ class EvidencePatch:
 
 
 @dataclass(frozen=True)
+class Medium:
+    """What stands in one place of a prompt. `path`: absolute; of a video also pictures at a rate (`rlvid.video.pictures`)."""
+
+    kind: Literal["video", "image"]
+    path: str
+
+
+@dataclass(frozen=True)
 class Question:
     """One line of a question file. `video` is an absolute path, or pictures at a rate (`rlvid.video.pictures`); `answer` is the option's text for a choice.
+
+    media: empty where one video is all that there is to see (or nothing, and `video` is empty too). Otherwise all media in the order in which they stand in the
+    prompt; `video` then is the path of the only video among them, which spans, evidence and clip are about, or empty.
 
     answers: empty where there is one answer. With options the set of all right ones, each of which has to be named; without, texts any of which is right.
     span_mode: of several `spans`, does a reply have to give any one, or all? reply: a whole reply, thinking and tags, to be learned as it stands.
@@ -88,9 +99,20 @@ class Question:
     answers: tuple[str, ...] = ()
     span_mode: Literal["any", "all"] = "any"
     reply: str = ""
+    media: tuple[Medium, ...] = ()
     epoch: int = 0
     """Pass over the file in which the stream gave it out, no part of the file. With the run's seed it says which variants are drawn, so those that are
     built ahead serve whichever step asks for them."""
+
+    @property
+    def shown(self) -> tuple[Medium, ...]:
+        """All media in the prompt's order."""
+        return self.media or ((Medium("video", self.video),) if self.video else ())
+
+    @property
+    def files(self) -> str:
+        """Its media by name, for messages."""
+        return ", ".join(medium.path for medium in self.shown) or f"{self.id} (without media)"
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -121,8 +143,10 @@ class Question:
 class VariantSpec:
     """A variant *is* this: any worker can cut the same pixels from the video again, bit for bit.
 
-    `times_s` [T] are the true timestamps in the file of the frames shown, ascending; `size` is (height, width) in pixels; `work_size` is what
-    whole frames are brought to before the box is cut (None: what follows from `size`).
+    `times_s` [T] are the true timestamps in the file of the frames shown, ascending, none of an image; `size` is (height, width) in pixels; `work_size` is
+    what whole frames are brought to before the box is cut (None: what follows from `size`).
+
+    media: of a question that shows anything else than one video, the spec of each medium in the prompt's order; `times_s` then are those of its only video.
     """
 
     kind: str
@@ -131,6 +155,7 @@ class VariantSpec:
     size: tuple[int, int]
     seed: int
     work_size: tuple[int, int] | None = None
+    media: tuple[VariantSpec, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -140,6 +165,7 @@ class VariantSpec:
             "size": list(self.size),
             "seed": self.seed,
             "work_size": list(self.work_size) if self.work_size else None,
+            **({} if self.media is None else {"media": [one.to_json() for one in self.media]}),
         }
 
     @staticmethod
@@ -153,6 +179,7 @@ class VariantSpec:
             size=(value["size"][0], value["size"][1]),
             seed=value["seed"],
             work_size=(work[0], work[1]) if work else None,
+            media=tuple(VariantSpec.from_json(one) for one in value["media"]) if "media" in value else None,
         )
 
 
@@ -219,6 +246,10 @@ class LeftOut(Quarantined):
     """A question that a setting leaves out of training (variants.hidden): nothing is wrong with it."""
 
 
+Metadata = dict[str, Any] | tuple[dict[str, Any] | None, ...]
+"""What a processor must know of a variant's one video; of other media, of each in the prompt's order: None for an image."""
+
+
 @dataclass(frozen=True)
 class GenerateRequest:
     """M answers on one variant. The frames travel beside it as a reference into the object store."""
@@ -226,7 +257,7 @@ class GenerateRequest:
     question_id: str
     variant: int
     prompt: str
-    video_metadata: dict[str, Any]
+    video_metadata: Metadata
     answers: int
     seed: int
     greedy: bool = False
@@ -248,7 +279,8 @@ class GenerateResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store.
+    """What a variant actor knows of a question's K variants; the frames [T, H, W, C] uint8 stay in the object store. Where the question shows anything else
+    than one video, a variant's frames are a tuple: of each medium in the prompt's order [T, H, W, C] of a video, [H, W, C] of an image.
 
     `relevance` is None where no variant looks at it. `costs`: what the variants took, summed into the step's `variants/...` metrics.
     `truth_hidden`: no variant shows a frame of a truth span.
@@ -257,7 +289,7 @@ class Prepared:
     question: Question
     prompt: str
     specs: tuple[VariantSpec, ...]
-    video_metadata: tuple[dict[str, Any], ...]
+    video_metadata: tuple[Metadata, ...]
     duration_s: float
     relevance: Relevance | None = None
     costs: dict[str, float] = field(default_factory=dict)
@@ -332,7 +364,7 @@ class TrainingPrompt:
     prompt: str
     prompt_digest: str
     prompt_tokens: int
-    video_metadata: dict[str, Any]
+    video_metadata: Metadata
     frames: Any
     tokens_MN: tuple[tuple[int, ...], ...]
     logprobs_MN: tuple[tuple[float, ...], ...]

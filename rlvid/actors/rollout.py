@@ -109,17 +109,16 @@ class RolloutActor:
             await self.engine.collective_rpc("note_routes")
         return vllm.__version__
 
-    async def generate(self, request: GenerateRequest, frames_THWC: np.ndarray | None, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
-        """Sample M answers; frames arrive from the object store, uncopied (None: a prompt without a video). Answer j is sampled with seed + j."""
-        if frames_THWC is not None and request.shuffle_seed is not None:
-            frames_THWC = frames_THWC[np.random.default_rng(request.shuffle_seed).permutation(len(frames_THWC))]
-        videos = [(frames_THWC, request.video_metadata)] if frames_THWC is not None else []
-        if evidence_THWC is not None:
-            videos.append((twice(evidence_THWC), request.evidence_metadata or {}))
-        prompt: dict[str, Any] = {"prompt": request.prompt} | ({"multi_modal_data": {"video": videos}} if videos else {})
+    async def generate(self, request: GenerateRequest, frames: Any, evidence_THWC: np.ndarray | None = None) -> GenerateResult:
+        """Sample M answers. `frames` arrive from the object store, uncopied: [T, H, W, C] of a video, a tuple of several media, None for a prompt without any.
+        Answer j is sampled with seed + j."""
+        media = shown_to_engine(request, frames, evidence_THWC)
+        prompt: dict[str, Any] = {"prompt": request.prompt} | ({"multi_modal_data": as_vllm_takes(media)} if media else {})
         if self.config.sync.mode == "keep":
-            names = {"multi_modal_uuids": {"video": [self._identity(*video) for video in videos]}} if videos else {}
-            prompt |= {"cache_salt": str(self.pushes), **names}
+            names: dict[str, list[str]] = {}
+            for pixels, metadata in media:
+                names.setdefault(kind_of(pixels), []).append(self._identity(pixels, metadata))
+            prompt |= {"cache_salt": str(self.pushes), **({"multi_modal_uuids": names} if names else {})}
         outputs = [output async for output in self.engine.generate(prompt, self._sampling(request), uuid.uuid4().hex, lora_request=self.adapter)]
         output = outputs[-1]
         assert output.finished
@@ -157,9 +156,9 @@ class RolloutActor:
             told = {number: np.frombuffer(packed, np.int16).reshape(shape) for number, shape, packed in first}
         return ray.put(told)
 
-    def _identity(self, frames_THWC: np.ndarray, metadata: dict[str, Any]) -> str:
-        """Name of a video in the engine's caches of vision embeddings: another one after each push."""
-        digest = hashlib.blake2b(repr(metadata).encode(), digest_size=16)
+    def _identity(self, frames_THWC: np.ndarray, metadata: dict[str, Any] | None) -> str:
+        """Name of a video or image in the engine's caches of vision embeddings: another one after each push."""
+        digest = hashlib.blake2b(repr((metadata, frames_THWC.shape)).encode(), digest_size=16)
         digest.update(np.ascontiguousarray(frames_THWC).data)
         return f"{digest.hexdigest()}-{self.pushes}"
 
@@ -327,6 +326,37 @@ class RolloutActor:
             self.engine.shutdown()
 
 
+def shown_to_engine(request: GenerateRequest, frames: Any, evidence_THWC: np.ndarray | None) -> list[tuple[np.ndarray, dict[str, Any] | None]]:
+    """(pixels, metadata or None of an image) of each medium in the prompt's order, the evidence among them. With `shuffle_seed` each video's frames are dealt
+    out anew."""
+    media: list[tuple[Any, dict[str, Any] | None]]
+    if isinstance(request.video_metadata, dict):
+        media = [(frames, request.video_metadata)] if frames is not None else []
+    else:
+        media = list(zip(frames or (), request.video_metadata if frames is not None else (), strict=True))
+    if request.shuffle_seed is not None:
+        rng = np.random.default_rng(request.shuffle_seed)
+        media = [(pixels[rng.permutation(len(pixels))] if pixels.ndim == 4 else pixels, metadata) for pixels, metadata in media]
+    if evidence_THWC is not None:
+        media.append((twice(evidence_THWC), request.evidence_metadata or {}))
+    return media
+
+
+def kind_of(pixels: np.ndarray) -> str:
+    """video: [T, H, W, C]; image: [H, W, C]."""
+    return "video" if pixels.ndim == 4 else "image"
+
+
+def as_vllm_takes(media: list[tuple[np.ndarray, dict[str, Any] | None]]) -> dict[str, list[Any]]:
+    """Apart by kind; within a kind in the prompt's order."""
+    from PIL import Image
+
+    given: dict[str, list[Any]] = {}
+    for pixels, metadata in media:
+        given.setdefault(kind_of(pixels), []).append((pixels, metadata) if pixels.ndim == 4 else Image.fromarray(pixels))
+    return given
+
+
 def forbidden_tokens(model: str) -> dict[int, float]:
     """Logit biases. A policy that samples a media token dies at the next forward: such tokens are impossible from the first request on."""
     from rlvid.families.checkpoint import family_of, load_tokenizer
@@ -374,7 +404,7 @@ def engine_arguments(config: Config) -> Any:
         max_num_batched_tokens=max(rollout.max_model_len, rollout.batched_tokens),
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager or not config.on_gpu,
-        limit_mm_per_prompt={"image": 0, "video": 2 if config.repair.enabled else 1},
+        limit_mm_per_prompt={"image": config.image.most or 0, "video": max(1, config.video.most or 1) + config.repair.enabled},
         logprobs_mode="processed_logprobs",  # what was sampled from: after temperature and forbidden tokens
         seed=config.run.seed,
         weight_transfer_config=WeightTransferConfig(backend=config.transport),  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ class Sampler:
             prepared, frames = await self._variants(question, kinds, clock)
             if isinstance(prepared, Quarantined):
                 return prepared
-            results = [GenerateResult((self._stored(prepared, variant, 0, step - 1),), "") for variant in range(len(kinds))]
+            results = [GenerateResult((self._stored(prepared, variant, 0, step - 1),), "") for variant in range(len(frames))]
             return self._scored(prepared, tuple(frames), results, step)
 
         results = await asyncio.gather(*[group(question) for question in questions])
@@ -140,12 +140,12 @@ class Sampler:
 
     async def _build(self, question: Question, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
         """The question's variants: what is known of them and K references to their frames. Questions of a file that another one looks at wait for that look."""
-        video = question.video
-        if (looking := self._first_look.get(video)) is not None:
+        files = question.files
+        if (looking := self._first_look.get(files)) is not None:
             await asyncio.wait([looking])
         else:
-            self._first_look[video] = looking = asyncio.get_running_loop().create_future()
-            looking.add_done_callback(lambda _: self._first_look.pop(video))
+            self._first_look[files] = looking = asyncio.get_running_loop().create_future()
+            looking.add_done_callback(lambda _: self._first_look.pop(files))
         try:
             return await self._look(question, kinds)
         finally:
@@ -153,13 +153,14 @@ class Sampler:
                 looking.set_result(None)
 
     async def _look(self, question: Question, kinds: tuple[str, ...]) -> tuple[Prepared | Quarantined, list[Any]]:
-        if reason := self._bad_files.get(question.video):
+        if reason := self._bad_files.get(question.files):
             return Quarantined(question.id, reason), []
         seed = derived_seed(self.config.run.seed, question.epoch)
         try:
-            return await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
+            prepared, frames = await self.variants.call("build", question, kinds, seed, num_returns=len(kinds) + 1)
+            return prepared, frames if isinstance(prepared, Quarantined) else frames[: len(prepared.specs)]
         except CallFailed as error:
-            self._bad_files[question.video] = reason = f"{question.video}: {error}"
+            self._bad_files[question.files] = reason = f"{question.files}: {error}"
             return Quarantined(question.id, reason), []
 
     async def _group(
@@ -172,8 +173,9 @@ class Sampler:
             return prepared
         if training and prepared.truth_hidden and self.config.variants.hidden == "skip":
             return LeftOut(question.id, "no variant shows a frame of its truth (variants.hidden)")
-        requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(kinds))]
-        bonus = self.config.reward.temporal_bonus if training else 0.0
+        requests = [self._request(prepared, variant, step, answers, greedy) for variant in range(len(frames))]
+        has_order = any(medium.kind == "video" for medium in question.shown)
+        bonus = self.config.reward.temporal_bonus if training and has_order else 0.0
         controls = [_shuffled(request, self.config.run.seed, step) for request in requests] if bonus else []
         try:
             with clock.running("rollout"):
@@ -181,7 +183,7 @@ class Sampler:
         except VideoError as error:  # from frames that were to be built again; it names the file itself
             return Quarantined(question.id, str(error))
         except CallFailed as error:
-            return Quarantined(question.id, f"{question.video}: {error}")
+            return Quarantined(question.id, f"{question.files}: {error}")
         except (PoolError, ObjectLostError):
             raise
         except Exception as error:  # what an engine raises for a prompt; vLLM has an error of its own for each
@@ -193,7 +195,7 @@ class Sampler:
         group = self._scored(prepared, tuple(frames), results, step)
         if bonus:
             group = self._rewarded_for_order(group, shuffled, bonus)
-        if training and self.repairer is not None:
+        if training and self.repairer is not None and question.video and not question.media:  # teachers look for evidence in the one video that there is
             with clock.running("teacher"):
                 group = await self.repairer.repair(group, step)
             clock.count(*(replace(repair, evidence_frames=None) for repair in group.repairs))
@@ -227,7 +229,7 @@ class Sampler:
     async def _rebuilt(self, prepared: Prepared, evidence: tuple[Any, ...] = ()) -> list[Any]:
         """References to the frames of each variant, then to those of each repair's `evidence`, built again from the video."""
         count = 1 + len(prepared.specs) + len(evidence)
-        _, refs = await self.variants.call("rebuild", prepared.question.video, prepared.specs, evidence, num_returns=count)
+        _, refs = await self.variants.call("rebuild", prepared.question, prepared.specs, evidence, num_returns=count)
         return refs
 
     def _request(self, prepared: Prepared, variant: int, step: int, answers: int, greedy: bool) -> GenerateRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -67,6 +68,7 @@ class VariantActor:
         self.frames_per_token = video.temporal_patch_size
         self.family = family_of(self.config.model.path)
         self._check_size()
+        self._check_image_size()
         relevance = self.config.relevance
         if self.config.looks_at_relevance:
             self.scorer = make_scorer(relevance.scorer, relevance.model, batch=relevance.batch, on_gpu=relevance.num_gpus > 0)
@@ -77,22 +79,23 @@ class VariantActor:
         return self.factor
 
     def build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
-        """[Prepared, frames of variant 0, ..., frames of variant K-1], or [Quarantined, None, ...].
+        """[Prepared, frames of variant 0, ..., frames of variant K-1], or [Quarantined, None, ...]. Where there are fewer variants than kinds, None follows.
 
         Called with num_returns = K + 1, so that the frames [T, H, W, C] uint8 stay in the object store.
         """
         from rlvid.video.clip import VideoError
 
         try:
-            return self._build(question, kinds, seed)
+            built = self._build(question, kinds, seed) if question.video and not question.media else self._build_together(question, kinds, seed)
+            return [*built, *[None] * (1 + len(kinds) - len(built))]
         except MemoryError:
             limit = self.config.variants.memory_gib
-            return [Quarantined(question.id, f"{question.video}: needs more memory than variants.memory_gib ({limit:g})"), *[None] * len(kinds)]
+            return [Quarantined(question.id, f"{question.files}: needs more memory than variants.memory_gib ({limit:g})"), *[None] * len(kinds)]
         except (VideoError, QuestionError) as error:
             return [Quarantined(question.id, str(error)), *[None] * len(kinds)]
         except Exception as error:  # whatever a file makes of a decoder: one video must not end a run
-            log.exception("%s", question.video)
-            return [Quarantined(question.id, f"{question.video}: {type(error).__name__}: {error}"), *[None] * len(kinds)]
+            log.exception("%s", question.files)
+            return [Quarantined(question.id, f"{question.files}: {type(error).__name__}: {error}"), *[None] * len(kinds)]
 
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
@@ -141,6 +144,99 @@ class VariantActor:
         costs |= {"truth_hidden": float(hidden)}
         prepared = Prepared(question, text, tuple(specs), metadata, clip.duration_s, relevance, costs, hidden, tokens, self._reply_tokens(question))
         return [prepared, *frames]
+
+    def _build_together(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
+        """Of a question that shows images, several videos, a mix, or nothing."""
+        from rlvid.data.prompts import chat_prompt, question_text
+        from rlvid.variants.build import metadata_of
+        from rlvid.variants.explore import hides, together, truth_hidden
+
+        prompt, clock, seen = self.config.prompt, _Laps(), list[_Seen]()
+        for at, medium in enumerate(question.shown):
+            name = f"{question.id}/{at}"
+            seen.append(
+                self._video(question, medium.path, name, kinds, seed) if medium.kind == "video" else self._image(question, medium.path, name, kinds, seed)
+            )
+        clock.lap("decode_s")
+        duration_s = next((one.duration_s for one in seen if one.duration_s), 0.0) if question.video else 0.0
+        asked, question = question, within_video(question, duration_s) if question.video else question
+        if asked != question:
+            log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, duration_s)
+        specs = together(kinds, [one.specs for one in seen], question_id=question.id, seed=seed)
+        media = [medium.kind for medium in question.shown]
+        text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system, media)
+        if self.family.kinds_in(text) != tuple(media):
+            return [Quarantined(question.id, f"the model's chat template gives media another order ({', '.join(media)})")]
+        visual = max(sum(self._shown_tokens(one) for one in spec.media or ()) for spec in specs)
+        stamps = sum(self.family.timestamp_tokens * (len(one.times_s) // self.frames_per_token) for one in specs[0].media or ())
+        tokens = len(self.processor.tokenizer(text)["input_ids"]) + stamps + visual
+        if problem := self._no_room(visual, tokens, "video.frames, video.max_frames, video.max_pixels or image.max_pixels"):
+            return [Quarantined(question.id, f"{question.files}: {problem}")]
+        frames = [tuple(one.cut(part) for one, part in zip(seen, spec.media or (), strict=True)) for spec in specs]
+        clock.lap("cut_s")
+        hidden = truth_hidden(specs, question.spans)
+        costs = clock.laps | {"relevance_s": 0.0, "cache_hits": float(sum(one.hit for one in seen))}
+        costs |= {"span_hidden": float(sum(hides(spec.times_s, question.spans) for spec in specs)), "truth_hidden": float(hidden)}
+        metadata = tuple(metadata_of(question, spec) for spec in specs)
+        prepared = Prepared(question, text, tuple(specs), metadata, duration_s, None, costs, hidden, tokens, self._reply_tokens(question))
+        return [prepared, *frames]
+
+    def _video(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
+        """One of several media that is a video: read, and how each kind shows it."""
+        from rlvid.variants.build import cut
+        from rlvid.variants.explore import explore
+        from rlvid.video.clip import work_size
+
+        alone = replace(question, video=path, media=(), clip=question.clip if path == question.video else None)
+        share = self._budget(alone)
+        size_for = partial(self._size, max_pixels=share.max_pixels)
+        clip, hit = self._clip(alone, share, size_for)
+        size = size_for(clip.height, clip.width)
+        specs = explore(
+            kinds,
+            times_s_N=clip.times_s_N,
+            frames=share.frames,
+            size=size,
+            coarse_size=self._coarse(size, clip.height, clip.width),
+            work_size=work_size(clip.height, clip.width, size, self._zoom),
+            question_id=name,
+            seed=seed,
+            min_crop_area=self.config.variants.min_crop_area,
+            crop_share=self.config.variants.crop_share,
+            relevance=self._relevance(alone, kinds, clip, share),
+            even_times=self._even_times(question),
+        )
+        return _Seen(specs, partial(cut, clip), clip.duration_s, hit)
+
+    def _image(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
+        """One of the media that is an image. Only an image-text model tells which part of it matters: nothing moves."""
+        from rlvid.variants.build import cut_image, read_image
+        from rlvid.variants.explore import explore_image
+
+        size_for = partial(self._size, max_pixels=self.config.image.max_pixels)
+        pixels, (height, width) = read_image(path, size_for, self._zoom)
+        size = size_for(height, width)
+        specs = explore_image(
+            kinds,
+            size=size,
+            coarse_size=self._coarse(size, height, width),
+            work_size=(pixels.shape[0], pixels.shape[1]),
+            question_id=name,
+            seed=seed,
+            min_crop_area=self.config.variants.min_crop_area,
+            crop_share=self.config.variants.crop_share,
+            relevance=self._image_relevance(question, kinds, pixels),
+        )
+        return _Seen(specs, partial(cut_image, pixels))
+
+    def _image_relevance(self, question: Question, kinds: tuple[str, ...], pixels: Any) -> Relevance | None:
+        import numpy as np
+
+        from rlvid.variants.relevance import relevance, relevance_text
+
+        if not needs_relevance(kinds) or self.config.relevance.scorer == "motion":
+            return None
+        return relevance(self.scorer.score(pixels[None], relevance_text(question)), np.zeros(1))
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
@@ -221,6 +317,26 @@ class VariantActor:
         video = self.processor.video_processor
         return int(video.get_num_of_video_patches(frames, *size, {})) // video.merge_size**2
 
+    def _check_image_size(self) -> None:
+        """As for videos, where a question may show an image."""
+        if not self.config.image.most:
+            return
+        most = self.config.image.max_pixels
+        size = self._size(most, most, most)
+        wanted, shown = size[0] * size[1] // self.factor**2, self._image_tokens(size)
+        if shown < wanted:
+            raise ConfigError(
+                f"the model's processor shrinks an image of {size[0]} x {size[1]} pixels from {wanted} to {shown} visual tokens: lower image.max_pixels "
+                f"({most}), or raise longest_edge in the processor's configuration"
+            )
+
+    def _image_tokens(self, size: tuple[int, int]) -> int:
+        image = self.processor.image_processor
+        return int(image.get_number_of_image_patches(*size, {})) // image.merge_size**2
+
+    def _shown_tokens(self, spec: VariantSpec) -> int:
+        return self._visual_tokens(len(spec.times_s), spec.size) if spec.times_s else self._image_tokens(spec.size)
+
     def _coarse(self, shown: tuple[int, int], height: int, width: int) -> tuple[int, int]:
         """The size with a quarter of the shown pixels."""
         from rlvid.video.clip import shown_size
@@ -240,27 +356,30 @@ class VariantActor:
     def _too_long(self, tokens: int, specs: list[Any]) -> str:
         """Why the engine could not hold the longest variant, whose prompt has so many tokens; empty when it can."""
         visual = max(self._visual_tokens(len(spec.times_s), spec.size) for spec in specs)
+        return self._no_room(visual, tokens, "video.frames, video.max_frames or video.max_pixels")
+
+    def _no_room(self, visual: int, tokens: int, settings: str) -> str:
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         if visual > self.config.video.max_tokens:
-            return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower video.frames, video.max_frames or video.max_pixels"
+            return f"needs {visual} visual tokens, video.max_tokens is {self.config.video.max_tokens}: lower {settings}"
         if tokens > room:
             return f"the prompt needs about {tokens} tokens, the engine has room for {room}: raise rollout.max_model_len"
         return ""
 
-    def rebuild(self, video: str, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
+    def rebuild(self, question: Question, specs: tuple[VariantSpec, ...], evidence: tuple[tuple[tuple[float, Box | None], ...], ...]) -> list[Any]:
         """[None, frames of each spec, evidence frames of each repair] once more, bit for bit, where the object store lost them. Raises VideoError."""
         from rlvid.teacher.evidence import evidence_pixels
-        from rlvid.variants.build import rebuild
+        from rlvid.variants.build import rebuild_shown
         from rlvid.video.frames import VideoError
 
-        threads, size = self.config.variants.threads, specs[0].size
+        video, threads, size = question.video, self.config.variants.threads, specs[0].size
         try:
-            frames = [rebuild(video, spec, threads=threads) for spec in specs]
+            frames = [rebuild_shown(question, spec, threads=threads) for spec in specs]
             return [None, *frames, *(evidence_pixels(video, one, size, threads=threads) for one in evidence)]
         except VideoError:
             raise
         except Exception as error:  # as in `build`
-            raise VideoError(f"{video}: {type(error).__name__}: {error}") from None
+            raise VideoError(f"{question.files}: {type(error).__name__}: {error}") from None
 
     def check(self) -> int:
         """A sign of life, also while a video is being decoded."""
@@ -270,6 +389,16 @@ class VariantActor:
         """Close the cache; nothing else to end beside the process."""
         if self.cache is not None:
             self.cache.close()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One of several media: how each kind shows it, and what cuts that. `duration_s`: of a video. `hit`: it came from the cache."""
+
+    specs: list[VariantSpec]
+    cut: Callable[[VariantSpec], Any]
+    duration_s: float = 0.0
+    hit: bool = False
 
 
 class _Laps:

@@ -85,7 +85,8 @@ def sampling_settings(config: Config, inquiry: Inquiry) -> dict[str, Any]:
         "model": [str(folder.resolve()) if files else config.model.path, files, config.dtype],
         "seed": config.run.seed,
         "prompt": config.prompt.model_dump(mode="json"),
-        "video": config.video.model_dump(mode="json", exclude={"deadline_s", "cache_dir", "cache_gib"}),
+        "video": config.video.model_dump(mode="json", exclude={"deadline_s", "cache_dir", "cache_gib", "most"}),
+        "image": config.image.model_dump(mode="json", exclude={"most"}),
         "views": [list(inquiry.kinds), config.variants.min_crop_area, config.variants.crop_share],
         "relevance": config.relevance.model_dump(mode="json", exclude={"batch", "num_gpus"}) if config.looks_at_relevance else None,
         "sampling": [inquiry.answers, inquiry.greedy, rollout.temperature, rollout.top_p, rollout.max_tokens, rollout.max_model_len],
@@ -96,7 +97,8 @@ def sampling_settings(config: Config, inquiry: Inquiry) -> dict[str, Any]:
 def for_engines(config: Config, inquiry: Inquiry) -> Config:
     """The inquiry's views and answers in the place of training's: actors load and pools size what they will be asked for."""
     rollout, variants = config.rollout.model_copy(update={"answers": inquiry.answers}), config.variants.model_copy(update={"kinds": inquiry.kinds})
-    return config.model_copy(update={"rollout": rollout, "variants": variants})
+    # Engines keep room for what these questions show (rlvid/loop/session.py).
+    return config.model_copy(update={"rollout": rollout, "variants": variants, "data": config.data.model_copy(update={"eval": inquiry.data})})
 
 
 def ask_missing(config: Config, keys: Keys, journal: AnswerJournal, row: Callable[[Group], Mapping[str, Any]], title: str) -> dict[str, str]:

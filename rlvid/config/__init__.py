@@ -23,7 +23,7 @@ from rlvid.config.reward import REWARD_PARTS, Reward
 from rlvid.config.rollout import RolloutConfig
 from rlvid.config.run import Cluster, ReportConfig, Run, Tracker
 from rlvid.config.teacher import Repair, Teacher
-from rlvid.config.video import RelevanceConfig, VariantKind, Variants, Video, needs_relevance
+from rlvid.config.video import Image, RelevanceConfig, VariantKind, Variants, Video, needs_relevance
 
 __all__ = ["REWARD_PARTS", "Config", "ConfigError", "ReportConfig", "Teacher", "VariantKind", "is_hub_id", "load", "needs_relevance"]
 
@@ -34,6 +34,7 @@ class Config(Section):
     data: Data
     prompt: Prompt = Prompt()
     video: Video = Video()
+    image: Image = Image()
     variants: Variants = Variants()
     relevance: RelevanceConfig = RelevanceConfig()
     rollout: RolloutConfig = RolloutConfig()

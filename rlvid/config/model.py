@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlvid.config.base import PathOrId, Section
 
@@ -32,3 +33,10 @@ class Prompt(Section):
     """Last line of the user's turn."""
     instructions: dict[str, str] | None = None
     """Line per task before the format line; null: rlvid's own."""
+
+    @model_validator(mode="after")
+    def _without_marks(self) -> Prompt:
+        for text in (self.format, *(self.instructions or {}).values()):
+            if re.search("<(video|image)>", text):
+                raise ValueError(f"prompt: {text!r} holds a mark, which stands for one of a question's media: take it out")
+        return self

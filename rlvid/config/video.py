@@ -35,6 +35,8 @@ class Video(Section):
     smaller frames, down to a quarter of `max_pixels`, then fewer of them. null: no bound but `max_tokens`, beyond which a video is quarantined."""
     max_tokens: Positive = 6144
     """Upper bound of visual tokens per variant, checked before an engine sees it."""
+    most: Positive | None = None
+    """Videos that one prompt may show, for which engines keep room. null: as many as the question of `data.train` or `data.eval` that has most."""
     deadline_s: Seconds = 120
     """A video that takes longer to decode is quarantined."""
     cache_dir: FilePath | None = None
@@ -54,6 +56,13 @@ class Video(Section):
         if self.total_tokens is not None and self.total_tokens > self.max_tokens:
             raise ValueError(f"video.total_tokens ({self.total_tokens}) is above video.max_tokens ({self.max_tokens}), which quarantines: raise max_tokens")
         return self
+
+
+class Image(Section):
+    max_pixels: Positive = 512 * 28 * 28
+    """Upper bound of height x width of one image; it keeps its aspect and is never enlarged. `video.max_tokens` bounds all that one prompt shows together."""
+    most: Count | None = None
+    """Images that one prompt may show, for which engines keep room. null: as many as the question of `data.train` or `data.eval` that has most."""
 
 
 class Variants(Section):

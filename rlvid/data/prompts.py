@@ -1,11 +1,13 @@
-"""A question becomes the text of one chat prompt; the video stands in front of it as the template's own placeholder.
+"""A question becomes the text of one chat prompt. Its media stand as the template's own placeholders where `<video>` and `<image>` mark their places in the
+text, in front of it where nothing is marked.
 
 Text that strangers wrote (questions, options, teachers' hints, replies of models) goes through `plain_text`: it cannot end a turn or stand for a video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rlvid.families import FAMILIES
@@ -30,6 +32,14 @@ ALL_SPANS = {
 FORMAT = "Think inside <think> </think>, then answer inside <answer> </answer>."
 
 
+MARK = re.compile(r"<(video|image)>")
+
+
+def marks(*texts: str) -> tuple[str, ...]:
+    """The kind of every mark in the texts, in order."""
+    return tuple(found[1] for text in texts for found in MARK.finditer(text))
+
+
 def question_text(question: Question, instructions: dict[str, str] | None = None, format_hint: str = FORMAT) -> str:
     """The user's turn without the video: question, lettered options, what kind of answer is wanted."""
     lines = [question.question]
@@ -48,13 +58,28 @@ def _instructions(question: Question) -> str:
 OTHER_SPECIAL = frozenset(token for family in FAMILIES.values() for token in family.special_tokens if "<|" not in token)
 
 
-def chat_prompt(processor: Any, text: str, system: str = "") -> str:
-    """The prompt string with the video placeholder, by the checkpoint's own chat template. No special token stands in it but the template's own."""
+def chat_prompt(processor: Any, text: str, system: str = "", media: Sequence[str] = ("video",)) -> str:
+    """The prompt string with the placeholders, by the checkpoint's own chat template. No special token stands in it but the template's own.
+
+    media: `video` or `image` for each, in their order; where the text has marks, it has one for each.
+    """
     special = special_tokens(processor.tokenizer)
     system, text = plain_text(system, special), plain_text(text, special)
     messages: list[dict[str, Any]] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-    messages.append({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]})
+    messages.append({"role": "user", "content": _parts(text, tuple(media))})
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _parts(text: str, media: tuple[str, ...]) -> list[dict[str, str]]:
+    """What the user's turn is made of. re.split gives text, kind, text, kind, ..., text."""
+    marked = marks(text)
+    if not marked:
+        return [*({"type": kind} for kind in media), {"type": "text", "text": text}]
+    if marked != media:
+        raise ValueError(f"the text marks {', '.join(marked)}; there are {', '.join(media) or 'no media'}")
+    pieces = MARK.split(text)
+    parts = [{"type": piece} if number % 2 else {"type": "text", "text": piece} for number, piece in enumerate(pieces)]
+    return [part for part in parts if part.get("text") != ""]
 
 
 def plain_text(text: str, special: Collection[str] = ()) -> str:

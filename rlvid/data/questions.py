@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,17 +13,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlvid.data import options as lettered
-from rlvid.data.prompts import LETTERS
+from rlvid.data.prompts import LETTERS, marks
 from rlvid.process.one_line import printable
 from rlvid.reading import answers as reading
-from rlvid.types import Box, Evidence, Question, Region, Span, Task
+from rlvid.types import Box, Evidence, Medium, Question, Region, Span, Task
 from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
-REQUIRED = ("id", "video", "question", "task")
-KEYS = (*REQUIRED, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source", "reply")
+REQUIRED = ("id", "question", "task")
+MEDIA = ("video", "image", "media")
+KEYS = (*REQUIRED, *MEDIA, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source", "reply")
 SPAN_MODES = ("any", "all")
-MISSING_VIDEO, EMPTY_VIDEO = "video: missing file", "video: empty file"
+MISSING, EMPTY = {"video": "video: missing file", "image": "image: missing file"}, {"video": "video: empty file", "image": "image: empty file"}
 NO_TEXT = {
     b"PAR1": "is a parquet file, not a question file (rlvid data convert auto FILE OUT makes one of it)",
     b"\x1f\x8b": "is compressed with gzip (gunzip it)",
@@ -67,6 +69,8 @@ class Report:
     tasks: dict[str, int]
     problems: dict[str, Problem] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    media: dict[str, int] = field(default_factory=dict)
+    """Questions by what they show, in the prompt's order."""
 
     @property
     def ok(self) -> bool:
@@ -75,7 +79,7 @@ class Report:
     @property
     def refused(self) -> bool:
         """Training would not start: a line is wrong, or no question can be used. Single videos may fail."""
-        return not self.questions or not self.problems.keys() <= {MISSING_VIDEO, EMPTY_VIDEO}
+        return not self.questions or not self.problems.keys() <= {*MISSING.values(), *EMPTY.values()}
 
     def text(self) -> str:
         """A few lines for a terminal."""
@@ -85,6 +89,9 @@ class Report:
         for kind, problem in sorted(self.problems.items(), key=lambda item: -item[1].count):
             lines.append(f"{kind}: {problem.count}")
             lines += [f"  {message}" for message in problem.first]
+        if set(self.media) - {"video"}:
+            shown = sorted(self.media.items(), key=lambda item: -item[1])
+            lines.append(f"they show: {', '.join(f'{what} {count}' for what, count in shown)}")
         lines += [f"changed: {kind}: {count}" for kind, count in sorted(self.changed.items(), key=lambda item: -item[1])]
         return "\n".join(lines)
 
@@ -146,12 +153,14 @@ def check(path: str | Path, *, videos: bool = True) -> Report:
     counts: Counter[str] = Counter()
     tasks: Counter[str] = Counter()
     changed: Counter[str] = Counter()
+    media: Counter[str] = Counter()
     seen = SeenIds(path)
     try:
         for line, _, raw in raw_lines(path):
             try:
                 question, changes = _checked(raw, path, line, seen, videos)
                 tasks[question.task] += 1
+                media[" + ".join(medium.kind for medium in question.shown) or "text alone"] += 1
                 changed.update(changes)
             except QuestionError as error:
                 _note(error, counts, found)
@@ -160,7 +169,20 @@ def check(path: str | Path, *, videos: bool = True) -> Report:
     except QuestionError as error:
         _note(error, counts, found)
     problems = {kind: Problem(count, tuple(found[kind])) for kind, count in counts.items()}
-    return Report(str(path), sum(tasks.values()), dict(tasks), problems, dict(changed))
+    return Report(str(path), sum(tasks.values()), dict(tasks), problems, dict(changed), dict(media))
+
+
+def most_media(path: str | Path) -> dict[str, int]:
+    """The most videos (at least 1) and the most images that a question of the file shows. Lines that are wrong count nothing: whoever reads the file says
+    so."""
+    most = {"video": 1, "image": 0}
+    for line, _, raw in raw_lines(path):
+        if b'"image"' not in raw and b'"media"' not in raw and b"\\u" not in raw:  # one video, or none: not to be parsed a million times
+            continue
+        with contextlib.suppress(QuestionError):
+            kinds = [medium.kind for medium in parse_line(raw, path=path, line=line).shown]
+            most = {kind: max(count, kinds.count(kind)) for kind, count in most.items()}  # type: ignore[arg-type]
+    return most
 
 
 class SeenIds:
@@ -179,10 +201,11 @@ class SeenIds:
 def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: bool) -> tuple[Question, tuple[str, ...]]:
     question, changes = parsed(raw, path=path, line=line)
     seen.add(question.id, line)
-    if videos and pictures.is_missing(question.video):
-        raise QuestionError(f"{path}:{line}: video: {_missing(question.video)}", MISSING_VIDEO)
-    if videos and not pictures.parsed(question.video) and not os.path.getsize(question.video):
-        raise QuestionError(f"{path}:{line}: video: {question.video} is empty (copy it anew, or take the line out)", EMPTY_VIDEO)
+    for medium in question.shown if videos else ():
+        if pictures.is_missing(medium.path) if medium.kind == "video" else not os.path.isfile(medium.path):
+            raise QuestionError(f"{path}:{line}: {medium.kind}: {_missing(medium)}", MISSING[medium.kind])
+        if not pictures.parsed(medium.path) and not os.path.getsize(medium.path):
+            raise QuestionError(f"{path}:{line}: {medium.kind}: {medium.path} is empty (copy it anew, or take the line out)", EMPTY[medium.kind])
     duration_s = _length_s(question) if videos else None
     if duration_s is None:
         return question, changes
@@ -205,7 +228,10 @@ def _length_s(question: Question) -> float | None:
         return None
 
 
-def _missing(video: str) -> str:
+def _missing(medium: Medium) -> str:
+    video = medium.path
+    if medium.kind == "image" and os.path.isdir(video):
+        return f"{video} is a folder (name a picture)"
     if found := pictures.parsed(video):
         if os.path.isfile(found.folder):
             return f"{found.folder} is a file, not a folder of pictures (leave fps out)"
@@ -266,11 +292,16 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
     task = data["task"]
     if task not in TASKS:
         raise _Wrong("task", f"unknown task {_shown(task)}", f"one of {', '.join(TASKS)}", "unknown task")
+    media = _media(data, folder)
+    videos = [medium.path for medium in media if medium.kind == "video"]
+    if len(videos) != 1 and (about := _about_one_video(data, task)):
+        found = f"has {len(videos)} videos" if videos else "is missing"
+        raise _Wrong("video", found, f"{about} of one video", "missing" if not videos else "several")
     options = _options(data.get("options"), task)
     references = _answers(data.get("answer"), data.get("answers"), task, options)
     question = Question(
         id=_text(data, "id"),
-        video=_video(data, folder),
+        video=videos[0] if len(videos) == 1 else "",
         question=_text(data, "question"),
         task=task,
         options=options.texts,
@@ -283,6 +314,8 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
         span_mode=_span_mode(data.get("span_mode"), task),
         reply=_text(data, "reply") if data.get("reply") is not None else "",
     )
+    if media := _as_marked(media, marks(question.question, *question.options)):
+        question = replace(question, media=media)
     inside = _within_clip(question)
     return inside, options.changes + ((CUT_TO_CLIP,) if inside != question else ())
 
@@ -306,6 +339,61 @@ def _cut(spans: tuple[Span, ...], bounds: Span, key: str, whole: str) -> tuple[S
             what = f"[{start_s:g}, {end_s:g}] lies outside {whole} ({bounds[0]:g} to {bounds[1]:.2f} s)"
             raise _Wrong(key, what, "all times are seconds of the file", f"outside {whole}")
     return tuple((max(start_s, bounds[0]), min(end_s, bounds[1])) for start_s, end_s in spans)
+
+
+def _media(data: dict[str, Any], folder: str) -> tuple[Medium, ...]:
+    """All media in the order in which the keys list them: `video`, then `image`; or `media`. Empty: a question of text alone."""
+    given = [key for key in MEDIA if data.get(key) is not None]
+    if not given and (empty := next((key for key in MEDIA if key in data), "")):
+        raise _Wrong(empty, "is null", "name a file, or leave the key out of a question of text alone", "null")
+    if "media" in given and len(given) > 1:
+        raise _Wrong("media", f"stands beside {given[0]}", "list all in media", "beside another")
+    if data.get("fps") is not None and "video" not in given:
+        raise _Wrong("fps", "stands without video", "write it beside the video that is pictures", "without video")
+    if "media" in given:
+        return tuple(_medium(one, folder) for one in _list(data["media"], "media"))
+    found = [Medium("video", _video(data, folder))] if "video" in given else []
+    if "image" in given:
+        listed = data["image"] if isinstance(data["image"], list) else [data["image"]]
+        if not listed:
+            raise _Wrong("image", "lists no picture", "name one, or leave the key out of a question of text alone", "empty list")
+        found += [Medium("image", _image(one, folder)) for one in listed]
+    if len({medium.kind for medium in found}) > 1 and not marks(str(data.get("question"))):
+        cure = "list both in media in their order, or mark their places in the question with <video> and <image>"
+        raise _Wrong("image", "stands beside video, and nothing says which comes first", cure, "order unknown")
+    return tuple(found)
+
+
+def _medium(value: Any, folder: str) -> Medium:
+    cure = 'write {"video": path} or {"image": path}'
+    data = _mapping(value, "media", ("video", "image", "fps"))
+    if ("video" in data) == ("image" in data) or ("image" in data and "fps" in data):
+        raise _Wrong("media", f"{_shown(value)} is not one medium", cure, "not one medium")
+    return Medium("video", _video(data, folder)) if "video" in data else Medium("image", _image(data["image"], folder))
+
+
+def _image(value: Any, folder: str) -> str:
+    return os.path.join(folder, _text({"image": value}, "image"))
+
+
+def _about_one_video(data: dict[str, Any], task: str) -> str:
+    """What in a question needs to know which video it is about; empty: nothing."""
+    if task in WITH_SPANS:
+        return f"a {task} question asks for times"
+    return next((f"{key} names times" for key in ("spans", "clip", "evidence") if data.get(key)), "")
+
+
+def _as_marked(media: tuple[Medium, ...], marked: tuple[str, ...]) -> tuple[Medium, ...]:
+    """The media in the order of the marks in the text, where it has any; empty where one video is all. A mark without a medium is a medium that got lost."""
+    if marked:
+        for kind in ("video", "image"):
+            own, wanted = [medium for medium in media if medium.kind == kind], marked.count(kind)
+            if len(own) != wanted:
+                what = f"has {wanted} <{kind}> mark(s) for {len(own)} {kind}(s)"
+                raise _Wrong("question", what, "mark every medium in the text or none, and name a file for every mark", "marks and media differ")
+        left = {kind: iter([medium for medium in media if medium.kind == kind]) for kind in ("video", "image")}
+        media = tuple(next(left[kind]) for kind in marked)
+    return () if [medium.kind for medium in media] == ["video"] else media
 
 
 def _video(data: dict[str, Any], folder: str) -> str:

@@ -64,8 +64,8 @@ class Family:
 
     Names
         media_tokens: stand for media in a prompt; forbidden to the sampler, masked in the loss.
-        placeholder: what the chat template writes for a video, and how a prompt says where another one belongs.
-        frame_key: where config.json says which token stands for what is seen in a video, as often as the vision tower's outputs.
+        placeholder: what the chat template writes for a video, and how a prompt says where another one belongs. image_placeholder: for an image.
+        frame_key: where config.json says which token stands for what is seen in a video, as often as the vision tower's outputs; image_key: in an image.
     Time
         uneven_times: the model can be told that frames stand at uneven times.
         timestamp_tokens: text tokens that the processor writes around each merged frame [D: an upper bound]; 0 where time is in the positions.
@@ -82,7 +82,9 @@ class Family:
     model_type: ClassVar[str]
     media_tokens: ClassVar[tuple[str, ...]] = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
     placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
+    image_placeholder: ClassVar[str] = "<|vision_start|><|image_pad|><|vision_end|>"
     frame_key: ClassVar[str] = "video_token_id"
+    image_key: ClassVar[str] = "image_token_id"
     uneven_times: ClassVar[bool] = False
     timestamp_tokens: ClassVar[int] = 0
     query_key_norm: ClassVar[bool] = False
@@ -128,19 +130,33 @@ class Family:
         vocabulary = tokenizer.get_vocab()
         return tuple(sorted(vocabulary[token] for token in self.media_tokens if token in vocabulary))
 
-    def position_ids(self, config: Any, input_ids_N: list[int], grids_thw: list[list[int]], seconds_per_grid: list[float] | None) -> Any:
+    def position_ids(self, config: Any, input_ids_N: list[int], grids_thw: list[list[int]], seconds_per_grid: Sequence[float | None] | None) -> Any:
         """Position ids [3, N] (time, height, width) of one prompt, as the engine counts them.
 
-        grids_thw: (t, h, w) in patches of each video, in order. seconds_per_grid: of each video, where the processor gives them.
+        grids_thw: (t, h, w) in patches of each medium, in the prompt's order. seconds_per_grid: of each, where the processor gives them, None of an image.
         """
         from rlvid.families.mrope import position_ids
 
-        paces = [None] * len(grids_thw) if seconds_per_grid is None else seconds_per_grid
+        paces: Sequence[float | None] = [None] * len(grids_thw) if seconds_per_grid is None else seconds_per_grid
         runs = (run for grid, pace in zip(grids_thw, paces, strict=True) for run in self.runs(config, grid, pace))
-        return position_ids(input_ids_N, getattr(config, self.frame_key), runs)
+        return position_ids(input_ids_N, {getattr(config, self.frame_key), getattr(config, self.image_key)}, runs)
+
+    def kinds_in(self, prompt: str) -> tuple[str, ...]:
+        """`video` or `image` for each placeholder of a prompt, in order."""
+        found = re.findall(f"({re.escape(self.placeholder)})|{re.escape(self.image_placeholder)}", prompt)
+        return tuple("video" if video else "image" for video in found)
+
+    def one_kind(self, config: Any, input_ids_N: Any) -> Any:
+        """The ids with one token for all that is seen: the learner's vision tower gives images and videos in one call, in the row's order, and its model
+        looks for them by the video's token."""
+        seen, image = getattr(config, self.frame_key), getattr(config, self.image_key)
+        if seen != image:
+            input_ids_N[input_ids_N == image] = seen
+        return input_ids_N
 
     def runs(self, config: Any, grid_thw: list[int], seconds_per_grid: float | None) -> Iterator[Any]:
-        """(time, height, width) indices [3, n] of every run of video tokens that one video is written as, each from 0 on."""
+        """(time, height, width) indices [3, n] of every run of tokens that one video or image is written as, each from 0 on. An image has t = 1, and no
+        seconds."""
         raise NotImplementedError
 
     # ---- weights

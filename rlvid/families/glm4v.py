@@ -16,6 +16,7 @@ class Glm4v(Family):
     model_type = "glm4v"
     media_tokens = MEDIA
     placeholder = "<|begin_of_video|><|video|><|end_of_video|>"
+    image_placeholder = "<|begin_of_image|><|image|><|end_of_image|>"
     frame_key = "image_token_id"
     uneven_times = True
     timestamp_tokens = 8

@@ -20,10 +20,10 @@ class Qwen25VL(Family):
 
         from rlvid.families.mrope import indices
 
-        assert seconds_per_grid is not None
         (t, h, w), merge = grid_thw, config.vision_config.spatial_merge_size
         cells = indices(t, h // merge, w // merge)
-        cells[0] = (cells[0] * (seconds_per_grid * config.vision_config.tokens_per_second)).astype(np.int64)
+        assert seconds_per_grid is not None or t == 1, "a video has seconds"
+        cells[0] = (cells[0] * ((seconds_per_grid or 0.0) * config.vision_config.tokens_per_second)).astype(np.int64)
         yield cells
 
     def tiny_config(self, text: dict[str, Any], vision: dict[str, Any], media: dict[str, Any]) -> Any:

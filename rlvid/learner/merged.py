@@ -155,12 +155,17 @@ class Row:
             answers += [((at, length),) for at, length in zip(accumulate(rest, initial=start + prompt), rest, strict=False) if length]
             start = prompts[-1][1][0] + sum(rest)
         self.prompts: list[tuple[Look, Look | None]] = []
-        for group in [prompts] if place is Ragged else alike(prompts):
+        for group in _asked_apart(prompts) if place is Ragged else alike(prompts):
             keys = place([prompt for prompt, _ in group], device, dtype)
             asked = place([after for _, after in group], device, dtype) if all(after[1] for _, after in group) else None
             self.prompts.append((Look(keys, keys, causal=True), Look(asked, keys, causal=False) if asked is not None else None))
         own = [place([one for (one,) in group], device, dtype) for group in ([answers] if place is Ragged and answers else alike(answers))]
         self.answers = [Look(one, one, causal=True) for one in own]
+
+
+def _asked_apart(prompts: list[tuple[tuple[int, int], ...]]) -> list[list[tuple[tuple[int, int], ...]]]:
+    """Prompts with answers, and those without."""
+    return [group for group in ([one for one in prompts if one[1][1]], [one for one in prompts if not one[1][1]]) if group]
 
 
 def alike(items: Sequence[tuple[tuple[int, int], ...]]) -> Iterator[list[tuple[tuple[int, int], ...]]]:

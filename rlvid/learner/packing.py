@@ -1,9 +1,12 @@
-"""Shared-prefix packing: one prompt with its video and all its answers go through the model once.
+"""Shared-prefix packing: one prompt with its video, or whatever else it shows, and all its answers go through the model once.
 
 `[prompt | a1 | ... | aM]` with a mask in which every answer sees the prompt and itself, and positions that start anew
 after the prompt for every answer: exactly the M separate forwards, at the cost of one prompt (the idea is published as
 Prefix Grouper, arXiv 2506.05433; here the vision tower, too, runs once). Several prompts follow each other in one row,
 blind to one another.
+
+Images and videos of all prompts go through the vision tower in one call, in the row's order: how often a rank calls it does not depend on what its prompts
+show, which ZeRO's collectives need. A row in which nothing is shown has one dark patch behind it that nobody looks at.
 """
 
 from __future__ import annotations
@@ -72,8 +75,7 @@ def spread_over_ranks(prompts: Sequence[TrainingPrompt], ranks: int, budget_toke
     """Micro-batches per rank: equally many for each, because ZeRO's collectives need all ranks in step.
 
     Prompts are dealt out longest first to the rank with the least tokens, so that ranks wait little for one another. A
-    rank with fewer micro-batches repeats its last prompt with weight 0: never an empty one, a forward without a video
-    would leave the vision tower's collectives unmatched.
+    rank with fewer micro-batches repeats a short prompt with weight 0: never an empty one, which would leave the model's collectives unmatched.
     """
     shares: list[list[TrainingPrompt]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
@@ -101,23 +103,27 @@ def silent(prompt: TrainingPrompt) -> TrainingPrompt:
     )
 
 
-def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], np.ndarray] = lambda frames: frames) -> MicroBatch:
-    """Build one micro-batch. `fetch` turns a frames reference into [T, H, W, C] uint8.
+def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: Callable[[Any], Any] = lambda frames: frames) -> MicroBatch:
+    """Build one micro-batch. `fetch` turns a frames reference into [T, H, W, C] uint8, or a tuple of media.
 
     Raises ValueError when the processor's prompt differs from the one the engine saw.
     """
-    encoded, pixels = encode_prompts(prompts, processor, config, [videos_of(prompt, fetch) for prompt in prompts])
+    encoded, pixels = encode_prompts(prompts, processor, config, [media_of(prompt, fetch) for prompt in prompts])
     rows = [_Row(prompt, *ids_positions) for prompt, ids_positions in zip(prompts, encoded, strict=True)]
     ids_N, positions_3N = np.concatenate([row.input_ids_N for row in rows]), np.concatenate([row.position_ids_3N for row in rows], axis=1)
     offsets = np.cumsum([0] + [len(row.input_ids_N) for row in rows[:-1]])
     lengths = [len(tokens) for prompt in prompts for tokens in prompt.tokens_MN]
+    unseen: list[list[int]] = []
+    ids_N = named(config.model_type).one_kind(config, ids_N)
+    if not pixels:
+        ids_N, positions_3N, pixels, unseen = _with_dark_patch(ids_N, positions_3N, processor, config)
 
     def per_token(values: list[float]) -> torch.Tensor:
         return torch.from_numpy(np.repeat(np.array(values, dtype=np.float32), lengths))
 
     return MicroBatch(
         {"input_ids": torch.from_numpy(ids_N)[None], "position_ids": torch.from_numpy(positions_3N)[:, None], **pixels},
-        lengths=[row.lengths for row in rows],
+        lengths=[row.lengths for row in rows] + unseen,
         predictors_A=torch.from_numpy(np.concatenate([row.predictors_A + offset for row, offset in zip(rows, offsets, strict=True)])),
         targets_A=torch.from_numpy(np.concatenate([row.targets_A for row in rows])),
         sampler_logprobs_A=torch.tensor([value for prompt in prompts for answer in prompt.logprobs_MN for value in answer]),
@@ -172,31 +178,45 @@ def pack_distilled(
     return replace(student, weights_A=torch.tensor(weights), teacher=teacher)
 
 
-def videos_of(prompt: TrainingPrompt, fetch: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
-    """[T, H, W, 3] of the variant, and of the evidence if the prompt was patched."""
+def media_of(prompt: TrainingPrompt, fetch: Callable[[Any], Any]) -> list[np.ndarray]:
+    """In the prompt's order: [T, H, W, 3] of a video, [H, W, 3] of an image; and of the evidence if the prompt was patched."""
     shown = fetch(prompt.frames)
-    return [shown] if prompt.evidence_frames is None else [shown, twice(fetch(prompt.evidence_frames))]
+    media = list(shown) if isinstance(shown, (tuple, list)) else [shown]
+    return media if prompt.evidence_frames is None else [*media, twice(fetch(prompt.evidence_frames))]
+
+
+def _metadata_of(prompt: TrainingPrompt) -> list[dict[str, Any]]:
+    """Of each video."""
+    own = prompt.video_metadata
+    return [one for one in (*((own,) if isinstance(own, dict) else own), prompt.evidence_metadata) if one is not None]
 
 
 def encode_prompts(
-    prompts: Sequence[TrainingPrompt], processor: Any, config: Any, videos: Sequence[Sequence[np.ndarray]]
+    prompts: Sequence[TrainingPrompt], processor: Any, config: Any, media: Sequence[Sequence[np.ndarray]]
 ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], dict[str, torch.Tensor]]:
-    """((input_ids [P], position_ids [3, P]) of each, {pixel_values_videos, video_grid_thw} of all) by the checkpoint's own processor, in one call.
+    """((input_ids [P], position_ids [3, P]) of each, {pixel_values_videos, video_grid_thw} of all media in the prompts' order) by the checkpoint's own
+    processor, in one call. Without any media no pixels.
 
-    `videos`: [T, H, W, C] of each prompt, in their order.
+    `media`: of each prompt, in its order, [T, H, W, C] of a video, [H, W, C] of an image.
     """
+    from PIL import Image
     from transformers.video_utils import VideoMetadata
 
-    given = [one for prompt in prompts for one in (prompt.video_metadata, prompt.evidence_metadata) if one is not None]
-    metadata = [VideoMetadata(**{key: value for key, value in one.items() if key != "do_sample_frames"}) for one in given]
-    flat, texts = [video for own in videos for video in own], [prompt.prompt for prompt in prompts]
-    options = {"do_sample_frames": False, "padding": True, "padding_side": "right", "return_tensors": "pt"}
-    encoded = processor(text=texts, videos=flat, video_metadata=metadata, **options)
-    grids, seconds = encoded["video_grid_thw"].tolist(), encoded.get("second_per_grid_ts")
-    paces = None if seconds is None else [float(value) for value in seconds]
+    family = named(config.model_type)
+    for prompt, own in zip(prompts, media, strict=True):
+        places, shown = family.kinds_in(prompt.prompt), tuple("video" if one.ndim == 4 else "image" for one in own)
+        if places != shown:
+            raise ValueError(f"the prompt has places for {_listed(places)}, there are {_listed(shown)}")
+    metadata = [VideoMetadata(**{key: value for key, value in one.items() if key != "do_sample_frames"}) for prompt in prompts for one in _metadata_of(prompt)]
+    flat, texts = [one for own in media for one in own], [prompt.prompt for prompt in prompts]
+    videos, images = [one for one in flat if one.ndim == 4], [Image.fromarray(one) for one in flat if one.ndim == 3]
+    given: dict[str, Any] = {"videos": videos, "video_metadata": metadata, "do_sample_frames": False} if videos else {}
+    given |= {"images": images} if images else {}
+    encoded = processor(text=texts, **given, padding=True, padding_side="right", return_tensors="pt")
+    pixels, grids, paces = _in_order(flat, encoded)
     positions: dict[tuple[Any, ...], NDArray[np.int64]] = {}  # variants of a video differ in their pixels only
     found, first = [], 0
-    for prompt, own, ids_P, mask_P in zip(prompts, videos, encoded["input_ids"].numpy(), encoded["attention_mask"].numpy(), strict=True):
+    for prompt, own, ids_P, mask_P in zip(prompts, media, encoded["input_ids"].numpy(), encoded["attention_mask"].numpy(), strict=True):
         ids = ids_P[: mask_P.sum()]
         digest = token_digest(ids.tolist())
         if prompt.prompt_digest and digest != prompt.prompt_digest:  # a stored reply's prompt was never an engine's
@@ -208,9 +228,45 @@ def encode_prompts(
         first += len(own)
         known = digest, str(grids[here]), str(paces and paces[here])
         if known not in positions:
-            positions[known] = named(config.model_type).position_ids(config, ids.tolist(), grids[here], paces and paces[here]).numpy()
+            positions[known] = family.position_ids(config, ids.tolist(), grids[here], paces and paces[here]).numpy()
         found.append((ids, positions[known]))
-    return found, {name: encoded[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    return found, pixels
+
+
+def _listed(kinds: tuple[str, ...]) -> str:
+    return ", ".join(kinds) or "no media"
+
+
+def _in_order(media: Sequence[np.ndarray], encoded: Any) -> tuple[dict[str, torch.Tensor], list[list[int]], list[float | None] | None]:
+    """({pixels and grids of all media}, grid of each, seconds per grid of each): the processor gives images and videos apart. Both are rows of patches."""
+    seconds = encoded.get("second_per_grid_ts")
+    paces: list[float | None] | None = None if seconds is None else [float(value) for value in seconds]
+    if not media:
+        return {}, [], None
+    if all(one.ndim == 4 for one in media):
+        return {name: encoded[name] for name in ("pixel_values_videos", "video_grid_thw")}, encoded["video_grid_thw"].tolist(), paces
+    parts: dict[int, Any] = {}
+    for dimensions, pixels, grid in ((3, "pixel_values", "image_grid_thw"), (4, "pixel_values_videos", "video_grid_thw")):
+        if grid in encoded:
+            grids = encoded[grid]
+            own_paces = [None] * len(grids) if dimensions == 3 or paces is None else paces
+            parts[dimensions] = iter(zip(encoded[pixels].split(grids.prod(-1).tolist()), grids, own_paces, strict=True))
+    ordered = [next(parts[one.ndim]) for one in media]
+    together = {"pixel_values_videos": torch.cat([patches for patches, _, _ in ordered]), "video_grid_thw": torch.stack([grid for _, grid, _ in ordered])}
+    told = [pace for _, _, pace in ordered]
+    return together, together["video_grid_thw"].tolist(), told if any(pace is not None for pace in told) else None
+
+
+def _with_dark_patch(
+    ids_N: NDArray[np.int64], positions_3N: NDArray[np.int64], processor: Any, config: Any
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, torch.Tensor], list[list[int]]]:
+    """The row, with one token of a black image behind it, a prompt of its own without answers; its pixels; and its lengths. The vision tower's gradients of it
+    are zeros, which ZeRO's hooks need to see."""
+    video = processor.video_processor
+    side, width = video.merge_size, 3 * video.temporal_patch_size * video.patch_size**2
+    pixels = {"pixel_values_videos": torch.zeros(side**2, width), "video_grid_thw": torch.tensor([[1, side, side]])}
+    seen = np.array([getattr(config, named(config.model_type).frame_key)], dtype=ids_N.dtype)
+    return np.concatenate([ids_N, seen]), np.concatenate([positions_3N, np.zeros((3, 1), positions_3N.dtype)], axis=1), pixels, [[1]]
 
 
 class _Row:

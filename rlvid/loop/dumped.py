@@ -14,8 +14,9 @@ from rlvid.config import ConfigError
 from rlvid.teacher.evidence import evidence_pixels
 from rlvid.teacher.patch import parse
 from rlvid.teacher.student import UNTOLD, evidence_metadata, told
-from rlvid.types import Group, Prepared, Question, Repair, Rollout, Score, VariantSpec
-from rlvid.variants.build import rebuild, video_metadata
+from rlvid.types import Group, Medium, Prepared, Question, Repair, Rollout, Score, VariantSpec
+from rlvid.variants.build import metadata_of, rebuild_shown
+from rlvid.video.pictures import is_missing
 
 Row = dict[str, Any]
 SlotsKM = list[list[Row]]
@@ -31,8 +32,9 @@ class DumpedStep:
             slots.setdefault(slot["question_id"], {}).setdefault(slot["variant"], []).append(slot)
         self.slots: list[SlotsKM] = [[slots[row["question_id"]][variant] for variant in sorted(slots[row["question_id"]])] for row in self.questions]
         for row in self.questions:
-            if not Path(row["video"]).is_file():
-                raise ConfigError(f"--step: {row['video']} is not there any more: step {step} cannot be made again without its pixels")
+            for medium in shown_by(row):
+                if is_missing(medium.path):
+                    raise ConfigError(f"--step: {medium.path} is not there any more: step {step} cannot be made again without its pixels")
 
     def numbers(self, name: str) -> list[NDArray[Any]]:
         """[K, M] of a slot's number, per question."""
@@ -49,13 +51,21 @@ def read_rows(path: Path, step: int) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def shown_by(row: Row) -> tuple[Medium, ...]:
+    """The media of a question row, in the prompt's order."""
+    if "media" in row:
+        return tuple(Medium(kind, path) for one in row["media"] for kind, path in one.items())
+    return (Medium("video", row["video"]),)
+
+
 def _group(row: Row, slots_KM: SlotsKM, keep: Callable[[Any], Any]) -> Group:
     specs = tuple(VariantSpec.from_json(slots[0]["spec"]) for slots in slots_KM)
     clip = tuple(row["clip"]) if row.get("clip") else None
-    question = Question(id=row["question_id"], video=row["video"], question=row["question"], task=row["task"], clip=clip, source=row.get("source", ""))
+    told = {"id": row["question_id"], "video": row["video"], "question": row["question"], "task": row["task"], "clip": clip, "source": row.get("source", "")}
+    question = Question(**told, media=shown_by(row) if "media" in row else ())
     return Group(
-        prepared=Prepared(question, row["prompt"], specs, tuple(video_metadata(spec, question.starts_s) for spec in specs), row["duration_s"]),
-        frames=tuple(keep(rebuild(row["video"], spec)) for spec in specs),
+        prepared=Prepared(question, row["prompt"], specs, tuple(metadata_of(question, spec) for spec in specs), row["duration_s"]),
+        frames=tuple(keep(rebuild_shown(question, spec)) for spec in specs),
         rollouts_KM=tuple(tuple(_rollout(slot) for slot in slots) for slots in slots_KM),
         scores_KM=tuple(tuple(Score(slot["parts"], slot["reason"]) for slot in slots) for slots in slots_KM),
         rewards_KM=tuple(tuple(slot["reward"] for slot in slots) for slots in slots_KM),

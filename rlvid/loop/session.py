@@ -18,6 +18,7 @@ from rlvid.actors.placement import Place, connect, make, place, room_for_one_mor
 from rlvid.actors.pool import RETRY_S, ActorPool, what_it_says
 from rlvid.actors.sampler import Sampler
 from rlvid.config import Config, ConfigError
+from rlvid.data.questions import most_media
 from rlvid.families.checkpoint import family_of, pixel_normalisation_problem
 from rlvid.learner import group
 from rlvid.learner.group import LearnerGroup
@@ -116,9 +117,21 @@ class Session:
                 log.info("rollout engine %d joined", number)
 
 
+def with_room(config: Config) -> Config:
+    """The settings with the number of images and videos that engines keep room for, where the config leaves it to the question files."""
+    if config.image.most is not None and config.video.most is not None:
+        return config
+    counts = [most_media(path) for path in (config.data.train, config.data.eval) if path is not None and path.is_file()]
+    most = {kind: max((count[kind] for count in counts), default=0) for kind in ("image", "video")}
+    image = config.image if config.image.most is not None else config.image.model_copy(update={"most": most["image"]})
+    video = config.video if config.video.most is not None else config.video.model_copy(update={"most": max(1, most["video"])})
+    return config.model_copy(update={"image": image, "video": video})
+
+
 @contextlib.contextmanager
 def open_session(config: Config, *, with_learner: bool = True, with_engines: bool = True) -> Iterator[Session]:
     """Start all actors (engines, variant actors and learner at the same time); end them all, however it goes."""
+    config = with_room(config)
     checked = ThreadPoolExecutor(1).submit(_check_model, config)  # while Ray starts, which is mostly waiting
     wanted = roles(config, with_learner=with_learner, with_engines=with_engines)
     began = time.monotonic()

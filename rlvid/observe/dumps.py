@@ -57,6 +57,7 @@ def group_row(group: Group) -> dict[str, Any]:
             "regions": [{"time_s": region.time_s, "box": list(region.box)} for region in question.evidence.regions],
         },
         "video": question.video,
+        **({"media": [{medium.kind: medium.path} for medium in question.shown]} if group.prepared.specs[0].media is not None else {}),
         "clip": list(question.clip) if question.clip else None,
         "duration_s": group.prepared.duration_s,
         "relevance": {"times_s": list(relevance.times_s), "scores": list(relevance.scores)} if relevance else None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from rlvid.types import Box, VariantSpec
-from rlvid.video.clip import Clip, Frames, nearest, read_at, resized, work_size
+from rlvid.types import Box, Metadata, Question, VariantSpec
+from rlvid.video import pictures
+from rlvid.video.clip import Clip, Frames, Size, VideoError, nearest, read_at, resized, work_size
 
 TICKS_PER_S = 1 << 16
 """Time base of the metadata's frame indices. A power of two: dividing by it is exact, so the model's side sees the spec's times to 8 microseconds."""
@@ -28,6 +30,43 @@ def rebuild(path: str, spec: VariantSpec, *, threads: int = 1) -> Frames:
     work = spec.work_size
     clip = read_at(path, spec.times_s, work_size_for=lambda height, width: work or work_size(height, width, spec.size), threads=threads)
     return cut(clip, spec)
+
+
+def cut_image(image_HWC: Frames, spec: VariantSpec) -> Frames:
+    """[H, W, 3] uint8, contiguous: the image at working size, cropped to the spec's box, at its size."""
+    return np.ascontiguousarray(resized(np.ascontiguousarray(_cropped(image_HWC, spec.box)), spec.size))
+
+
+def read_image(path: str, size_for: Callable[[int, int], Size], zoom: float) -> tuple[Frames, Size]:
+    """The image at working size, which is at most `zoom` times the shown size, and its own (height, width). Raises VideoError."""
+    whole = pictures.image(path)
+    height, width = whole.shape[:2]
+    try:
+        return resized(whole, work_size(height, width, size_for(height, width), zoom)), (height, width)
+    except ValueError as error:
+        raise VideoError(f"{path}: {error}") from None
+
+
+def rebuild_shown(question: Question, spec: VariantSpec, *, threads: int = 1) -> Any:
+    """What `spec` shows of the question once more: the frames of its one video, or a tuple of all media."""
+    if spec.media is None:
+        return rebuild(question.video, spec, threads=threads)
+    pairs = zip(question.shown, spec.media, strict=True)
+    return tuple(rebuild(medium.path, one, threads=threads) if medium.kind == "video" else _rebuilt_image(medium.path, one) for medium, one in pairs)
+
+
+def _rebuilt_image(path: str, spec: VariantSpec) -> Frames:
+    assert spec.work_size is not None
+    return cut_image(resized(pictures.image(path), spec.work_size), spec)
+
+
+def metadata_of(question: Question, spec: VariantSpec) -> Metadata:
+    """What a processor must know of a variant: of its one video, or of each medium."""
+    if spec.media is None:
+        return video_metadata(spec, question.starts_s)
+    pairs = zip(question.shown, spec.media, strict=True)
+    # A clip belongs to the only video there is.
+    return tuple(video_metadata(one, question.starts_s) if medium.kind == "video" else None for medium, one in pairs)
 
 
 def video_metadata(spec: VariantSpec, starts_s: float = 0.0) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,50 @@ def explore(
     view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance, even_times)
     sizes = (size, coarse_size or size)
     return [_spec(kind, view, sizes, derived_seed(seed, question_id, variant), work_size) for variant, kind in enumerate(kinds)]
+
+
+def explore_image(
+    kinds: Sequence[str],
+    *,
+    size: Size,
+    question_id: str,
+    seed: int,
+    min_crop_area: float = 0.5,
+    crop_share: float = 0.8,
+    relevance: Relevance | None = None,
+    coarse_size: Size | None = None,
+    work_size: Size | None = None,
+) -> list[VariantSpec]:
+    """One spec per kind, by its rule for space alone. Without relevance a kind that looks at it shows the whole image."""
+    view = View(np.zeros(1), 1, min_crop_area, crop_share, relevance)
+    specs = []
+    for variant, name in enumerate(kinds):
+        kind, drawn = _known(name), derived_seed(seed, question_id, variant)
+        blind = relevance is None and kind.spatial is relevant_box
+        box = None if blind else kind.spatial(view, np.random.default_rng(drawn))
+        specs.append(VariantSpec(name, (), box, (coarse_size or size) if kind.coarse else size, drawn, work_size))
+    return specs
+
+
+def together(kinds: Sequence[str], media: Sequence[Sequence[VariantSpec]], *, question_id: str, seed: int) -> list[VariantSpec]:
+    """One spec per kind that shows something else than those before it, made of those of each medium. `media`: of each, a spec per kind.
+
+    What cannot vary is not repeated: a question of text alone has one variant, whatever is asked for.
+    """
+    found: dict[Any, VariantSpec] = {}
+    for variant, kind in enumerate(kinds):
+        parts = tuple(specs[variant] for specs in media)
+        videos = [part for part in parts if part.times_s]
+        whole = VariantSpec(
+            kind=kind,
+            times_s=videos[0].times_s if len(videos) == 1 else (),
+            box=None,
+            size=parts[0].size if parts else (0, 0),
+            seed=derived_seed(seed, question_id, variant),
+            media=parts,
+        )
+        found.setdefault(tuple((part.times_s, part.box, part.size) for part in parts), whole)
+    return list(found.values())
 
 
 def hides(times_s: Sequence[float] | Times, spans: Sequence[Span]) -> bool:
@@ -199,10 +244,14 @@ def crops(kinds: Sequence[str]) -> bool:
     return any(KINDS[name].spatial is not whole_frame for name in kinds)
 
 
-def _spec(name: str, view: View, sizes: tuple[Size, Size], seed: int, work_size: Size | None) -> VariantSpec:
+def _known(name: str) -> Kind:
     if name not in KINDS:
         raise ValueError(f"variants.kinds: unknown kind {name!r} (known: {', '.join(KINDS)})")
-    kind, rng = KINDS[name], np.random.default_rng(seed)
+    return KINDS[name]
+
+
+def _spec(name: str, view: View, sizes: tuple[Size, Size], seed: int, work_size: Size | None) -> VariantSpec:
+    kind, rng = _known(name), np.random.default_rng(seed)
     temporal = EVEN_TWIN.get(kind.temporal, kind.temporal) if view.even_times else kind.temporal
     chosen, box = temporal(view, rng), kind.spatial(view, rng)
     times_s = tuple(float(view.times_s_N[at]) for at in chosen)

@@ -1,4 +1,4 @@
-"""Videos that are pictures: a folder or a list of them at a rate, and animated WebP, which FFmpeg does not decode. Read by Pillow.
+"""Single images, and videos that are pictures: a folder or a list of them at a rate, and animated WebP, which FFmpeg does not decode. Read by Pillow.
 
 A video is known everywhere by one string. For pictures it is `FOLDER#fps=3` or `["a.jpg", "b.jpg"]#fps=3`, written by `spelled`: question files hold the
 path or the list under `video` and the rate under `fps`.
@@ -27,8 +27,12 @@ _WEBP_HEAD = 21
 _ANIMATED = 0b10
 
 
+MOST_PIXELS = 178_956_970
+"""An image with more is not decoded: half a gigabyte, Pillow's own bound."""
+
+
 class VideoError(ValueError):
-    """This video cannot be used. One line that names the file and the reason."""
+    """This video or image cannot be used. One line that names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,45 @@ def relative(video: str, folder: str) -> tuple[str | list[str], float | None]:
     if not found:
         return told(video), None
     return ([told(one) for one in found.listed] if found.listed else told(found.folder)), found.fps
+
+
+def image(path: str) -> Frames:
+    """[H, W, 3] uint8 of a single picture, upright; what is transparent is white, as in Qwen's own code [R: qwen-vl-utils]. Raises VideoError."""
+    from PIL import Image, ImageOps
+
+    if not os.path.isfile(path):
+        raise VideoError(f"{path}: {'is a folder, not an image' if os.path.isdir(path) else 'no such file'}")
+    if not os.path.getsize(path):
+        raise VideoError(f"{path}: the file is empty")
+    try:
+        Image.MAX_IMAGE_PIXELS = None  # what is too large is said here, in one way for all of Pillow's formats
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise VideoError(f"{path}: is {width} x {height} pixels, more than {MOST_PIXELS / 1e6:.0f} million (bring it to a smaller size)")
+            if (pictures := getattr(opened, "n_frames", 1)) > 1 and opened.format not in STILL:
+                raise VideoError(f"{path}: is an animation of {pictures} pictures, not an image (write it under video)")
+            return _on_white(ImageOps.exif_transpose(opened))
+    except (MemoryError, VideoError):
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise VideoError(f"{path}: is no image that can be read ({' '.join(str(error).split())[:120]})") from None
+
+
+STILL = ("TIFF", "MPO", "ICO", "PSD")
+"""Formats whose further pictures are pages, other views or sizes: the first one is the image."""
+
+
+def _on_white(image: Any) -> Frames:
+    """[H, W, 3] of a Pillow image, on a white ground where it is transparent."""
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        ground = Image.new("RGBA", clear.size, "white")
+        ground.alpha_composite(clear)
+        image = ground
+    return _rgb(image)
 
 
 def is_animated(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""One engine in a process of its own, with its model in reach: which tokens, positions and log-probs does it give to prompts with videos?
+"""One engine in a process of its own, with its model in reach: which tokens, positions and log-probs does it give to prompts with videos and images?
 
 python -m tests.integration.engine_alone JOB RESULT    both pickles, of the records below
 """
@@ -15,15 +15,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """`settings`: overrides of configs/quickstart.yaml. prompts: (text, [(frames [T, H, W, 3], metadata), ...])."""
+    """`settings`: overrides of configs/quickstart.yaml. prompts: (text, [(frames [T, H, W, 3], metadata), or (image [H, W, 3], None), ...])."""
 
     settings: list[str]
-    prompts: list[tuple[str, list[tuple[Any, dict[str, Any]]]]]
+    prompts: list[tuple[str, list[tuple[Any, dict[str, Any] | None]]]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One prompt as the engine had it: token ids, position ids [3, N], and the tokens and log-probs of its answers."""
+    """One prompt as the engine had it: token ids, position ids [3, N] (None where it counted none: a prompt of text alone), and the tokens and log-probs of its answers."""
 
     ids: list[int]
     positions_3N: Any
@@ -32,7 +32,7 @@ class Seen:
 
 
 def main(job: Path, result: Path) -> None:
-    from rlvid.actors.rollout import engine_arguments, forbidden_tokens, rollout_environment
+    from rlvid.actors.rollout import as_vllm_takes, engine_arguments, forbidden_tokens, rollout_environment
     from rlvid.config import load
     from rlvid.sync.plugin import register
     from tests.integration.conftest import CONFIG
@@ -62,15 +62,15 @@ def main(job: Path, result: Path) -> None:
     engine.apply_model(listen)
     drawn = {"n": 3, "max_tokens": 6, "seed": 1, "temperature": config.rollout.temperature, "logit_bias": forbidden_tokens(config.model.path)}
     sampling = SamplingParams(**drawn, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
-    for number, (text, videos) in enumerate(asked.prompts):
-        engine.add_request(str(number), {"prompt": text, "multi_modal_data": {"video": videos}}, sampling)
+    for number, (text, media) in enumerate(asked.prompts):
+        engine.add_request(str(number), {"prompt": text, **({"multi_modal_data": as_vllm_takes(media)} if media else {})}, sampling)
     done: dict[int, Any] = {}
     while engine.has_unfinished_requests():
         done |= {int(output.request_id): output for output in engine.step() if output.finished}
     seen = [
         Seen(
             list(output.prompt_token_ids),
-            counted[tuple(output.prompt_token_ids)],
+            counted.get(tuple(output.prompt_token_ids)),
             [tuple(answer.token_ids) for answer in output.outputs],
             [tuple(entry[token].logprob for entry, token in zip(answer.logprobs, answer.token_ids, strict=True)) for answer in output.outputs],
         )

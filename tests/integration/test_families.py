@@ -19,13 +19,13 @@ from rlvid.data.questions import iter_questions
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
 from rlvid.learner.logprobs import AnswerLogProbs
-from rlvid.learner.packing import pack, videos_of
+from rlvid.learner.packing import media_of, pack
 from rlvid.world.scenes import World, build_world
 from rlvid.world.tiny_model import build_tiny_model
 from rlvid.world.warm_start import tokenizer_corpus
 from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 from tests.integration.engine_alone import Job, Seen
-from tests.unit.test_packing import LAYERS, encode_prompt, make_prompt, patched
+from tests.unit.test_packing import LAYERS, all_kinds, encode_prompt, make_prompt, patched
 
 ROUNDING = 2e-2
 """Mean |delta log p| a token between two bfloat16 implementations of one model; measured 7e-3 to 1.4e-2, Qwen2.5-VL and Qwen3-VL among them."""
@@ -46,19 +46,24 @@ def checkpoint(folder, clips, family) -> str:
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engine_processor_and_learner_agree(clips, tmp_path, family):
-    """On tokens, positions and log-probs, of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told."""
+    """On tokens, positions and log-probs: of a prompt with one video and of one with two, whose frames stand at uneven times where that can be told; and of
+    questions that show images, several media, or nothing."""
     agree(clips, tmp_path, family, named(family).cpu_dtypes[0], checkpoint(tmp_path, clips, family))
+
+
+def each_metadata(prompt):
+    return (prompt.video_metadata,) if isinstance(prompt.video_metadata, dict) else prompt.video_metadata
 
 
 def agree(clips, tmp_path, family, dtype, folder) -> None:
     """A fresh engine of this checkpoint, and transformers' model of it as the learner runs it."""
     processor, (height, width) = load_processor(folder), named(family).tiny_frame
     size = (2 * height, width)
-    prompts = [make_prompt(processor, size, seed=1, answers=(1,), frames=6), patched(family, processor, size, seed=2)]
-    metadata = [[one for one in (prompt.video_metadata, prompt.evidence_metadata) if one] for prompt in prompts]
-    shown = [list(zip(videos_of(prompt, lambda frames: frames), told, strict=True)) for prompt, told in zip(prompts, metadata, strict=True)]
+    prompts = [make_prompt(processor, size, seed=1, answers=(1,), frames=6), patched(family, processor, size, seed=2), *all_kinds(processor, size)]
+    metadata = [[*own, *([prompt.evidence_metadata] if prompt.evidence_metadata else [])] for prompt in prompts for own in (each_metadata(prompt),)]
+    shown = [list(zip(media_of(prompt, lambda frames: frames), told, strict=True)) for prompt, told in zip(prompts, metadata, strict=True)]
     settings = [*small_overrides(clips, tmp_path), f"model.path={folder}", f"model.dtype={dtype}", "rollout.threads=1"]
-    settings += ["repair.enabled=true", "teacher.kind=annotation"]
+    settings += ["repair.enabled=true", "teacher.kind=annotation", "image.most=3", "video.most=3"]
     job, result = tmp_path / "job", tmp_path / "result"
     job.write_bytes(pickle.dumps(Job(settings, [(prompt.prompt, videos) for prompt, videos in zip(prompts, shown, strict=True)])))
     command = [sys.executable, "-m", "tests.integration.engine_alone", str(job), str(result)]
@@ -69,9 +74,9 @@ def agree(clips, tmp_path, family, dtype, folder) -> None:
     model = load_model(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     answered = []
     for prompt, seen in zip(prompts, engine, strict=True):
-        (ids, positions), _ = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
+        (ids, positions), _ = encode_prompt(prompt, processor, model.config, *media_of(prompt, lambda frames: frames))
         assert seen.ids == ids.tolist()
-        assert torch.equal(seen.positions_3N, positions)
+        assert torch.equal(positions if seen.positions_3N is None else seen.positions_3N, positions)
         owns = {"tokens_MN": tuple(seen.tokens_M), "logprobs_MN": tuple(seen.logprobs_M)}
         answered.append(dataclasses.replace(prompt, **owns, advantages_M=(0.0,) * 3, weights_M=(1.0,) * 3))
     forbidden = named(family).media_token_ids(processor.tokenizer)

@@ -9,7 +9,7 @@ import pytest
 
 from rlvid.config import load
 from tests.integration.conftest import CONFIG, small_overrides
-from tests.unit.test_packing import CORPUS, make_prompt
+from tests.unit.test_packing import CORPUS, all_kinds, make_media_prompt, make_prompt
 
 UPDATES = 3
 
@@ -59,6 +59,31 @@ def test_stages_on_two_ranks_train_like_one_rank(ray_here, world, prompts, tmp_p
     from transformers import AutoModelForImageTextToText
 
     AutoModelForImageTextToText.from_pretrained(tmp_path / "export")
+
+
+LAYOUTS = [
+    ("text on one rank", [(), ("video",), (), ("video",)]),
+    ("nothing but text", [(), (), ()]),
+    ("text where the other has two images", [("image", "image"), (), ("image", "video"), ("image",)]),
+]
+
+
+@pytest.mark.parametrize("stage", EVERY_STAGE)
+def test_ranks_stay_in_step_whatever_their_prompts_show(ray_here, world, tmp_path, stage):
+    """Two ranks train like one, with one prompt a micro-batch: on one a video where the other has text or images [DeepSpeed#7170]."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(world.model)
+    one = group(ray_here, world, tmp_path, "learner.micro_batch_tokens=1")
+    two = group(ray_here, world, tmp_path, "learner.micro_batch_tokens=1", "learner.ranks=2", *EVERY_STAGE[stage])
+    every = all_kinds(processor, world.frame_size, each=1)
+    for name, kinds in [*LAYOUTS, ("all kinds", None)]:
+        made = [make_media_prompt(processor, world.frame_size, shown, seed=at, answers=(3, 2)) for at, shown in enumerate(kinds or ())] or every
+        expected, row = one.update(made), two.update(made)
+        for key in ("loss/policy", "optimizer/grad_norm", "policy/entropy"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6), (name, key)
+    one.stop()
+    two.stop()
 
 
 def distilled(processor, world):

@@ -17,7 +17,7 @@ from rlvid.families.delta_net import alike, delta_rule, forks
 from rlvid.learner.attention import PACKED, WINDOWS, PatchProduct, attention_arguments, packed_sdpa, sdpa_in_windows, set_attention
 from rlvid.learner.logprobs import AnswerLogProbs, LogProbHead
 from rlvid.learner.merged import Look, Ragged, Row, plain, plain_backward
-from rlvid.learner.packing import encode_prompts, pack, split_by_budget, spread_over_ranks, videos_of
+from rlvid.learner.packing import encode_prompts, media_of, pack, split_by_budget, spread_over_ranks
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import evidence_metadata, patched_prompt
 from rlvid.types import EvidencePatch, TrainingPrompt, VariantSpec
@@ -76,6 +76,145 @@ def make_prompt(processor, size, *, seed, answers, frames=4):
     return TrainingPrompt(text, token_digest(ids), len(ids), metadata, video, tokens, logprobs, advantages, tuple(1 / 20 for _ in answers))
 
 
+KINDS = [("video",), ("image",), ("video", "video"), ("image", "video"), ()]
+"""What questions may show. Some show the other order, and several images of several sizes."""
+
+
+def make_media_prompt(processor, size, kinds, *, seed, answers):
+    """A prompt with these media at marks inside its text, and words around them; ids straight from the processor."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    height, width = size
+    media, metadata = [], []
+    for number, kind in enumerate(kinds):
+        if kind == "image":
+            tall = height if number % 2 == 0 else height // 2
+            media.append(rng.integers(0, 255, (tall, width, 3), dtype=np.uint8))
+            metadata.append(None)
+        else:
+            frames = 4 + 2 * (number % 2)
+            media.append(rng.integers(0, 255, (frames, *size, 3), dtype=np.uint8))
+            times_s = tuple(np.sort(rng.uniform(0, 9, frames)).round(3).tolist())
+            metadata.append(video_metadata(VariantSpec("uniform", times_s, None, size, 0)))
+    words = " ".join(f"at {number} <{kind}>" for number, kind in enumerate(kinds))
+    text = chat_prompt(processor, f"What colour is it? {seed} {words} seen?", media=kinds)
+    given = {"videos": [one for one in media if one.ndim == 4]} if "video" in kinds else {}
+    if given:
+        told = [VideoMetadata(**{k: v for k, v in one.items() if k != "do_sample_frames"}) for one in metadata if one]
+        given |= {"video_metadata": told, "do_sample_frames": False}
+    if "image" in kinds:
+        given["images"] = [Image.fromarray(one) for one in media if one.ndim == 3]
+    ids = processor(text=[text], **given, return_tensors="pt")["input_ids"][0].tolist()
+    forbidden = set(processor.tokenizer.all_special_ids)
+    known = [token for token in range(20, len(processor.tokenizer)) if token not in forbidden]
+    tokens = tuple(tuple(rng.choice(known, length).tolist()) for length in answers)
+    logprobs = tuple(tuple((-rng.random(length)).tolist()) for length in answers)
+    advantages = tuple(rng.normal(size=len(answers)).tolist())
+    return TrainingPrompt(text, token_digest(ids), len(ids), tuple(metadata), tuple(media), tokens, logprobs, advantages, tuple(1 / 20 for _ in answers))
+
+
+def all_kinds(processor, size, each=4):
+    """So many of each kind, some in another order: 4 video, 4 image, 4 two-video, 4 image-and-video and 4 text-only questions."""
+    prompts = []
+    for number in range(each):
+        for at, kinds in enumerate(KINDS):
+            seed = 10 * number + at
+            if kinds == ("video",):
+                prompts.append(make_prompt(processor, size, seed=seed, answers=(3, 1)))
+            else:
+                turned = (kinds[::-1], kinds, (*kinds, *kinds[:1]), kinds)[number % 4]
+                prompts.append(make_media_prompt(processor, size, turned, seed=seed, answers=(2, 1 + number)))
+    return prompts
+
+
+def plainly(model, processor, prompt):
+    """Log-probs of every answer by transformers' own forward: images and videos apart, ids as the processor gives them. Positions as for the packed row."""
+    from PIL import Image
+
+    own = prompt.video_metadata
+    media = list(prompt.frames) if isinstance(prompt.frames, tuple) else [prompt.frames]
+    told = [VideoMetadata(**{k: v for k, v in one.items() if k != "do_sample_frames"}) for one in ((own,) if isinstance(own, dict) else own) if one]
+    given = {"videos": [one for one in media if one.ndim == 4], "video_metadata": told, "do_sample_frames": False} if told else {}
+    if images := [Image.fromarray(one) for one in media if one.ndim == 3]:
+        given["images"] = images
+    made = processor(text=[prompt.prompt], **given, return_tensors="pt")
+    pixels = {name: made[name] for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw") if name in made}
+    ((ids, positions),), _ = encode_prompts([prompt], processor, model.config, [media])
+    ids, positions = torch.from_numpy(ids), torch.from_numpy(positions)
+    assert ids.tolist() == made["input_ids"][0].tolist()
+    forbidden = list(named(model.config.model_type).media_token_ids(processor.tokenizer))
+    after = int(positions.max()) + 1
+    out = []
+    for tokens in prompt.tokens_MN:
+        answer = torch.tensor(tokens)
+        all_positions = torch.cat([positions, (after + torch.arange(len(answer))).expand(3, -1)], 1)
+        hidden = model.model(input_ids=torch.cat([ids, answer])[None], position_ids=all_positions[:, None], use_cache=False, **pixels).last_hidden_state[0]
+        logits = torch.nn.functional.linear(hidden, model.lm_head.weight)
+        logits[:, forbidden] = float("-inf")
+        out.append(torch.log_softmax(logits[len(ids) - 1 : -1], -1).gather(-1, answer[:, None])[:, 0])
+    return torch.cat(out)
+
+
+def takes_both_at_once(model, prompt) -> bool:
+    """transformers' GLM-4.1V looks for images and for videos by one token, and refuses a prompt with both."""
+    shown = named(model.config.model_type).kinds_in(prompt.prompt)
+    return model.config.model_type != "glm4v" or len(set(shown)) < 2
+
+
+def test_questions_of_all_kinds_in_one_row_equal_separate_forwards(tiny):
+    """Log-probs and gradients, the vision tower's too, of 4 video, 4 image, 4 two-video, 4 image-and-video and 4 text-only prompts in one micro-batch."""
+    model, processor, size = tiny
+    prompts = [prompt for prompt in all_kinds(processor, size) if takes_both_at_once(model, prompt)]
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=named(model.config.model_type).media_token_ids(processor.tokenizer), temperature=1.0)
+    model.zero_grad()
+    batch = pack(prompts, processor, model.config)
+    packed = wrapped(batch)
+    (packed * batch.advantages_A).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model.zero_grad()
+    model.set_attn_implementation("sdpa")
+    separate = torch.cat([plainly(model, processor, prompt) for prompt in prompts])
+    (separate * batch.advantages_A).sum().backward()
+    assert relative(packed, separate) < 1e-5
+    assert_same_gradients(gradients, model)
+
+
+def test_a_row_that_shows_nothing_calls_the_vision_tower_once_with_gradients_of_zero(tiny):
+    """As every other row does: or ranks would wait for one another. What it computes is what it computes beside rows that show something."""
+    model, processor, size = tiny
+    text = [make_media_prompt(processor, size, (), seed=seed, answers=(3, 2)) for seed in range(2)]
+    wrapped = AnswerLogProbs(model, chunk=4, forbidden=(), temperature=1.0)
+    vision, calls = named(model.config.model_type).vision(model), []
+    watch = vision.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        for prompts in (text, all_kinds(processor, size, each=1)):
+            model.zero_grad()
+            batch = pack(prompts, processor, model.config)
+            wrapped(batch).sum().backward()
+            assert all(p.grad is not None for p in vision.parameters() if p.requires_grad)
+            assert any(float(p.grad.abs().max()) > 0 for p in vision.parameters()) == (prompts is not text)
+        assert len(calls) == 2
+    finally:
+        watch.remove()
+    model.zero_grad()
+    alone = wrapped(pack(text, processor, model.config))
+    beside = wrapped(pack([*text, make_prompt(processor, size, seed=5, answers=(1,))], processor, model.config))
+    assert relative(alone, beside[: len(alone)]) < 1e-5
+
+
+def test_media_in_another_order_are_another_prompt(tiny):
+    """The learner refuses a prompt whose media are not those of its places, and an image in the place of another is not the same."""
+    model, processor, size = tiny
+    prompt = make_media_prompt(processor, size, ("image", "video", "image"), seed=3, answers=(2,))
+    first, video, last = prompt.frames
+    with pytest.raises(ValueError, match="the prompt has places for image, video, image, there are video, image, image"):
+        encode_prompts([prompt], processor, model.config, [[video, first, last]])
+    with pytest.raises(ValueError, match="there are image, video"):
+        encode_prompts([dataclasses.replace(prompt, prompt_digest="")], processor, model.config, [[first, video]])
+
+
 def encode_prompt(prompt, processor, config, *videos):
     """((input_ids [P], position_ids [3, P]), pixels) of one prompt, as tensors."""
     ((ids, positions),), pixels = encode_prompts([prompt], processor, config, [videos])
@@ -84,7 +223,7 @@ def encode_prompt(prompt, processor, config, *videos):
 
 def per_answer(model, processor, prompt):
     """Log-probs of every answer by its own plain forward: full logits, no mask, no packing."""
-    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, *videos_of(prompt, lambda frames: frames))
+    (ids, positions), pixels = encode_prompt(prompt, processor, model.config, *media_of(prompt, lambda frames: frames))
     forbidden = list(named(model.config.model_type).media_token_ids(processor.tokenizer))
     after = int(positions.max()) + 1
     model.set_attn_implementation("sdpa")

@@ -90,7 +90,7 @@ WRONG = [
     (b'{"id": "a", "id": "b"}', "'id': stands twice"),
     (CHOICE | {"vidoe": 1}, "vidoe: unknown key"),
     ({key: value for key, value in CHOICE.items() if key != "id"}, "id: is missing"),
-    ({key: value for key, value in CHOICE.items() if key != "video"}, "video: is missing"),
+    ({key: value for key, value in GROUNDING.items() if key != "video"}, "video: is missing"),
     ({key: value for key, value in CHOICE.items() if key != "question"}, "question: is missing"),
     ({key: value for key, value in CHOICE.items() if key != "task"}, "task: is missing"),
     (CHOICE | {"id": 3}, "id: is a number"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from rlvid.data.questions import EMPTY_VIDEO, MISSING_VIDEO
+from rlvid.data.questions import EMPTY, MISSING
 from rlvid.data.sources.unusable import Unusable
 from rlvid.video import pictures
 from rlvid.video.frames import VideoError, length_s
@@ -27,9 +27,9 @@ class Videos:
         if path and os.path.getsize(path):
             return path
         if path:
-            raise Unusable("video", f"{path} is empty (copy it anew)", EMPTY_VIDEO.removeprefix("video: "))
+            raise Unusable("video", f"{path} is empty (copy it anew)", EMPTY["video"].removeprefix("video: "))
         what = f"{names[0]} is not under {self.root} (looked for {', '.join(SUFFIXES)}; name the folder of the videos with --videos)"
-        raise Unusable("video", what, MISSING_VIDEO.removeprefix("video: "))
+        raise Unusable("video", what, MISSING["video"].removeprefix("video: "))
 
     def find_pictures(self, names: str | Sequence[str], fps: float, *others: str) -> str:
         """A folder of pictures (the first of the names that is one) or a list of them, as a video at that rate. Raises Unusable where they are not there."""
@@ -39,7 +39,7 @@ class Videos:
         folder = next((folder for folder in folders if os.path.isdir(folder)), None)
         if folder is None or pictures.is_missing(pictures.spelled(folder, fps)):
             what = f"{names} is no folder of pictures under {self.root} (name the folder of the videos with --videos)"
-            raise Unusable("video", what, MISSING_VIDEO.removeprefix("video: "))
+            raise Unusable("video", what, MISSING["video"].removeprefix("video: "))
         return pictures.spelled(folder, fps)
 
     def is_folder(self, name: str) -> bool:
