@@ -227,10 +227,13 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Score:
-    """The reward parts of one answer by name, and why a part is 0 where the answer could not be read."""
+    """The reward parts of one answer by name, and why a part is 0 where the answer could not be read. Where a judge has spoken, `accuracy` is the higher of
+    its verdict and of the rule's, which is `rule`."""
 
     parts: dict[str, float]
     reason: str = ""
+    said: str = ""
+    """What a judge said of it, or why it said nothing."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +350,8 @@ class Group:
     repairs: tuple[Repair, ...] = ()
     teacher: dict[str, float] = field(default_factory=dict)
     """Counts of what the teacher did for this group, by name: summed into the step's `teacher/...` metrics."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Calls, seconds and tokens of its rewards, by the names of the step's metrics, into which they are summed."""
 
     @property
     def question(self) -> Question:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +30,14 @@ log = logging.getLogger("rlvid")
 
 Slot = tuple[int, int]
 """(variant, sample)."""
+Scores = Callable[[Question, Rollout, str], Score | Awaitable[Score]]
+"""What an answer to a prompt is worth."""
 
 
 class Repairer:
     """Drives the teacher pool, and the rollout pool for the second answers. `placeholder`: of a video in the family's chat template."""
 
-    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Callable[[Question, Rollout, str], Score], placeholder: str) -> None:
+    def __init__(self, config: Config, teachers: ActorPool, rollouts: ActorPool, score: Scores, placeholder: str) -> None:
         self.config = config
         self.placeholder = placeholder
         self.teachers = teachers
@@ -106,8 +108,13 @@ class Repairer:
         except Exception as error:  # engines that fail, frames that are lost, a prompt that the engine refuses
             log.warning("%s stays unrepaired: %s", group.question.id, what_it_says(error))
             return []
-        answered = zip([slot for slot, _, _ in same], result.rollouts, strict=True)
-        return [self._repair(group, slot, reply, rollout, request, result, evidence_frames) for slot, rollout in answered]
+        scores = await asyncio.gather(*[self._scored(group.question, rollout, request.prompt) for rollout in result.rollouts])
+        answered = zip([slot for slot, _, _ in same], result.rollouts, scores, strict=True)
+        return [self._repair(group, slot, reply, rollout, score, request, result, evidence_frames) for slot, rollout, score in answered]
+
+    async def _scored(self, question: Question, rollout: Rollout, prompt: str) -> Score:
+        score = self.score(question, rollout, prompt)
+        return await score if isinstance(score, Awaitable) else score
 
     async def _blind_test(self, group: Group, patches: Iterable[EvidencePatch], step: int) -> dict[str, float]:
         """Counts of patches shown without the video, of right answers to them, and of those that chance gives: above it, the hints leak."""
@@ -116,7 +123,8 @@ class Repairer:
         requests = [GenerateRequest(question.id, 0, prompt, {}, 1, derived_seed(seed, step, question.id, at, "blind")) for at, prompt in enumerate(prompts)]
         results = await asyncio.gather(*map(self._answered_blind, requests))
         answered = [(result.rollouts[0], request.prompt) for request, result in zip(requests, results, strict=True) if result is not None]
-        rights = [succeeded(question, self.score(question, rollout, prompt), self.config) for rollout, prompt in answered]
+        scores = await asyncio.gather(*[self._scored(question, rollout, prompt) for rollout, prompt in answered])
+        rights = [succeeded(question, score, self.config) for score in scores]
         chance = 1 / len(question.options) if question.options else 0.0
         return {"blind_tested": float(len(rights)), "blind_right": float(sum(rights)), "blind_chance": chance * len(rights)}
 
@@ -139,12 +147,13 @@ class Repairer:
         room = self.config.rollout.max_model_len - self.config.rollout.max_tokens
         return f"the patched prompt may need {needed} tokens, the engine has room for {room}: raise rollout.max_model_len" if needed > room else ""
 
-    def _repair(self, group: Group, slot: Slot, reply: TeacherReply, rollout: Rollout, request: GenerateRequest, result: GenerateResult, frames: Any) -> Repair:
+    def _repair(
+        self, group: Group, slot: Slot, reply: TeacherReply, rollout: Rollout, score: Score, request: GenerateRequest, result: GenerateResult, frames: Any
+    ) -> Repair:
         variant, sample = slot
         assert reply.patch is not None
         settings, question = self.config.repair, group.question
         second = replace(rollout, sample=sample)
-        score = self.score(question, second, request.prompt)
         right = succeeded(question, score, self.config)
         # A wrong answer that recites its evidence earns nothing by it.
         referred = alignment(reply.patch, rationale_of(second.text), settings.alignment_tolerance_s) if right else 0.0

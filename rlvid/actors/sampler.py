@@ -2,7 +2,7 @@
 
 For every question one coroutine walks down the line:
 
-    variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► score here ──► repair
+    variant pool: decode once, K specs and frames ──► rollout pool: M answers on each variant ──► rewards ──► repair
 
 Who waits: a coroutine waits for its own video and its own K requests, nothing else; the pools hold back what exceeds their
 actors' capacity. What cannot be used is quarantined by name: a video that cannot be read, one that takes its actor down or too long (remembered:
@@ -25,7 +25,7 @@ import numpy as np
 
 from rlvid.actors.pool import ActorPool, CallFailed, PoolError, what_it_says
 from rlvid.actors.repairer import Repairer
-from rlvid.actors.scoring import Scorer
+from rlvid.actors.rewarder import Rewards, added
 from rlvid.algo.rewards import correctness, total
 from rlvid.algo.t_grpo import temporal_bonus
 from rlvid.config import Config
@@ -45,6 +45,7 @@ class Collected:
     results: list[Group | Quarantined] = field(default_factory=list)
     variants_s: float = 0.0
     rollout_s: float = 0.0
+    rewards_s: float = 0.0
     teacher_s: float = 0.0
     driver_bytes: int = 0
     late: int = 0
@@ -62,14 +63,16 @@ class Collected:
 class Sampler:
     """Drives the two pools. `kinds` and `answers` are K and M; evaluation passes its own."""
 
-    def __init__(self, config: Config, variants: ActorPool, rollouts: ActorPool | None, teachers: ActorPool | None = None) -> None:
+    def __init__(
+        self, config: Config, variants: ActorPool, rollouts: ActorPool | None, teachers: ActorPool | None = None, rewards: ActorPool | None = None
+    ) -> None:
         self.config = config
         self.variants = variants
         self._rollouts = rollouts
-        self.score = Scorer(config)
+        self.rewards = Rewards(config, rewards)
         self.repairer = None
         if teachers is not None:
-            self.repairer = Repairer(config, teachers, self.rollouts, self.score, family_of(config.model.path).placeholder)
+            self.repairer = Repairer(config, teachers, self.rollouts, self.rewards.of_one, family_of(config.model.path).placeholder)
         self._bad_files: dict[str, str] = {}
         self._first_look: dict[str, asyncio.Future[None]] = {}
         self._ahead: dict[tuple[Question, tuple[str, ...]], asyncio.Future[tuple[Prepared | Quarantined, list[Any]]]] = {}
@@ -92,7 +95,7 @@ class Sampler:
         results = await asyncio.gather(*[self._group(question, step, kinds, answers, greedy, training, clock) for question in questions])
         thrown_away, self._thrown_away = self._thrown_away, 0
         seconds = clock.seconds
-        return Collected(list(results), seconds["variants"], seconds["rollout"], seconds["teacher"], clock.bytes, clock.late, thrown_away)
+        return Collected(list(results), seconds["variants"], seconds["rollout"], seconds["rewards"], seconds["teacher"], clock.bytes, clock.late, thrown_away)
 
     def prefetch(self, loop: asyncio.AbstractEventLoop, wanted: Sequence[tuple[int, Question]], kinds: tuple[str, ...]) -> None:
         """Start building the variants that `collect` will want: (step, question) in the order in which they are expected, whichever step they come to.
@@ -118,7 +121,7 @@ class Sampler:
             if isinstance(prepared, Quarantined):
                 return prepared
             results = [GenerateResult((self._stored(prepared, variant, 0, step - 1),), "") for variant in range(len(frames))]
-            return self._scored(prepared, tuple(frames), results, step)
+            return await self._scored(prepared, tuple(frames), results, step)
 
         results = await asyncio.gather(*[group(question) for question in questions])
         thrown_away, self._thrown_away = self._thrown_away, 0
@@ -192,12 +195,14 @@ class Sampler:
         results, shuffled = results[: len(requests)], results[len(requests) :]
         if training and self.config.rollout.stored_replies and prepared.reply_tokens:
             results = [self._with_stored(prepared, results[0]), *results[1:]]
-        group = self._scored(prepared, tuple(frames), results, step)
-        if bonus:
-            group = self._rewarded_for_order(group, shuffled, bonus)
+        with clock.running("rewards"):
+            group = await self._scored(prepared, tuple(frames), results, step)
+            if bonus:
+                group = await self._rewarded_for_order(group, shuffled, bonus)
         if training and self.repairer is not None and question.video and not question.media:  # teachers look for evidence in the one video that there is
             with clock.running("teacher"):
                 group = await self.repairer.repair(group, step)
+            group = replace(group, costs=added(group.costs, self.rewards.taken()))
             clock.count(*(replace(repair, evidence_frames=None) for repair in group.repairs))
         return group
 
@@ -249,22 +254,25 @@ class Sampler:
         stored = replace(self._stored(prepared, last.variant, last.sample, last.policy_version), prompt_tokens=last.prompt_tokens)
         return replace(result, rollouts=(*others, stored))
 
-    def _rewarded_for_order(self, group: Group, shuffled: Sequence[GenerateResult], bonus: float) -> Group:
+    async def _rewarded_for_order(self, group: Group, shuffled: Sequence[GenerateResult], bonus: float) -> Group:
         """T-GRPO: the answers' rewards with what the order of the frames is worth; a part of its own in the scores."""
         question, threshold = group.question, self.config.reward.iou_threshold
-        controls = [correctness(question, self.score(question, rollout, group.prepared.prompt), threshold) for one in shuffled for rollout in one.rollouts]
+        said = [rollout for one in shuffled for rollout in one.rollouts]
+        scores, costs = await self.rewards(question, said, group.prepared.prompt)
+        controls = [correctness(question, score, threshold) for score in scores]
         bonus_KM = temporal_bonus(group.correct_KM, controls, bonus=bonus)
         scores_KM = tuple(
             tuple(replace(score, parts=score.parts | {"temporal_bonus": float(more)}) for score, more in zip(scores, row, strict=True))
             for scores, row in zip(group.scores_KM, bonus_KM, strict=True)
         )
         rewards_KM = tuple(tuple(float(value) for value in row) for row in np.array(group.rewards_KM) + bonus_KM)
-        return replace(group, scores_KM=scores_KM, rewards_KM=rewards_KM)
+        return replace(group, scores_KM=scores_KM, rewards_KM=rewards_KM, costs=added(group.costs, costs))
 
-    def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult], step: int) -> Group:
+    async def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult], step: int) -> Group:
         question, reward = prepared.question, self.config.reward
         rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
-        scores_KM = tuple(tuple(self.score(question, rollout, prepared.prompt, step) for rollout in row) for row in rollouts_KM)
+        found = await asyncio.gather(*[self.rewards(question, row, prepared.prompt, step) for row in rollouts_KM])
+        scores_KM = tuple(tuple(scores) for scores, _ in found)
         return Group(
             prepared=prepared,
             frames=frames,
@@ -273,6 +281,7 @@ class Sampler:
             rewards_KM=tuple(tuple(total(s, reward.weights[question.task]) for s in row) for row in scores_KM),
             correct_KM=tuple(tuple(correctness(question, s, reward.iou_threshold) for s in row) for row in scores_KM),
             prompt_digests=tuple(result.prompt_digest for result in results),
+            costs=added(*(costs for _, costs in found)),
         )
 
 
@@ -286,7 +295,7 @@ class _Spans:
     """Wall time during which at least one coroutine was in each stage, and bytes that passed through the driver."""
 
     def __init__(self) -> None:
-        self.seconds = {"variants": 0.0, "rollout": 0.0, "teacher": 0.0}
+        self.seconds = {"variants": 0.0, "rollout": 0.0, "rewards": 0.0, "teacher": 0.0}
         self.bytes = 0
         self.late = 0
         self._inside = dict.fromkeys(self.seconds, 0)

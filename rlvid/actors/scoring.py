@@ -1,13 +1,15 @@
-"""Scores one sampled answer: the task's parts, the optional length part, and the parts of the user's own reward.
+"""Scores one sampled answer: the task's parts, the optional length part, the parts of the user's own reward, and a judge's verdict.
 
 The arithmetic is `rlvid.algo.rewards`; here are the parts that need more than a text: the answer's length in tokens, and code
-that a user names in the config as `package.module:function`.
+that a user names in the config as `package.module:function`. Code of others and models of others run in reward actors (`rlvid.actors.rewarder`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import importlib
+import inspect
 import logging
 import math
 import os
@@ -25,13 +27,14 @@ from rlvid.types import Question, Rollout, Score
 
 log = logging.getLogger("rlvid")
 
-OwnReward = Callable[[Question, str], Mapping[str, float]]
-"""(question, the whole reply) -> {part: finite number}. Part names are the user's; they must not be rlvid's own. The question's spans are on the clock of
+OwnReward = Callable[[Question, str], Any]
+"""(question, the whole reply) -> {part: finite number}, or a coroutine that returns it.
+Part names are the user's; they must not be rlvid's own. The question's spans are on the clock of
 the reply: where it has a clip, they count from its start."""
 
 
 class Scorer:
-    """Called once per answer, in the driver. ConfigError when the user's reward cannot be imported, fails, or leaves out a weighted part."""
+    """The rules, and the user's own parts. ConfigError when the user's reward cannot be imported, fails, or leaves out a weighted part."""
 
     def __init__(self, config: Config) -> None:
         self.reward, self.limit, self.steps = config.reward, config.rollout.max_tokens, config.run.steps
@@ -39,7 +42,30 @@ class Scorer:
         self.own = load_reward(self.reward.custom) if self.reward.custom else None
 
     def __call__(self, question: Question, rollout: Rollout, prompt: str = "", step: int = 0) -> Score:
-        """`prompt`: what the engine was given. A `<think>` at its end is the template's, and belongs to the reply. `step`: of training."""
+        """Both at once. `prompt`: what the engine was given. A `<think>` at its end is the template's, and belongs to the reply. `step`: of training."""
+        found = self.by_rule(question, rollout, prompt, step)
+        if self.own is None:
+            return found
+        said = self._called(question.as_told(), opened_by(prompt) + rollout.text)
+        more = self._checked(asyncio.run(said) if inspect.iscoroutine(said) else said, question)
+        return Score(found.parts | more, found.reason)
+
+    async def own_parts(self, question: Question, rollout: Rollout, prompt: str = "", deadline_s: float = 120.0) -> dict[str, float]:
+        """The user's parts alone. A function that is not `async` runs in a thread; threads and coroutines are as many as are asked for at a time."""
+        text = opened_by(prompt) + rollout.text
+        try:
+            async with asyncio.timeout(deadline_s):
+                said = (
+                    await asyncio.to_thread(self._called, question.as_told(), text)
+                    if not inspect.iscoroutinefunction(self.own)
+                    else self._called(question.as_told(), text)
+                )
+                return self._checked(await said if inspect.isawaitable(said) else said, question)
+        except TimeoutError:
+            raise ConfigError(f"reward.custom: {self.reward.custom} took longer than reward.deadline_s ({deadline_s:g} s; question {question.id})") from None
+
+    def by_rule(self, question: Question, rollout: Rollout, prompt: str = "", step: int = 0) -> Score:
+        """Without the user's own parts."""
         text = opened_by(prompt) + rollout.text
         scored = score(question, text, self.marking)
         more: dict[str, float] = {}
@@ -49,17 +75,29 @@ class Scorer:
             named_s = [mention.seconds for mention in times(normalised(rationale_of(text)), bare=True)]
             sigma_s = sigma(self.reward.cited_sigma_s, step, self.steps)
             more["cited_times"] = cited_times(named_s, evidence_of(question.as_told()), sigma_s=sigma_s)
-        if self.own is not None:
-            more |= self._own_parts(self.own, question.as_told(), text)
         return Score(scored.parts | more, scored.reason)
 
-    def _own_parts(self, own: OwnReward, question: Question, text: str) -> dict[str, float]:
-        name = f"reward.custom: {self.reward.custom}"
+    def _called(self, question: Question, text: str) -> Any:
+        assert self.own is not None
         try:
-            parts = own(question, text)
+            said = self.own(question, text)
         except Exception as error:
-            log.debug("%s failed", name, exc_info=error)
-            raise ConfigError(f"{name} raised {type(error).__name__}: {error} (question {question.id})") from error
+            raise self._failed(error, question) from error
+        return self._awaited(said, question) if inspect.isawaitable(said) else said
+
+    async def _awaited(self, said: Any, question: Question) -> Any:
+        try:
+            return await said
+        except Exception as error:
+            raise self._failed(error, question) from error
+
+    def _failed(self, error: Exception, question: Question) -> ConfigError:
+        name = f"reward.custom: {self.reward.custom}"
+        log.debug("%s failed", name, exc_info=error)
+        return ConfigError(f"{name} raised {type(error).__name__}: {error} (question {question.id})")
+
+    def _checked(self, parts: Any, question: Question) -> dict[str, float]:
+        name = f"reward.custom: {self.reward.custom}"
         if problem := _problem(parts) or _left_out(parts, question.task, self.reward.weights[question.task]):
             raise ConfigError(f"{name} {problem} (question {question.id})")
         return {part: float(value) for part, value in parts.items()}

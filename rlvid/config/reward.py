@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Section, Share, suggest
+from rlvid.config.base import Count, Positive, Seconds, Section, Share, suggest
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 REWARD_WEIGHTS: dict[str, dict[str, float]] = {
@@ -21,13 +21,72 @@ REWARD_WEIGHTS: dict[str, dict[str, float]] = {
 REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length", "cited_times")
 
 
+JUDGED = ("open", "grounded_qa")
+
+
+class Judge(Section):
+    """A model behind an OpenAI-compatible endpoint that says how right an answer is. It is asked where the rule finds an answer less than right, sees the
+    question, the reference and the text inside the answer's tags, and its verdict (right 1, partly 0.5, wrong 0) takes the place of the accuracy, where it is
+    higher: could it be lower, answers would be paid for making the judge fail. Where it fails, or says as much of another question's reference (it was
+    talked to), the rule's accuracy stands; all of it is counted in `judge/...`."""
+
+    model: str | None = None
+    """The model's name at the endpoint; null: no judge."""
+    base_url: str | None = None
+    """Address of the endpoint, up to and with /v1."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key, set where the actors run; null: no key is sent. The key itself never stands here."""
+    tasks: tuple[str, ...] = ("open",)
+    """Tasks whose answers it judges: open, and grounded_qa without options."""
+    control: bool = True
+    """Ask once more with another reference before a verdict above the rule's accuracy counts."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Sampling temperature of the judge."""
+    max_tokens: Positive = 256
+    """Longest reply, its thoughts included."""
+    max_reply_bytes: Positive = 2**18
+    """A response with a larger body is refused."""
+    deadline_s: Seconds = 30
+    """Longest wait for one verdict: its turn, its control and retries included; then the rule's accuracy stands."""
+    request_timeout_s: Seconds = 20
+    """Longest wait for one response before the next try."""
+    retries: Count = 2
+    """Further tries of a request on 429, 5xx, time-outs and lost connections, with growing pauses."""
+    concurrency: Positive = 32
+    """Requests that one reward actor has at the endpoint at a time."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Judge:
+        if self.model and not self.base_url:
+            raise ValueError("reward.judge.model needs reward.judge.base_url: the endpoint's address, such as http://judge-host:8000/v1")
+        if self.base_url and not re.match(r"https?://[^/@\s]+(/\S*)?$", self.base_url):
+            raise ValueError("reward.judge.base_url must be http://HOST:PORT/v1 or https://HOST/v1, without user or password")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+            raise ValueError("reward.judge.api_key_env must be the name of an environment variable, not the key")
+        for task in self.tasks:
+            if task not in JUDGED:
+                raise ValueError(f"reward.judge.tasks: answers of task {task!r} are not judged by a model{suggest(task, JUDGED)}")
+        return self
+
+
 class Reward(Section):
     weights: dict[str, dict[str, Weight]] = REWARD_WEIGHTS
     """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length` and `cited_times`, and the parts of `custom`.
     A task that is not named keeps its default."""
     custom: str | None = None
     """A reward of your own, `package.module:function`, looked for in the folder the command runs in, too. The function takes (question, text) and
-    returns {part: number}; `weights` says what each part counts. It runs in the driver, once per answer."""
+    returns {part: number}; `weights` says what each part counts. It may be `async`. It runs in the reward actors, once per answer, beside the sampling of
+    others."""
+    judge: Judge = Judge()
+    """A model that judges open answers."""
+    actors: Positive = 1
+    """Reward actors, where there is a `custom` reward or a judge; rules alone need none."""
+    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """CPUs that Ray reserves for each."""
+    concurrency: Positive = 64
+    """Calls of `custom` that one reward actor has running at a time: coroutines, or threads where it is not `async`."""
+    deadline_s: Seconds = 120
+    """Longest run of `custom` on one answer. One that takes longer ends the run, as one that fails does."""
     numeric_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A numeric answer is right up to this relative error; 0: the same number."""
     regression: Literal["mean_relative_accuracy", "relative_error"] = "mean_relative_accuracy"

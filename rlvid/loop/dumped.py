@@ -67,7 +67,7 @@ def _group(row: Row, slots_KM: SlotsKM, keep: Callable[[Any], Any]) -> Group:
         prepared=Prepared(question, row["prompt"], specs, tuple(metadata_of(question, spec) for spec in specs), row["duration_s"]),
         frames=tuple(keep(rebuild_shown(question, spec)) for spec in specs),
         rollouts_KM=tuple(tuple(_rollout(slot) for slot in slots) for slots in slots_KM),
-        scores_KM=tuple(tuple(Score(slot["parts"], slot["reason"]) for slot in slots) for slots in slots_KM),
+        scores_KM=tuple(tuple(Score(slot["parts"], slot["reason"], slot.get("judge", "")) for slot in slots) for slots in slots_KM),
         rewards_KM=tuple(tuple(slot["reward"] for slot in slots) for slots in slots_KM),
         correct_KM=tuple(tuple(slot.get("correct", slot["parts"].get("accuracy", 0.0)) for slot in slots) for slots in slots_KM),
         prompt_digests=tuple(row["prompt_digests"]),

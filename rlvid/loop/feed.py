@@ -25,7 +25,17 @@ log = logging.getLogger("rlvid")
 
 RECENT = 4
 """Steps whose need of questions the next ones are expected to have."""
-SUMS = ("time/variants_s", "time/rollout_s", "time/teacher_s", "driver/bytes", "data/filtered", "data/truth_hidden", "late", "variants/thrown_away")
+SUMS = (
+    "time/variants_s",
+    "time/rollout_s",
+    "time/rewards_s",
+    "time/teacher_s",
+    "driver/bytes",
+    "data/filtered",
+    "data/truth_hidden",
+    "late",
+    "variants/thrown_away",
+)
 """What the rounds of a step add up."""
 
 
@@ -144,6 +154,7 @@ class Feed:
             self._count(result)
         self._metrics["time/variants_s"] += collected.variants_s
         self._metrics["time/rollout_s"] += collected.rollout_s
+        self._metrics["time/rewards_s"] += collected.rewards_s
         self._metrics["time/teacher_s"] += collected.teacher_s
         self._metrics["driver/bytes"] += collected.driver_bytes
         self._metrics["late"] += collected.late

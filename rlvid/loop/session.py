@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvid.actors import rollout, teacher, variant
+from rlvid.actors import rewarder, rollout, teacher, variant
 from rlvid.actors.placement import Place, connect, make, place, room_for_one_more
 from rlvid.actors.pool import RETRY_S, ActorPool, what_it_says
 from rlvid.actors.sampler import Sampler
@@ -32,8 +32,9 @@ log = logging.getLogger("rlvid")
 
 def roles(config: Config, *, with_learner: bool = True, with_engines: bool = True) -> list[Role]:
     """Who takes part in a run; without a learner nobody repairs answers, without engines there are none."""
+    rewards = [rewarder.role(config)] if rewarder.needed(config) else []
     learning = [group.role(config)] + ([teacher.role(config)] if config.repair.enabled else [])
-    return ([rollout.role(config)] if with_engines else []) + [variant.role(config)] + (learning if with_learner else [])
+    return ([rollout.role(config)] if with_engines else []) + [variant.role(config)] + rewards + (learning if with_learner else [])
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Session:
     sampler: Sampler
     learner: LearnerGroup | None = None
     teachers: ActorPool | None = None
+    rewards: ActorPool | None = None
     weights: Weights | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     joins: Future[None] | None = None
@@ -57,7 +59,7 @@ class Session:
     @property
     def pools(self) -> list[ActorPool]:
         """All actor pools that this run has."""
-        return [pool for pool in (self.rollouts, self.variants, self.teachers) if pool is not None]
+        return [pool for pool in (self.rollouts, self.variants, self.rewards, self.teachers) if pool is not None]
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the session's event loop and wait for it here, in whichever thread."""
@@ -175,10 +177,10 @@ def _check_model(config: Config) -> None:
 
 def _create(config: Config, roles: Sequence[Role], places: dict[str, list[Place]]) -> Session:
     pools = {role.name: _pool(config, role, places[role.name]) for role in roles if role.pool}
-    engines, variants, teachers = (pools.get(name) for name in ("rollout engine", "variant actor", "teacher actor"))
+    engines, variants, rewards, teachers = (pools.get(name) for name in ("rollout engine", "variant actor", "reward actor", "teacher actor"))
     assert variants is not None
     ranks = next((learner_group(config, role, places[role.name]) for role in roles if not role.pool), None)
-    session = Session(config, roles, places, variants, engines, Sampler(config, variants, engines, teachers), ranks, teachers)
+    session = Session(config, roles, places, variants, engines, Sampler(config, variants, engines, teachers, rewards), ranks, teachers, rewards)
     if ranks is not None and engines is not None:
         session.weights = Weights(config, engines, ranks, session.loop)
         engines.prepare = session.weights.bring_up_to_date

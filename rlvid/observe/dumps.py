@@ -83,6 +83,7 @@ def slot_rows(group: Group, rewards_KM: NDArray[Any], advantages_KM: NDArray[Any
                 "text": rollout.text,
                 "parts": score.parts,
                 "reason": score.reason,
+                **({"judge": score.said} if score.said else {}),
                 "correct": group.correct_KM[variant][sample],
                 "reward": float(rewards_KM[variant, sample]),
                 "advantage": float(advantages_KM[variant, sample]),

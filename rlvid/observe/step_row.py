@@ -36,6 +36,7 @@ def group_metrics(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], vers
         "group/reward_std": statistics.fmean(float(reward.std()) for reward in rewards),
         "staleness/max": float(max(version - rollout.policy_version for rollout in rollouts)),
         **repair_metrics(groups),
+        **reward_costs(groups),
         **{f"variants/{name}": sum(cost[name] for cost in costs) for name in (costs[0] if costs else ())},
         "rollout/truncated_share": statistics.fmean(rollout.truncated for rollout in rollouts),
         "rollout/answer_tokens_mean": statistics.fmean(len(rollout.tokens) for rollout in rollouts),
@@ -71,6 +72,15 @@ def signal_shares(groups: Sequence[Group]) -> dict[str, float]:
         "group/zero_signal_share": statistics.fmean(zero_signal(group.correct_KM) for group in groups),
         "group/zero_signal_share_text_only": statistics.fmean(zero_signal_text_only_share(group.correct_KM) for group in groups),
     }
+
+
+def reward_costs(groups: Sequence[Group]) -> dict[str, float]:
+    """Sums of what the rewards cost, by their names."""
+    found: dict[str, float] = {}
+    for group in groups:
+        for name, value in group.costs.items():
+            found[name] = found.get(name, 0.0) + value
+    return found
 
 
 def repair_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -32,14 +32,17 @@ class ChatModel:
         request_timeout_s: float = 60.0,
         concurrency: int = 4,
         max_reply_bytes: int = 2**20,
+        who: str = "the teacher",
+        wanted: str = "evidence_patch",
     ) -> None:
+        """`who` answers there, for messages; `wanted`: name of what its JSON is."""
         from openai import AsyncOpenAI
 
         self.model = model
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.max_reply_bytes = max_reply_bytes
-        self.secret = api_key
+        self.secret, self.who, self.wanted = api_key, who, wanted
         # A local server takes any key, the client insists on one.
         self.client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=retries, timeout=request_timeout_s)
         self.gate = asyncio.Semaphore(concurrency)
@@ -52,12 +55,12 @@ class ChatModel:
             try:
                 body, retries = await self._body(request)
             except OpenAIError as error:
-                raise ModelError(self._without_secret(f"the teacher's endpoint: {_why(error)}")) from None
+                raise ModelError(self._without_secret(f"{self.who}'s endpoint: {_why(error)}")) from None
             except _TooLong:
-                raise ModelError(f"the teacher's endpoint sent more than {self.max_reply_bytes} bytes") from None
+                raise ModelError(f"{self.who}'s endpoint sent more than {self.max_reply_bytes} bytes") from None
             except Exception as error:  # the connection under the client may end in the middle of a body, in its own exceptions
-                raise ModelError(self._without_secret(f"the teacher's endpoint: {type(error).__name__} while its reply was read")) from None
-        return _turn(body, retries)
+                raise ModelError(self._without_secret(f"{self.who}'s endpoint: {type(error).__name__} while its reply was read")) from None
+        return _turn(body, retries, self.who)
 
     async def close(self) -> None:
         await self.client.close()
@@ -72,7 +75,7 @@ class ChatModel:
         if offer.functions:
             request |= {"tools": list(offer.functions), "tool_choice": "required" if offer.must_call else "auto"}
         if offer.schema is not None:
-            request["response_format"] = {"type": "json_schema", "json_schema": {"name": "evidence_patch", "schema": offer.schema, "strict": True}}
+            request["response_format"] = {"type": "json_schema", "json_schema": {"name": self.wanted, "schema": offer.schema, "strict": True}}
         return request
 
     async def _body(self, request: dict[str, Any]) -> tuple[bytes, int]:
@@ -134,7 +137,7 @@ class _TooLong(Exception):
     """The body has passed its bound."""
 
 
-def _turn(body: bytes, retries: int) -> Turn:
+def _turn(body: bytes, retries: int, who: str) -> Turn:
     """A chat completion as a turn; every other shape is a ModelError."""
     try:
         data = json.loads(body)
@@ -145,7 +148,7 @@ def _turn(body: bytes, retries: int) -> Turn:
             raise TypeError
         return Turn(text, calls, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), retries)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise ModelError("the teacher's endpoint sent no chat completion") from None
+        raise ModelError(f"{who}'s endpoint sent no chat completion") from None
 
 
 def _call(at: int, call: dict[str, Any]) -> ToolCall:

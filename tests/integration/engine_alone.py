@@ -23,7 +23,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Seen:
-    """One prompt as the engine had it: token ids, position ids [3, N] (None where it counted none: a prompt of text alone), and the tokens and log-probs of its answers."""
+    """One prompt as the engine had it: token ids, position ids [3, N] (None: of a prompt of text alone), and the tokens and log-probs of its answers."""
 
     ids: list[int]
     positions_3N: Any

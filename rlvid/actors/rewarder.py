@@ -1,0 +1,201 @@
+"""Rewards that are more than rules: a function of the user's, a judge. They run here, in actors of their own, while other groups are still sampled.
+
+The driver asks for one variant's answers at a time, as soon as they are sampled. Rules are arithmetic on a text and stay where the text is (microseconds).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from rlvid.actors.pool import ActorPool, CallFailed
+from rlvid.actors.scoring import Scorer
+from rlvid.config import Config, ConfigError
+from rlvid.process.log import to_log_file
+from rlvid.process.role import Role, bundle
+from rlvid.reading.answers import opened_by, tagged_answer
+from rlvid.reading.spans import answer_and_spans
+from rlvid.types import Question, Rollout, Score
+
+log = logging.getLogger("rlvid")
+
+GRACE_S = 30
+"""A reward actor that answers nothing for so long after all its own deadlines hangs, and is replaced."""
+Costs = dict[str, float]
+"""By the names of the step's metrics."""
+
+
+def needed(config: Config) -> bool:
+    """Is there a reward beyond rules?"""
+    return config.reward.custom is not None or config.reward.judge.model is not None
+
+
+def role(config: Config) -> Role:
+    """The reward actors of a run."""
+    reward = config.reward
+    # Of the answers of one call, all wait for the user's function at a time, then for the judge.
+    turns = -(-config.rollout.answers // reward.concurrency)
+    return Role(
+        "reward actor",
+        RewardActor,
+        reward.actors,
+        bundle(reward.num_cpus, 0, {}),
+        {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        concurrency=1000,
+        pool={
+            "capacity": 1000,
+            "deadline_s": turns * reward.deadline_s + reward.judge.deadline_s + GRACE_S,
+            "start_deadline_s": config.rollout.start_deadline_s,
+            "max_restarts": config.rollout.max_restarts,
+            "quorum": config.rollout.quorum,
+        },
+    )
+
+
+class RewardActor:
+    """An async actor. It reads the judge's key itself, from its own environment."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        self.config = config
+        self.number = number
+        self.judge: Any = None
+
+    async def start(self) -> str:
+        """Import the user's reward, make the judge ready. Raises ConfigError or ValueError for what the user has to set right."""
+        to_log_file(f"rewards-{self.number}")
+        self.score = Scorer(self.config)
+        reward = self.config.reward
+        self.gate = asyncio.Semaphore(reward.concurrency)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(reward.concurrency, thread_name_prefix="reward"))
+        if reward.judge.model is not None:
+            self.judge = self._judge()
+        return "judge" if self.judge else "custom"
+
+    def _judge(self) -> Any:
+        from rlvid.teacher.chat import ChatModel
+        from rlvid.teacher.judge import Judge
+
+        judge = self.config.reward.judge
+        key = os.environ.get(judge.api_key_env, "") if judge.api_key_env else ""
+        if judge.api_key_env and not key:
+            raise ValueError(f"reward.judge.api_key_env: {judge.api_key_env} is not set on this node (export it where Ray was started, or set it to null)")
+        options: dict[str, Any] = judge.model_dump(
+            include={"model", "base_url", "temperature", "max_tokens", "retries", "request_timeout_s", "max_reply_bytes"}
+        )
+        model = ChatModel(api_key=key, concurrency=judge.concurrency, who="the judge", wanted="verdict", **options)
+        return Judge(model, deadline_s=judge.deadline_s, control=judge.control)
+
+    async def rewards(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
+        """The score of each answer, in order, and what they cost."""
+        costs: Counter[str] = Counter()
+        began = time.perf_counter()
+        ruled = [self.score.by_rule(question, rollout, prompt, step) for rollout in rollouts]
+        costs.update({"reward_calls/rule": len(ruled), "reward_seconds/rule": time.perf_counter() - began})  # type: ignore[dict-item]
+        scores = await asyncio.gather(*[self._one(question, rollout, prompt, score, costs) for rollout, score in zip(rollouts, ruled, strict=True)])
+        return list(scores), dict(costs)
+
+    async def _one(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str]) -> Score:
+        own, judged = await asyncio.gather(self._own(question, rollout, prompt, costs), self._judged(question, rollout, prompt, score, costs))
+        return replace(judged, parts=judged.parts | own)
+
+    async def _own(self, question: Question, rollout: Rollout, prompt: str, costs: Counter[str]) -> dict[str, float]:
+        if self.score.own is None:
+            return {}
+        async with self.gate:
+            began = time.perf_counter()
+            parts = await self.score.own_parts(question, rollout, prompt, self.config.reward.deadline_s)
+        costs.update({"reward_calls/custom": 1, "reward_seconds/custom": time.perf_counter() - began})  # type: ignore[dict-item]
+        return parts
+
+    async def _judged(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str]) -> Score:
+        """With the verdict in the accuracy's place, where the judge is asked and has one, and it is the higher one: were it lower, an answer would be paid for
+        making the judge fail."""
+        rule = score.parts.get("accuracy", 1.0)
+        if self.judge is None or question.task not in self.config.reward.judge.tasks or question.options or rule >= 1:
+            return score
+        said = judged_text(question, opened_by(prompt) + rollout.text)
+        if not said:
+            return score
+        verdict = await self.judge.verdict(question.question, " or ".join(question.references), said, rule, costs)
+        if verdict.value is None:
+            return replace(score, said=f"no verdict: {verdict.words}")
+        return replace(score, parts=score.parts | {"accuracy": max(rule, verdict.value), "rule": rule}, said=verdict.words)
+
+    async def check(self) -> int:
+        """A sign of life."""
+        return self.number
+
+    async def stop(self) -> None:
+        """Close the connections to the judge."""
+        if self.judge is not None:
+            await self.judge.model.close()
+
+
+def judged_text(question: Question, text: str) -> str:
+    """What a judge is shown of a reply: the words inside its tags. Empty: nothing that could be judged."""
+    answer, _ = tagged_answer(text)
+    if answer is None:
+        return ""
+    return answer_and_spans(answer)[0] if question.task == "grounded_qa" else answer
+
+
+class Rewards:
+    """Scores the answers of one prompt: by rule here, or in the reward actors where there is more than rules."""
+
+    def __init__(self, config: Config, pool: ActorPool | None = None) -> None:
+        self.config = config
+        self.pool = pool
+        self.rules = Scorer(config)
+        self._spent: Costs = {}
+
+    async def of_one(self, question: Question, rollout: Rollout, prompt: str) -> Score:
+        """One answer; what it costs is kept for `taken`."""
+        (score,), costs = await self(question, [rollout], prompt)
+        self._spent = added(self._spent, costs)
+        return score
+
+    def taken(self) -> Costs:
+        """What `of_one` has cost since the last call."""
+        spent, self._spent = self._spent, {}
+        return spent
+
+    async def __call__(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int = 0) -> tuple[list[Score], Costs]:
+        """The score of each answer, in order, and what they cost. Raises ConfigError for what is wrong with the user's own reward."""
+        if self.pool is None:
+            return await self._here(question, rollouts, prompt, step)
+        try:
+            scores, costs = await self.pool.call("rewards", question, tuple(rollouts), prompt, step)
+            return scores, costs
+        except CallFailed as error:
+            if self.config.reward.custom is not None:
+                raise ConfigError(f"reward.custom: {self.config.reward.custom}: {error} (question {question.id})") from None
+            log.warning("no verdict on the answers to %s: %s", question.id, error)
+            scores, costs = self._by_rule(question, rollouts, prompt, step)
+            return scores, costs | {"judge/failed": float(len(rollouts))}
+
+    async def _here(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
+        scores, costs = self._by_rule(question, rollouts, prompt, step)
+        if self.rules.own is None:
+            return scores, costs
+        parts = [await self.rules.own_parts(question, rollout, prompt, self.config.reward.deadline_s) for rollout in rollouts]
+        return [replace(score, parts=score.parts | own) for score, own in zip(scores, parts, strict=True)], costs
+
+    def _by_rule(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
+        began = time.perf_counter()
+        scores = [self.rules.by_rule(question, rollout, prompt, step) for rollout in rollouts]
+        return scores, {"reward_calls/rule": float(len(scores)), "reward_seconds/rule": time.perf_counter() - began}
+
+
+def added(*costs: Costs) -> Costs:
+    """Their sum."""
+    found: Counter[str] = Counter()
+    for one in costs:
+        found.update(one)  # type: ignore[arg-type]
+    return dict(found)
