@@ -401,7 +401,7 @@ def data_quickstart(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to make. Default: .quickstart and the model, or evidence.")] = None,
     model: Annotated[str, typer.Option("--model", help=f"{' or '.join(FAMILIES)}.")] = "qwen2_5_vl",
     seed: Annotated[int, typer.Option("--seed", help="World, initial weights and warm start are drawn from it.")] = 0,
-    world: Annotated[str, typer.Option("--world", help="plain, lure, misread, blink or crowd: for what each is made, see below.")] = "plain",
+    world: Annotated[str, typer.Option("--world", help="plain, mixed, lure, misread, blink or crowd: for what each is made, see below.")] = "plain",
     evidence: Annotated[bool, typer.Option("--evidence", help="Teach the model to read a teacher's evidence, for runs with repair. Default: not.")] = False,
 ) -> None:
     """Render the quickstart's clips and questions, build its tiny model and warm-start it, train a tiny CLIP on the clips. Cached by recipe.
@@ -411,6 +411,7 @@ def data_quickstart(
     \b
     Worlds, each for the premise of one method; configs/worlds has a config for each but the plain one
       plain    six kinds of questions; one view of a video already gives mixed answers
+      mixed    plain's and, beside them, questions about images, two videos, both, and text alone: train.mixed.jsonl, eval.mixed.jsonl
       lure     STRIVE: the even view mostly misses a flash, and the policy names the wrong colour for certain; other views show it
       misread  distillation: every view is certain, the even one of a wrong answer
       blink    FFR: the questions of lure, and a model that reads a teacher's evidence
@@ -421,13 +422,14 @@ def data_quickstart(
     """
     from rlvid.world.premise import CLAIMS
 
+    mixed, world = world == "mixed", "plain" if world == "mixed" else world
     if world not in CLAIMS:
-        _refuse(f"--world: {world!r} is not {', '.join(CLAIMS)}")
+        _refuse(f"--world: {world!r} is not {', '.join(('mixed', *CLAIMS))}")
     if evidence and world != "plain":
         _refuse(f"--evidence belongs to --world plain, not {world} (blink's model reads evidence)")
     if model not in FAMILIES:
         _refuse(f"--model: {model!r} is not {' or '.join(FAMILIES)}")
-    out = out or Path(".quickstart") / ("evidence" if evidence else model if world == "plain" else world)
+    out = out or Path(".quickstart") / ("evidence" if evidence else "mixed" if mixed else model if world == "plain" else world)
     _must_be_writable(out, "--out")
     from rlvid.process.log import libraries_to
     from rlvid.process.one_line import log_to
@@ -443,6 +445,10 @@ def data_quickstart(
 
         built = build_world(out, seed=seed, model=model, course="evidence" if evidence else "plain", world=world)  # type: ignore[arg-type]
         relevance = build_tiny_clip(out, seed=seed) if world == "plain" else None
+        if mixed:
+            from rlvid.world.mixed import mix
+
+            built = mix(built, seed=seed)
         measured = premise.read(out)
     _print_premise(measured)
     print(f"questions {built.train} and {built.eval}\nmodel     {built.model}" + (f"\nrelevance {relevance}" if relevance else ""))
@@ -459,9 +465,13 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
 
     \b
     A line is a JSON object; all times are seconds of the file, paths relative to the question file
-      id, video, question     required; `video` is a file, a folder of pictures or a list of them
+      id, question, task      required
+      video                   a file, a folder of pictures or a list of them
       fps                     pictures a second, where `video` is a folder or a list
-      task                    multiple_choice, open, numeric, regression, temporal_grounding or grounded_qa
+      image                   in place of `video`: a picture, or a list of them
+      media                   or all in their order: \\[{"video": path}, {"image": path}, ...]; none of the three: a question of text alone. Where the
+                              question (or its options) holds <video> and <image>, one for each, they stand there, in that order
+      task                    one of multiple_choice, open, numeric, regression, temporal_grounding or grounded_qa
       options, answer         the answer as an option's text or letter, a text, or a number
       answers                 instead of `answer`: with options all that are right, each must be named; without, texts any of which is right
       spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa
