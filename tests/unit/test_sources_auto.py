@@ -81,20 +81,31 @@ def test_problem_rows_mean(turned):
 def test_rows_that_no_reward_judges_are_counted_by_kind(turned):
     rows = [
         problem(data_type="image"),
+        problem(data_type="audio"),
+        problem(data_type="text"),
+        problem(data_type="video", path=""),
+        problem(data_type="image", path=[]),
+        problem(problem="<image> and <image>", images=["frames/1.png"], path=None, data_type="image"),
+        problem(problem="Both?", images=["frames/1.png"]),
+        problem(problem="One?", images=[{"bytes": "x", "path": None}], path=None, data_type="image"),
         problem(problem_type="segmentation"),
         problem(problem_type="spatial grounding"),
-        {"problem": "<image>What?", "answer": "x", "images": ["a.png"]},
-        problem(path=["a.mp4", "b.mp4"]),
+        {"problem": "<image>What?", "answer": "x", "images": ["gone.png"]},
         problem(problem_type="multiple choice", solution="A"),
         problem(problem_type="temporal grounding", solution="early"),
         problem(path="nowhere.mp4"),
     ]
     report, _ = turned("problems", rows)
     assert not report.questions and kinds(report) == {
-        "data_type: not video": 1,
+        "image: not a picture": 1,
+        "data_type: unknown": 1,
+        "data_type: text with media": 1,
+        "video: leads out of the video root": 2,
+        "marks: do not match the media": 1,
+        "marks: missing": 1,
+        "images: bytes in the row": 1,
+        "image: missing file": 1,
         "problem_type: no reward judges it": 2,
-        "images: not video": 1,
-        "videos: not one video": 1,
         "options: none in the row": 1,
         "solution: not a start and an end": 1,
         "video: missing file": 1,
@@ -108,11 +119,89 @@ def test_chats_mean(turned):
     assert (asked.task, asked.question, asked.options, asked.answer) == ("multiple_choice", "Which?", ("red", "blue"), "blue")
 
 
+def shown(question):
+    return [(medium.kind, medium.path.rsplit("/", 1)[1]) for medium in question.shown]
+
+
+def test_problem_rows_with_images_several_media_and_text(turned):
+    """As Video-R1 and OneThinker write them: `path` names an image where data_type says so; marks give the order."""
+    pictures = {"path": None, "images": ["frames/1.png", "frames/2.png"], "data_type": "image"}
+    rows = [
+        problem(problem="One?", data_type="image", path="./frames/3.png"),
+        problem(problem="<image>Two?<image>", **pictures),
+        problem(problem="Two, unmarked?", **pictures),
+        problem(problem="Is <image> in <video>?", images=["frames/1.png"], data_type="video"),
+        problem(problem="<video><image>Which?\nA. red\nB. blue", images=["frames/1.png"], solution="B", problem_type="multiple choice"),
+        problem(problem="Clips <video> and <video>", path=["a.mp4", "frames/../a.mp4"]),
+        problem(problem="1 + 2?", data_type="text", path=None, problem_type="numerical", solution="<answer>3</answer>"),
+        problem(problem="<video>Plain?"),
+    ]
+    report, found = turned("problems", rows)
+    assert report.ok, report.text()
+    assert [shown(question) for question in found] == [
+        [("image", "3.png")],
+        [("image", "1.png"), ("image", "2.png")],
+        [("image", "1.png"), ("image", "2.png")],
+        [("image", "1.png"), ("video", "a.mp4")],
+        [("video", "a.mp4"), ("image", "1.png")],
+        [("video", "a.mp4"), ("video", "a.mp4")],
+        [],
+        [("video", "a.mp4")],
+    ]
+    assert [question.question for question in found[1:6]] == [
+        "<image>Two?<image>",
+        "Two, unmarked?",
+        "Is <image> in <video>?",
+        "Which?",
+        "Clips <video> and <video>",
+    ]
+    assert found[4].options == ("red", "blue") and found[4].video and found[6].task == "numeric" and found[7].question == "Plain?"
+
+
+def test_video_r1_rows_about_images(turned):
+    row = published.VIDEO_R1[0] | {"data_type": "image", "path": "./frames/1.png", "problem_id": 7}
+    report, (one,) = turned("video_r1", [row])
+    assert report.ok and shown(one) == [("image", "1.png")] and one.video == ""
+
+
+def test_chats_about_images_several_media_and_text(turned):
+    """As ms-swift writes them; a part of a turn that names a file stands where it stands."""
+
+    def chat(asked, **more):
+        return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "a hat"}], **more}
+
+    inside = [
+        {"type": "text", "text": "First"},
+        {"type": "image", "image": "frames/2.png"},
+        {"type": "video", "video": "a.mp4"},
+        {"type": "text", "text": "Same?"},
+    ]
+    rows = [
+        chat("<image>What?", images=["frames/1.png"]),
+        chat("<image>What?", images=[{"path": "frames/3.png", "bytes": None}]),
+        chat("<video>or <image>?", images=["frames/1.png"], videos=["a.mp4"]),
+        chat(inside),
+        chat("What is 1 + 2?"),
+        chat("<image><image>Same?", images=["frames/1.png"]),
+        chat("<image>What?"),
+    ]
+    report, found = turned("messages", rows)
+    assert [shown(question) for question in found] == [
+        [("image", "1.png")],
+        [("image", "3.png")],
+        [("video", "a.mp4"), ("image", "1.png")],
+        [("image", "2.png"), ("video", "a.mp4")],
+        [],
+    ]
+    assert found[0].question == "What?" and found[2].question == "<video>or <image>?" and found[3].question == "First\n<image>\n<video>\nSame?"
+    assert kinds(report) == {"marks: do not match the media": 2} and report.changed == {"media: none, a question of text alone": 1}
+
+
 def test_a_later_open_question_of_a_chat_is_left_out(turned):
     turns = [("user", "<video>What?"), ("assistant", "A hat."), ("user", "And its colour?"), ("assistant", "Red.")]
     rows = [
         {"messages": [{"role": role, "content": content} for role, content in turns], "videos": ["a.mp4"]},
-        {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "x"}], "images": ["a.png"]},
+        {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "x"}], "images": ["gone.png"]},
         {"messages": [{"role": "user", "content": "<video><video>Same?"}, {"role": "assistant", "content": "x"}], "videos": ["a.mp4", "b.mp4"]},
         {"messages": [{"role": "user", "content": "<video>What?"}], "videos": ["a.mp4"]},
         {"messages": [{"role": "tool", "content": "x"}], "videos": ["a.mp4"]},
@@ -120,8 +209,8 @@ def test_a_later_open_question_of_a_chat_is_left_out(turned):
     report, (first,) = turned("messages", rows)
     assert first.answer == "A hat." and kinds(report) == {
         "messages: later open question": 1,
-        "images: not video": 1,
-        "videos: not one video": 1,
+        "image: missing file": 1,
+        "video: missing file": 1,
         "messages: no answer": 1,
         "messages: unknown role": 1,
     }

@@ -147,7 +147,7 @@ def test_broken_and_empty_videos(tmp_path):
 def test_image_questions_and_captioning_are_counted(tmp_path, turned):
     rows = [*published.VIDEO_R1, published.VIDEO_R1[0] | {"data_type": "image", "problem_id": 99}]
     report = turned("video_r1", published.write_json(tmp_path / "r1.json", rows))
-    assert (report.questions, kinds(report)) == (4, {"data_type: not video": 1})
+    assert (report.questions, kinds(report)) == (4, {"image: not a picture": 1})
     caption = {"video_id": "1034", "dim": "action", "question": "Write. Generated Caption:", "answer": "B. x", "mc_question": "q", "mc_answer": "B. x"}
     report = turned("tempcompass", published.write_lines(tmp_path / "captioning.jsonl", [caption]))
     assert kinds(report) == {"question: captioning needs a judge model": 1}

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
-from rlvid.types import Span, Task
+from rlvid.types import Medium, Span, Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Draft:
-    """A question as its source tells it; `video` is the file found, `duration_s` the video's length if the annotation has it, `changes` the kinds of
+    """A question as its source tells it; `video` is the file found, empty where there is not exactly one; `media` all that is shown in the prompt's order,
+    where that is not one video; `duration_s` the video's length if the annotation has it, `changes` the kinds of
     what stands otherwise in the file (`rlvid.data.options`)."""
 
     id: str
@@ -42,6 +43,7 @@ class Draft:
     clip: Span | None = None
     duration_s: float | None = None
     changes: tuple[str, ...] = ()
+    media: tuple[Medium, ...] = ()
 
 
 def _whole(record: Record) -> Iterator[Mapping[str, Any]]:

@@ -171,10 +171,11 @@ def _check_columns(source: Source, values: Any) -> None:
 def _question(draft: Draft, out: Path) -> dict[str, Any]:
     """The draft as a line of a question file. A video below the file's folder is named relative to it, so that both can move together."""
     folder = os.path.abspath(out.parent)
-    relative, fps = pictures.relative(draft.video, folder)
-    inside = not any(one.startswith("..") for one in ([relative] if isinstance(relative, str) else relative))
-    video, fps = (relative, fps) if inside else pictures.relative(draft.video, "")
-    line: dict[str, Any] = {"id": draft.id, "video": video, "question": draft.question, "task": draft.task}
+    video, fps = _named(draft.video, folder) if draft.video and not draft.media else (None, None)
+    line: dict[str, Any] = {"id": draft.id, **({"video": video} if video else {}), "question": draft.question, "task": draft.task}
+    if draft.media:
+        named = ((medium.kind, *_named(medium.path, folder)) for medium in draft.media)
+        line["media"] = [{kind: path} | ({"fps": rate} if rate else {}) for kind, path, rate in named]
     optional: dict[str, Any] = {
         "options": list(draft.options),
         "answer": draft.answer,
@@ -183,6 +184,13 @@ def _question(draft: Draft, out: Path) -> dict[str, Any]:
     }
     optional |= {"fps": fps}
     return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
+
+
+def _named(path: str, folder: str) -> tuple[str | list[str], float | None]:
+    """(path or paths, rate of pictures) as the line holds them."""
+    relative, fps = pictures.relative(path, folder)
+    inside = not any(one.startswith("..") for one in ([relative] if isinstance(relative, str) else relative))
+    return (relative, fps) if inside else pictures.relative(path, "")
 
 
 def _widened(span: Span) -> Span:

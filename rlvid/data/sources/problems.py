@@ -1,8 +1,9 @@
 """Rows for reinforcement learning as trainers write them: a problem, its solution, what kind of each it is, and where the media lie.
 
 Columns: `problem`, `question` or `prompt` (text, or a chat whose last user turn is meant); `solution`, `answer` or `reward_model.ground_truth` (inside
-`<answer>` or bare); `path`, `video` or `videos`. Optional `problem_id`, `data_type`, `problem_type`, `options`, `data_source`, `fps`. So write Video-R1,
-OneThinker (arXiv 2512.03043), EasyR1 and verl (parquet). Rows about images, and kinds of problems that no reward here judges, are counted and left out.
+`<answer>` or bare); `path`, `video` or `videos`, `image` or `images` (`path` names images where `data_type` is image; with `text` there are none).
+Optional `problem_id`, `data_type`, `problem_type`, `options`, `data_source`, `fps`. So write Video-R1,
+OneThinker (arXiv 2512.03043), EasyR1 and verl (parquet). Kinds of problems that no reward here judges are counted and left out.
 Without a `problem_type` the kind follows from the row: options make a choice, one number a number, all else an open answer [D].
 """
 
@@ -48,15 +49,14 @@ def _split(record: Record) -> Iterator[Mapping[str, Any]]:
         return
     if isinstance(found["solution"], Mapping):
         found["solution"] = found["solution"].get("ground_truth")
-    if found["path"] is None and any(whole.get(name) for name in ("image", "images")):
-        raise Unusable("images", "is a row about images (rlvid trains on videos)", "not video")
+    if found["path"] is None and (any(whole.get(name) for name in ("image", "images")) or texts.kind_of(str(whole.get("data_type"))) == "text"):
+        found["path"] = ()
     yield {**{name: whole.get(name) for name in OTHERS if whole.get(name) is not None}, **{name: value for name, value in found.items() if value is not None}}
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
-    if values.get("data_type") is not None and texts.kind_of(texts.text(values, "data_type")) != "video":
-        raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is not video (rlvid trains on videos)", "not video")
-    asked = media.without_marks(_asked(values["problem"]))
+    shown = shown_in(_asked(values["problem"]), values, values["path"], videos)
+    asked = shown.text
     solution = values["solution"] if isinstance(values["solution"], str | int | float) else json.dumps(values["solution"])
     kind = values.get("problem_type")
     named = texts.kind_of(str(kind)) if kind is not None else ""
@@ -66,11 +66,34 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     name = values.get("problem_id", values.get("id"))
     source = str(values.get("data_source") or "unknown").strip()
     return Draft(
-        id=f"problems-{source}-{name}" if name is not None else texts.derived_id("problems", source, asked, values["path"]),
-        video=media.one_video(values["path"], videos, values.get("fps")),
+        id=f"problems-{source}-{name}"
+        if name is not None
+        else texts.derived_id("problems", source, asked, values["path"] or [one.path for one in shown.media]),
+        video=shown.video,
+        media=shown.media,
         source=f"problems/{source}",
         **meant,
     )
+
+
+def shown_in(asked: str, values: Mapping[str, Any], path: Any, videos: Videos) -> media.Shown:
+    """What a row shows: `path` names videos, or images where data_type says so; `image` or `images` stand beside it. Raises Unusable."""
+    kind = texts.kind_of(texts.text(values, "data_type")) if values.get("data_type") is not None else "video"
+    images = next((values[name] for name in ("images", "image") if values.get(name)), None)
+    if kind not in ("video", "image", "text", "image video", "video image", "mixed", "mix"):
+        raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is none of video, image, text", "unknown")
+    if kind == "text" and (path or images):
+        raise Unusable("data_type", "is text, and the row names media", "text with media")
+    if (kind == "video" and not path and (values.get("data_type") is not None or not images)) or (kind == "image" and not (path or images)):
+        # A medium that got lost; as one that is named by nothing.
+        return (
+            media.Shown(asked, media.one_video(path, videos, values.get("fps"))) if kind == "video" else media.Shown(asked, videos.find_image(str(path or "")))
+        )
+    if kind == "image":
+        if path and images:
+            raise Unusable("data_type", "is image, and path stands beside images", "two columns of images")
+        path, images = None, images or path
+    return media.shown(asked, path, images, videos, values.get("fps"))
 
 
 def judged(asked: str, answer: str, given: Any, task: Task | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Video-R1-260k: mixed video questions for reinforcement learning. Its image questions are counted and left out.
+"""Video-R1-260k: questions about videos (116,000 of them) and images for reinforcement learning.
 
 Columns: `problem_id`, `problem`, `data_type`, `problem_type`, `options`, `solution` (`<answer>...</answer>`), `path`, `data_source`, as the dataset card of
 Video-R1/Video-R1-data shows them (arXiv 2503.21776). Videos: the folders CLEVRER, LLaVA-Video-178K, NeXT-QA, PerceptionTest, STAR under one root.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlvid.data.sources import texts
+from rlvid.data.sources import problems, texts
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
@@ -19,8 +19,7 @@ TASKS: dict[str, Task] = {"multiple choice": "multiple_choice", "numerical": "nu
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
-    if texts.kind_of(texts.text(values, "data_type")) != "video":
-        raise Unusable("data_type", f"{str(values['data_type'])[:40]!r} is not video (rlvid trains on videos)", "not video")
+    shown = problems.shown_in(texts.text(values, "problem"), values, values["path"], videos)
     kind = texts.kind_of(texts.text(values, "problem_type"))
     if kind not in TASKS:
         raise Unusable("problem_type", f"{kind!r} is not one of {', '.join(TASKS)}", "unknown")
@@ -29,8 +28,9 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     answer = texts.inside_tag(texts.text(values, "solution"))
     return Draft(
         id=f"video_r1-{texts.text(values, 'problem_id')}",
-        video=videos.find(texts.text(values, "path")),
-        question=texts.text(values, "problem"),
+        video=shown.video,
+        media=shown.media,
+        question=shown.text,
         task=task,
         source=f"video_r1/{values.get('data_source') or 'unknown'}",
         options=options.texts,

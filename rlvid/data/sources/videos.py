@@ -12,6 +12,7 @@ from rlvid.data.sources.unusable import Unusable
 from rlvid.video import pictures
 from rlvid.video.frames import VideoError, length_s
 
+PICTURES = (*pictures.SUFFIXES, ".gif", ".tif", ".tiff", ".jfif")
 SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
 
 
@@ -41,6 +42,19 @@ class Videos:
             what = f"{names} is no folder of pictures under {self.root} (name the folder of the videos with --videos)"
             raise Unusable("video", what, MISSING["video"].removeprefix("video: "))
         return pictures.spelled(folder, fps)
+
+    def find_image(self, name: str) -> str:
+        """The picture of that name under the root. Raises Unusable."""
+        path = self._inside(name)
+        if os.path.splitext(path)[1].lower() not in PICTURES:
+            raise Unusable("image", f"{name[:80]} is no picture ({', '.join(PICTURES)})", "not a picture")
+        if not os.path.isfile(path):
+            raise Unusable(
+                "image", f"{name} is not under {self.root} (name the folder of the pictures with --videos)", MISSING["image"].removeprefix("image: ")
+            )
+        if not os.path.getsize(path):
+            raise Unusable("image", f"{path} is empty (copy it anew)", EMPTY["image"].removeprefix("image: "))
+        return path
 
     def is_folder(self, name: str) -> bool:
         return os.path.isdir(self._inside(name))
