@@ -130,12 +130,12 @@ def pack(prompts: Sequence[TrainingPrompt], processor: Any, config: Any, fetch: 
         advantages_A=per_token([value for prompt in prompts for value in prompt.advantages_M]),
         weights_A=per_token([value for prompt in prompts for value in prompt.weights_M]),
         sequence_A=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        routes_NLK=_routes(prompts, rows, fetch),
+        routes_NLK=_routes(prompts, rows, fetch, behind=len(unseen)),
     )
 
 
-def _routes(prompts: Sequence[TrainingPrompt], rows: Sequence[_Row], fetch: Callable[[Any], Any]) -> torch.Tensor | None:
-    """Of the whole row; None where no engine told any."""
+def _routes(prompts: Sequence[TrainingPrompt], rows: Sequence[_Row], fetch: Callable[[Any], Any], *, behind: int) -> torch.Tensor | None:
+    """Of the whole row, with so many tokens `behind` it that no engine saw; None where no engine told any."""
     held: dict[Any, Any] = {}
 
     def fetched(routes: Any) -> NDArray[np.int16] | None:
@@ -152,7 +152,7 @@ def _routes(prompts: Sequence[TrainingPrompt], rows: Sequence[_Row], fetch: Call
     if shape is None:
         return None
     blank = [np.full((len(row.input_ids_N), *shape), UNKNOWN, np.int16) if routes is None else routes for routes, row in zip(found, rows, strict=True)]
-    return torch.from_numpy(np.concatenate(blank))
+    return torch.from_numpy(np.concatenate([*blank, np.full((behind, *shape), UNKNOWN, np.int16)]))
 
 
 def _unless_lost(fetch: Callable[[Any], Any], reference: Any) -> Any:
