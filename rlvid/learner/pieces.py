@@ -32,16 +32,19 @@ def freed_at_once() -> Iterator[None]:
     (measured: a rank's start took 1.68 times its share of 500 M parameters, and 1.04 times with this). Afterwards the limits are as high as glibc's
     would have come, because blocks that come and go in every update are cheaper kept. Other C libraries are left alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        yield
-        return
-    mallopt(M_MMAP_THRESHOLD, 2**20)
+    give_back(at_once=True)
     try:
         yield
     finally:
-        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
-        mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
+        give_back(at_once=False)
+
+
+def give_back(*, at_once: bool) -> None:
+    """Whether memory of 1 MiB and more goes back to the system when it is let go, or of 32 MiB and more."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**20 if at_once else 32 * 2**20)
+        if not at_once:
+            mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 @dataclass(frozen=True)

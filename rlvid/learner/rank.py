@@ -19,7 +19,7 @@ from rlvid.config import Config
 from rlvid.families import Family, named
 from rlvid.learner.hashed import Digests, hashed_while_written
 from rlvid.learner.lora import ADAPTER, WithoutAdapter, add_adapter, merged, write_adapter
-from rlvid.learner.pieces import freed_at_once, read_in_pieces
+from rlvid.learner.pieces import freed_at_once, give_back, read_in_pieces
 from rlvid.process.full_disk import said_plainly
 from rlvid.process.log import to_log_file
 from rlvid.types import TrainingPrompt
@@ -74,6 +74,10 @@ class Rank:
         self._join(meeting)
         self._load_model()
         self._build_engine()
+        if self.config.learner.gradient_checkpointing and not self.config.on_gpu:
+            # glibc does not use the aligned blocks that a layer has let go for the next one, and nothing would be saved: 865 MB instead of 241 were measured
+            # with an adapter on 32 M parameters. An update takes 1.6 to 1.9 times as long.
+            give_back(at_once=True)
         return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in self.module.parameters())
 
     def _join(self, meeting: Meeting) -> None:

@@ -28,8 +28,9 @@ GRAPH_BYTES = GIB
 LOGIT_BYTES = 8
 """Bytes that one logit of a chunk costs in the backward pass: itself in float32, which becomes its own gradient, and copies of that in bfloat16 before and
 after."""
-STEP_BYTES = {"cpu": 12, "cuda": 8}
-"""Bytes a trained parameter (divided by the ranks) while AdamW steps: the gradient in float32, and what is computed beside it, twice on CPU."""
+STEP_BYTES, KEPT_STEP_BYTES = 8, 12
+"""Bytes a trained parameter (divided by the ranks) while AdamW steps: the gradient in float32, and what is computed beside it; twice on CPU, but where memory
+is given back at once (gradient checkpointing)."""
 LINEAR_COPIES = 8
 """Of queries, keys and values together: what torch's own gated delta rule keeps in float32."""
 BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
@@ -133,7 +134,8 @@ def _budget(config: Config, size: ModelSize) -> Budget:
 def learner_bytes(config: Config, size: ModelSize, tokens: Tokens) -> dict[str, int]:
     """Of one rank, by part. What is not there at the same time is counted once: the optimizer's step comes after the activations are gone."""
     work = activation_bytes(config, size, tokens) + logits_bytes(config, size)
-    step = STEP_BYTES["cuda" if config.on_gpu else "cpu"] * trained_parameters(config, size) // config.learner.ranks
+    each = STEP_BYTES if config.on_gpu or config.learner.gradient_checkpointing else KEPT_STEP_BYTES
+    step = each * trained_parameters(config, size) // config.learner.ranks
     return state_bytes(config, size) | {
         "activations and logits, or the optimizer's step": max(work, 0 if config.learner.offload_optimizer else step),
         "micro-batches of the step": tokens.micro_batches * _pixels(config, size, tokens),
