@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.types import Group
+from rlvid.types import Group, Score, VariantSpec
 
 log = logging.getLogger("rlvid")
 
@@ -68,7 +68,7 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
         question = group.question.as_told()
         for variant, spec in enumerate(group.prepared.specs):
             times_s = tuple(time_s - group.question.starts_s for time_s in spec.times_s)
-            said = zip(group.rollouts_KM[variant], rewards_KM[variant], advantages_KM[variant], strict=True)
+            said = zip(group.rollouts_KM[variant], group.scores_KM[variant], rewards_KM[variant], advantages_KM[variant], strict=True)
             rows.append(
                 RolloutRow(
                     question_id=group.question.id,
@@ -78,26 +78,44 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
                     variant=variant,
                     kind=spec.kind,
                     times_s=times_s,
-                    answers="\n".join(f"{advantage:+.2f} (reward {reward:.2f}): {rollout.text}" for rollout, reward, advantage in said),
+                    answers="\n".join(f"{advantage:+.2f} (reward {reward:.2f}): {rollout.text}{_judged(score)}" for rollout, score, reward, advantage in said),
                     best_reward=float(rewards_KM[variant].max()),
-                    strip=draw.remote(group.frames[variant], times_s),
+                    strip=draw.remote(group.frames[variant], times_s if spec.media is None else labels(spec, group.question.starts_s)),
                 )
             )
     return rows
 
 
-def filmstrip(frames_THWC: NDArray[np.uint8], times_s: Sequence[float]) -> bytes:
-    """The frames side by side as one JPEG, each with its timestamp below."""
+def labels(spec: VariantSpec, starts_s: float) -> list[str]:
+    """What stands below each picture of several media: which medium it is of, and when."""
+    found = []
+    for number, one in enumerate(spec.media or (), start=1):
+        found += [f"{number}: {time_s - starts_s:.2f} s" for time_s in one.times_s] or [f"{number}: image"]
+    return found
+
+
+def _judged(score: Score) -> str:
+    return f" [judge: {score.said}]" if score.said else ""
+
+
+def filmstrip(frames: Any, told: Sequence[float | str]) -> bytes:
+    """The frames side by side as one JPEG, each with its timestamp (or what else is told) below. `frames`: [T, H, W, C], or a tuple of several media."""
     from PIL import Image, ImageDraw
 
-    height, width = frames_THWC.shape[1:3]
-    scale = FRAME_PX / max(height, width)
-    tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
-    strip = Image.new("RGB", (len(frames_THWC) * (wide + 4) - 4, tall + 14), "white")
-    pen = ImageDraw.Draw(strip)
-    for at, (frame, time_s) in enumerate(zip(frames_THWC, times_s, strict=True)):
-        strip.paste(Image.fromarray(np.ascontiguousarray(frame)).resize((wide, tall)), (at * (wide + 4), 0))
-        pen.text((at * (wide + 4) + 2, tall + 1), f"{time_s:.2f} s", fill="black")
+    media = frames if isinstance(frames, tuple) else (frames,)
+    pictures = [frame for one in media for frame in (one if one.ndim == 4 else one[None])]
+    tiles = []
+    for frame in pictures:
+        scale = FRAME_PX / max(frame.shape[:2])
+        size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
+        tiles.append(Image.fromarray(np.ascontiguousarray(frame)).resize(size))
+    tall = max((tile.height for tile in tiles), default=1)
+    strip = Image.new("RGB", (max(1, sum(tile.width + 4 for tile in tiles) - 4), tall + 14), "white")
+    pen, left = ImageDraw.Draw(strip), 0
+    for tile, one in zip(tiles, told, strict=True):
+        strip.paste(tile, (left, 0))
+        pen.text((left + 2, tall + 1), one if isinstance(one, str) else f"{one:.2f} s", fill="black")
+        left += tile.width + 4
     file = io.BytesIO()
     strip.save(file, "JPEG", quality=80)
     return file.getvalue()

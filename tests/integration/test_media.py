@@ -9,23 +9,36 @@ from pathlib import Path
 import pytest
 
 from rlvid.world.mixed import mix
+from rlvid.world.scenes import build_world
 from tests.integration.conftest import CONFIG, metrics_of, slots_of, small_overrides
 
 KINDS = ("image", "two_videos", "image_video", "text")
 
 
-@pytest.fixture(scope="module")
-def mixed(world, tmp_path_factory):
-    """The small world with questions of all kinds: as many of each new kind as of video questions. The world itself, which others use, stays as it is."""
-    folder = tmp_path_factory.mktemp("mixed")
-    for name in ("clips", "model", "train.jsonl", "eval.jsonl"):
-        (folder / name).symlink_to(world.train.parent / name)
-    made = mix(replace(world, train=folder / "train.jsonl", eval=folder / "eval.jsonl", model=folder / "model"))
+def of_all_kinds(world):
+    """Its questions of all kinds: as many of each new kind as of video questions."""
+    made = mix(world)
     for path in (made.train, made.eval):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         kept = [row for row in rows if row["source"] in (*KINDS, "colour")]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return made
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A small world whose model has learned nothing: what is asked here is how a run handles the questions."""
+    return of_all_kinds(build_world(tmp_path_factory.mktemp("w") / "w", train_questions=48, eval_questions=12, warm_start=False, progress=False))
+
+
+@pytest.fixture
+def learner_world(world, tmp_path):
+    """The world that others use, with questions of all kinds in a folder of its own."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("clips", "model", "train.jsonl", "eval.jsonl"):
+        (folder / name).symlink_to(world.train.parent / name)
+    return of_all_kinds(replace(world, train=folder / "train.jsonl", eval=folder / "eval.jsonl", model=folder / "model"))
 
 
 async def slow(question, text: str) -> dict[str, float]:
@@ -39,25 +52,26 @@ async def slow(question, text: str) -> dict[str, float]:
 def test_a_run_on_questions_of_all_kinds(mixed, rlvid, tmp_path):
     """Engine and learner agree, what cannot vary is not repeated, a dumped step comes out again, and held-out questions of each kind are asked."""
     weights = '{"multiple_choice": {"accuracy": 1.0, "format": 1.0, "slow": 0.1}}'
-    settings = [*small_overrides(mixed, tmp_path), "run.name=mixed", "run.steps=3", "run.save_every=1", "data.questions_per_step=20"]
+    settings = [*small_overrides(mixed, tmp_path), "run.name=mixed", "run.steps=2", "run.save_every=1", "data.questions_per_step=20", "rollout.answers=2"]
+    settings += ["advantage.drop_zero_signal=false", "rollout.max_tokens=12"]
     settings += ["variants.kinds=[uniform, importance_jitter, random_crop]", "reward.custom=tests.integration.test_media:slow", f"reward.weights={weights}"]
     ended = rlvid("train", CONFIG, *settings, "--verify-sync", timeout=600)
     assert ended.returncode == 0, ended.stderr[-3000:]
     folder = tmp_path / "mixed"
     rows = [row for row in metrics_of(folder) if row["step"]]
-    assert [row["data/quarantined"] for row in rows] == [0, 0, 0]
+    assert [row["data/quarantined"] for row in rows] == [0, 0]
     assert all(row["mismatch/mean_abs_dlogp"] < 5e-6 for row in rows), [row["mismatch/mean_abs_dlogp"] for row in rows]
     assert rows[0]["reward_calls/custom"] == rows[0]["reward_calls/rule"] > 0 and rows[0]["reward_seconds/custom"] >= 0.2 * rows[0]["reward_calls/custom"]
     assert rows[0]["time/rewards_s"] < rows[0]["time/sample_s"]
     seen: dict[str, set[int]] = {}
-    for step in (1, 2, 3):
+    for step in (1, 2):
         dumped = [json.loads(line) for line in (folder / "rollouts" / f"step_{step:06d}.groups.jsonl").read_text().splitlines()]
         kinds = {row["question_id"]: row["source"] for row in dumped}
         for slot in slots_of(folder, step):
             seen.setdefault(kinds[slot["question_id"]], set()).add(slot["variant"])
             assert slot["parts"]["slow"] == float(kinds[slot["question_id"]] in KINDS)
     assert seen == {"colour": {0, 1, 2}, "image": {0, 1}, "two_videos": {0, 1, 2}, "image_video": {0, 1, 2}, "text": {0}}
-    again = rlvid("replay", folder, "--step", "3", timeout=300)
+    again = rlvid("replay", folder, "--step", "2", timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr[-3000:]
     asked = rlvid("eval", CONFIG, *settings, "--checkpoint", folder / "export", timeout=400)
     assert asked.returncode == 0, asked.stderr[-3000:]
@@ -96,9 +110,16 @@ def test_a_real_chat_endpoint_judges_and_is_not_talked_into_more(world, endpoint
 
 
 @pytest.mark.long
-def test_every_kind_is_learned(mixed, rlvid, tmp_path):
+def test_every_kind_is_learned(learner_world, rlvid, tmp_path):
     """Held-out accuracy of each kind, before and after a short run on all of them."""
-    settings = [*small_overrides(mixed, tmp_path), "run.name=learned", "run.steps=60", "data.questions_per_step=16", "rollout.answers=8", "run.eval_every=60"]
+    settings = [
+        *small_overrides(learner_world, tmp_path),
+        "run.name=learned",
+        "run.steps=60",
+        "data.questions_per_step=16",
+        "rollout.answers=8",
+        "run.eval_every=60",
+    ]
     settings += ["learner.lr=5e-4", "learner.warmup_steps=1"]
     ended = rlvid("train", CONFIG, *settings, timeout=850)
     assert ended.returncode == 0, ended.stderr[-3000:]

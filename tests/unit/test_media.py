@@ -308,3 +308,31 @@ def test_a_dumped_step_is_made_again_with_all_its_media(files, tmp_path):
             rebuilt = rebuild_shown(group.question, spec)
             assert type(rebuilt) is type(pixels) and len(rebuilt) == len(pixels)
             assert VariantSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+# ---- who looks on
+
+
+def test_strips_and_the_report_show_every_medium(files):
+    """In the prompt's order, each labelled; and a judge's words beside the answer."""
+    import base64
+    import io
+
+    from rlvid.observe.report.films import panels
+    from rlvid.observe.strips import filmstrip, labels
+
+    made = actor("qwen2_5_vl", ("uniform", "random_crop"))
+    prepared, first, _ = made.build(shows(files, "a.png", "b.mp4", "b.png"), ("uniform", "random_crop"), 0)
+    told = labels(prepared.specs[0], 0.0)
+    assert [one.split(":")[0] for one in told] == ["1", "2", "2", "2", "2", "3"] and told[0] == "1: image" and told[1].endswith(" s")
+    strip = Image.open(io.BytesIO(filmstrip(first, told)))
+    assert strip.width > 6 * 70 and np.asarray(strip).std() > 20
+    assert Image.open(io.BytesIO(filmstrip((), []))).width == 1, "nothing is shown of a text"
+    media = [{medium.kind: medium.path} for medium in prepared.question.shown]
+    specs = {str(n): json.loads(json.dumps(spec.to_json())) for n, spec in enumerate(prepared.specs)}
+    found = panels(media, specs, 96, 10**6)["panels"]
+    assert next(label for label, _ in found["0"]) == "1: image" and len(found["0"]) == 6 and len(found) == 2
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["0"][0][1]))))
+    assert abs(seen.mean() - first[0].mean()) < 6, "the image in its place"
+    small = panels(media, specs, 96, 9000)["panels"]
+    assert sum(len(jpeg) for one in small.values() for _, jpeg in one) < sum(len(jpeg) for one in found.values() for _, jpeg in one)

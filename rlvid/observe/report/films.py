@@ -37,7 +37,17 @@ class Films:
         self._end()
 
     def of(self, story: Story) -> dict[str, Any]:
-        """{size: [w, h], times: [s], jpeg: [base64]}, or {missing: why}. Whole frames: the page draws a variant's box on them."""
+        """{size: [w, h], times: [s], jpeg: [base64]}, or {missing: why}. Whole frames: the page draws a variant's box on them.
+
+        Of a question that shows anything else than one video {panels: [[label, base64], ...] by variant}: all that the model saw, as it saw it.
+        """
+        media = story.question.get("media")
+        if media is not None:
+            left_s = self.ends - time.monotonic()
+            if left_s <= 0:
+                return {"missing": "the time for pictures was over: rlvid report RUN_DIR --question ID makes these first"}
+            specs = {slot["variant"]: slot["spec"] for slot in story.slots}
+            return self._ask({"media": media, "specs": specs, "thumbnail_px": self.thumbnail_px, "max_bytes": self.max_bytes}, left_s)
         video = story.question["video"]
         if not video or not Path(video).is_file():
             return {"missing": "the video is not there any more" if video else "the dumps do not name the video"}
@@ -93,6 +103,10 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
+            if "media" in request:
+                answer = panels(request["media"], request["specs"], request["thumbnail_px"], request["max_bytes"])
+                print(json.dumps(answer), flush=True)
+                continue
             answer = film(request["video"], tuple(request["times_s"]), tuple(request["shape"]), request["thumbnail_px"], request["max_bytes"])
         except Exception as error:  # whatever is wrong with one video, the others are shown
             answer = {"missing": first_line(error)[:300]}
@@ -111,6 +125,30 @@ def film(video: str, times_s: tuple[float, ...], shape: tuple[int, int], thumbna
         if sum(map(len, pictures)) <= max_bytes or max(size) <= LEAST_PX:
             return {"size": [size[1], size[0]], "times": list(times_s), "jpeg": pictures}
         size = _bounded(shape, max(LEAST_PX, max(size) * 3 // 4))
+
+
+def panels(media: list[dict[str, str]], specs: dict[str, dict[str, Any]], thumbnail_px: int, max_bytes: int) -> dict[str, Any]:
+    """For each variant a labelled JPEG of each image and of each frame, in the prompt's order, smaller where they would exceed `max_bytes` together."""
+    from rlvid.types import Medium, Question
+    from rlvid.variants.build import rebuild_shown
+    from rlvid.video.clip import resized
+
+    shown = tuple(Medium(kind, path) for one in media for kind, path in one.items() if kind in ("video", "image"))  # type: ignore[arg-type]
+    question = Question("report", "", "", "open", media=shown)
+    seen: dict[str, list[tuple[str, Any]]] = {}
+    for variant, told in specs.items():
+        spec = VariantSpec.from_json(told)
+        seen[variant] = []
+        for number, (own, pixels) in enumerate(zip(spec.media or (), rebuild_shown(question, spec), strict=True), start=1):
+            if not own.times_s:
+                seen[variant].append((f"{number}: image", pixels))
+            seen[variant] += [(f"{number}: video, {time_s:.2f} s", frame) for time_s, frame in zip(own.times_s, pixels if own.times_s else (), strict=True)]
+    longest = thumbnail_px
+    while True:
+        made = {n: [[label, _jpeg(resized(frame, _bounded(frame.shape[:2], longest)))] for label, frame in frames] for n, frames in seen.items()}
+        if sum(len(jpeg) for frames in made.values() for _, jpeg in frames) <= max_bytes or longest <= LEAST_PX:
+            return {"panels": made}
+        longest = max(LEAST_PX, longest * 3 // 4)
 
 
 def _bounded(shape: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -242,7 +242,7 @@
     const options = story.options.length ? el("ul", { class: "options", "aria-label": "Options" }, ...story.options.map((option) => el("li", { dir: "auto", class: option === story.answer ? "truth" : "" }, option))) : null;
     const truth = [story.answer, story.spans.length ? within(story.spans) : ""].filter(Boolean);
     const truthLine = truth.length ? el("p", { class: "truthline" }, "Right answer: ", el("b", { dir: "auto" }, truth.join("; "))) : null;
-    return [crumbs, ask, options, truthLine, summary(story, right), timeline(story), advantages(story), repairs(story), ...story.variants.map((variant) => view(story, variant)), facts(story)].filter(Boolean);
+    return [crumbs, ask, options, truthLine, summary(story, right), story.variants.some((variant) => variant.times.length) ? timeline(story) : null, advantages(story), repairs(story), ...story.variants.map((variant) => view(story, variant)), facts(story)].filter(Boolean);
   }
   function summary(story, right) {
     const rewards = story.slots.map((slot) => slot.reward), best = Math.max(...rewards), worst = Math.min(...rewards), total = story.slots.length;
@@ -307,11 +307,13 @@
 
   function view(story, variant) {
     const slots = story.slots.filter((slot) => slot.v === variant.n), film = story.film || {};
-    const what = data.kinds[variant.kind] || "", strip = el("div", { class: "strip", tabindex: "0", role: "group", "aria-label": `Frames of variant ${variant.n + 1}` }, ...variant.times.map((time) => frame(story, time, variant.box)));
+    const panels = film.panels && film.panels[variant.n], shown = panels ? panels.map(([label, jpeg]) => panel(label, jpeg)) : variant.times.map((time) => frame(story, time, variant.box));
+    const what = data.kinds[variant.kind] || "", strip = el("div", { class: "strip", tabindex: "0", role: "group", "aria-label": `Frames of variant ${variant.n + 1}` }, ...shown);
     const box = variant.box ? ` The bright part of each frame is what was kept (${Math.round(100 * (variant.box[2] - variant.box[0]) * (variant.box[3] - variant.box[1]))} % of it); the rest was cut away.` : "";
-    const missing = film.jpeg ? "" : ` No pictures: ${film.missing || "only some questions have them; rlvid report RUN_DIR --question ID adds them"}.`;
-    return el("section", { class: "variant" }, el("h4", {}, `Variant ${variant.n + 1}: ${words(variant.kind)} `, el("span", {}, what)), el("p", { class: "note" }, `${variant.times.length} frames of ${variant.size[1]} × ${variant.size[0]} pixels.${box}${missing}`), strip, el("div", { class: "answers" }, ...slots.map((slot) => answer(story, slot))));
+    const missing = film.jpeg || panels ? "" : ` No pictures: ${film.missing || "only some questions have them; rlvid report RUN_DIR --question ID adds them"}.`;
+    return el("section", { class: "variant" }, el("h4", {}, `Variant ${variant.n + 1}: ${words(variant.kind)} `, el("span", {}, what)), el("p", { class: "note" }, `${panels ? (panels.length ? "All that it was shown, in the order of the prompt." : "It was shown nothing but the text.") : `${variant.times.length} frames of ${variant.size[1]} × ${variant.size[0]} pixels.`}${box}${missing}`), strip, el("div", { class: "answers" }, ...slots.map((slot) => answer(story, slot))));
   }
+  const panel = (label, jpeg) => el("figure", { class: "frame", title: label }, el("div", { class: "pic" }, el("img", { src: `data:image/jpeg;base64,${jpeg}`, alt: label, decoding: "async" })), el("figcaption", {}, label));
   function frame(story, time, box, regions = []) {
     const film = story.film || {}, at = film.jpeg ? film.times.findIndex((other) => Math.abs(other - time) < 1e-4) : -1, shows = inside(time, truthSpans(story));
     const picture = el("div", { class: "pic", css: { "aspect-ratio": film.jpeg ? `${film.size[0]} / ${film.size[1]}` : "16 / 10" } });
@@ -342,7 +344,7 @@
   function answer(story, slot) {
     const link = el("a", { href: address(story, slot), title: "link to this answer", onclick: () => target(slot) }, `Answer ${slot.m + 1}`);
     const head = el("header", {}, link, el("span", { class: "adv" }, signed(slot.advantage)), el("span", { class: "verdict" }, `${slot.right ? "✓ right" : "✗ wrong"}, reward ${number(slot.reward)}${slot.repaired ? ", repaired" : ""}`));
-    const more = el("details", {}, el("summary", {}, "where it comes from"), el("dl", { class: "facts" }, ...pairs({ tokens: slot.tokens, "policy version": slot.version, seed: slot.seed, ...(slot.reason ? { "why no reward": slot.reason } : {}) })));
+    const more = el("details", {}, el("summary", {}, "where it comes from"), el("dl", { class: "facts" }, ...pairs({ tokens: slot.tokens, "policy version": slot.version, seed: slot.seed, ...(slot.judge ? { "the judge": slot.judge } : {}), ...(slot.reason ? { "why no reward": slot.reason } : {}) })));
     return toned("article", slot.advantage, { class: "answer", id: answerId(slot), tabindex: "-1", "aria-label": `Variant ${slot.v + 1}, answer ${slot.m + 1}` }, head, ...said(slot.text), partsList(slot.parts), more);
   }
   const pairs = (facts) => Object.entries(facts).flatMap(([name, value]) => [el("dt", {}, name), el("dd", { dir: "auto" }, String(value))]);

@@ -156,7 +156,7 @@ def as_json(story: Story, max_text: int) -> Row:
         "spans": question["spans"],
         "evidence": question["evidence"]["spans"],
         "regions": question["evidence"]["regions"],
-        "video": cut(question["video"], max_text),
+        "video": cut(question["video"] if question.get("media") is None else shown(question["media"]), max_text),
         "clip": question.get("clip"),
         "duration": question["duration_s"],
         "relevance": question["relevance"],
@@ -165,6 +165,11 @@ def as_json(story: Story, max_text: int) -> Row:
         "variants": variants,
         "slots": [_slot(slot, right, max_text) for slot, right in zip(story.slots, story.right, strict=True)],
     }
+
+
+def shown(media: Sequence[Mapping[str, str]]) -> str:
+    """All that a question shows, in the prompt's order."""
+    return ", ".join(f"{kind} {path}" for one in media for kind, path in one.items()) or "nothing but its text"
 
 
 def cut(text: str, limit: int) -> str:
@@ -179,6 +184,7 @@ def _slot(slot: Row, right: bool, max_text: int) -> Row:
         "right": right,
         "parts": slot["parts"],
         "reason": slot.get("reason", ""),
+        "judge": cut(slot.get("judge", ""), max_text),
         "reward": slot["reward"],
         "advantage": slot["advantage"],
         "tokens": slot["answer_tokens"],
