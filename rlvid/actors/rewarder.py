@@ -40,14 +40,15 @@ def needed(config: Config) -> bool:
 def role(config: Config) -> Role:
     """The reward actors of a run."""
     reward = config.reward
-    # Of the answers of one call, all wait for the user's function at a time, then for the judge.
+    # Of the answers of one call, so many wait for the user's function at a time, then all for the judge.
     turns = -(-config.rollout.answers // reward.concurrency)
     return Role(
         "reward actor",
         RewardActor,
         reward.actors,
         bundle(reward.num_cpus, 0, {}),
-        {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        # The user's module is looked for where the command runs, too.
+        {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])},
         concurrency=1000,
         pool={
             "capacity": 1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -336,3 +337,79 @@ def test_strips_and_the_report_show_every_medium(files):
     assert abs(seen.mean() - first[0].mean()) < 6, "the image in its place"
     small = panels(media, specs, 96, 9000)["panels"]
     assert sum(len(jpeg) for one in small.values() for _, jpeg in one) < sum(len(jpeg) for one in found.values() for _, jpeg in one)
+
+
+# ---- the driver's part
+
+
+class Here:
+    """A pool whose one actor is in this process."""
+
+    def __init__(self, **methods):
+        self.methods, self.asked = methods, []
+
+    async def call(self, method, *args, num_returns=1, patience_s=0):
+        self.asked.append((method, args))
+        found = self.methods[method](*args)
+        found = await found if asyncio.iscoroutine(found) else found
+        return (found[0], list(found[1:])) if num_returns > 1 else found
+
+
+def test_the_sampler_makes_groups_of_all_kinds_that_the_learner_packs(files, tmp_path):
+    """The real variant actor and packing; the engine's place is taken by the processor, which counts the same tokens."""
+    from rlvid.actors.rewarder import RewardActor
+    from rlvid.actors.sampler import Sampler
+    from rlvid.learner.packing import encode_prompts, media_of, pack
+    from rlvid.learner.prompts import group_prompts
+    from rlvid.observe.step_row import group_metrics
+    from rlvid.sync.tokens import token_digest
+    from rlvid.types import GenerateResult, TrainingPrompt
+
+    kinds = ("uniform", "random_jitter", "random_crop")
+    made = actor("qwen3_vl", kinds, "reward.custom=tests.unit.test_media:takes_time", "reward.weights={open: {accuracy: 1, slow: 1}}", "rollout.answers=2")
+    config = made.config
+
+    class Config3:
+        model_type = "qwen3_vl"
+        vision_config = type("V", (), {"spatial_merge_size": 2})
+
+    for key, token in made.family.media_keys.items():
+        setattr(Config3, key, made.processor.tokenizer.convert_tokens_to_ids(token))
+
+    def generate(request, frames):
+        prompt = TrainingPrompt(request.prompt, "", 0, request.video_metadata, frames, ((5,),), ((0.0,),), (0.0,), (0.0,))
+        ((ids, _),), _ = encode_prompts([prompt], made.processor, Config3, [media_of(prompt, lambda one: one)])
+        said = [Rollout("q", request.variant, m, len(ids), (5, 6), (-0.5, -0.5), "<answer>red</answer>", 1, 0) for m in range(request.answers)]
+        return GenerateResult(tuple(said), token_digest(ids.tolist()))
+
+    async def run():
+        rewards = RewardActor(config, 0)
+        await rewards.start()
+        pools = Here(build=made.build, rebuild=made.rebuild), Here(generate=generate), None, Here(rewards=rewards.rewards)
+        sampler = Sampler(config, *pools)
+        asked = [shows(files, "a.png"), shows(files, "a.mp4", "b.mp4"), shows(files, "b.png", "b.mp4"), parse(), parse(video=str(files / "a.mp4"))]
+        asked.append(parse(image=str(files / "none.png")))
+        asked = [replace(one, id=f"q{at}") for at, one in enumerate(asked)]
+        collected = await sampler.collect(asked, 1, kinds=kinds, answers=2, training=True)
+        again = await sampler.with_new_frames(collected.groups)
+        return collected, again
+
+    collected, again = asyncio.run(run())
+    groups = collected.groups
+    assert [len(group.frames) for group in groups] == [2, 3, 3, 1, 3] and ["no such file" in one.reason for one in collected.quarantined] == [True]
+    assert [len(group.rollouts_KM) for group in groups] == [2, 3, 3, 1, 3] and collected.rewards_s > 0
+    assert {score.parts["slow"] for group in groups for row in group.scores_KM for score in row} == {0.25}
+    row = group_metrics(groups, [np.array(group.rewards_KM) for group in groups], 1)
+    assert row["reward_calls/custom"] == row["reward_calls/rule"] == 24 and row["reward_seconds/custom"] > 24 * 0.04 and row["reward/slow"] == 0.25
+    prompts = [one for group in groups for one in group_prompts(group, np.ones(np.shape(group.rewards_KM)), np.ones(np.shape(group.rewards_KM)))]
+    batch = pack(prompts, made.processor, Config3)
+    assert len(prompts) == 12 and len(batch.targets_A) == 48
+    for before, after in zip(groups, again, strict=True):
+        for one, other in zip(before.frames, after.frames, strict=True):
+            pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
+            assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+async def takes_time(question, text):
+    await asyncio.sleep(0.05)
+    return {"slow": 0.25}
