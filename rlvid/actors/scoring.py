@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlvid.algo.cited import cited_times, evidence_of, sigma
+from rlvid.algo.ocr import words_read
 from rlvid.algo.repair import rationale_of
 from rlvid.algo.rewards import Marking, length_penalty, score
 from rlvid.config import REWARD_PARTS, Config, ConfigError
-from rlvid.reading.answers import opened_by
+from rlvid.reading.answers import opened_by, tagged_answer
 from rlvid.reading.mentions import normalised, times
 from rlvid.types import Question, Rollout, Score
 
@@ -71,6 +72,8 @@ class Scorer:
         more: dict[str, float] = {}
         if "length" in self.reward.weights[question.task]:
             more["length"] = length_penalty(len(rollout.tokens), limit=self.limit, margin=self.reward.length_margin)
+        if "ocr" in self.reward.weights[question.task]:
+            more["ocr"] = words_read(tagged_answer(text)[0] or "", question.references)
         if "cited_times" in self.reward.weights[question.task]:
             named_s = [mention.seconds for mention in times(normalised(rationale_of(text)), bare=True)]
             sigma_s = sigma(self.reward.cited_sigma_s, step, self.steps)

@@ -18,7 +18,7 @@ REWARD_WEIGHTS: dict[str, dict[str, float]] = {
     "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
     "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
 }
-REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length", "cited_times")
+REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length", "cited_times", "ocr")
 
 
 JUDGED = ("open", "grounded_qa")
@@ -71,7 +71,8 @@ class Judge(Section):
 
 class Reward(Section):
     weights: dict[str, dict[str, Weight]] = REWARD_WEIGHTS
-    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length` and `cited_times`, and the parts of `custom`.
+    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length`, `cited_times` and `ocr` (1 - word
+    error rate of the answer, for texts that are to be read), and the parts of `custom`.
     A task that is not named keeps its default."""
     custom: str | None = None
     """A reward of your own, `package.module:function`, looked for in the folder the command runs in, too. The function takes (question, text) and

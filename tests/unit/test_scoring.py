@@ -114,3 +114,18 @@ def test_marking_comes_from_the_config(tmp_path):
     asked = Question(id="q", video="/v.mp4", question="?", task="numeric", answer="3")
     assert Scorer(config(tmp_path, numeric_tolerance=0.1))(asked, rollout("<answer>3.2</answer>")).parts["accuracy"] == 1
     assert Scorer(config(tmp_path))(asked, rollout("<answer>3.2</answer>")).parts["accuracy"] == 0
+
+
+def test_ocr_by_hand(tmp_path):
+    """Words inserted, left out and exchanged, over the words of the truth; the best of several truths."""
+    from rlvid.algo.ocr import words_read
+
+    assert words_read("no parking today", ["no parking today"]) == 1
+    assert words_read("no parking", ["no parking today"]) == pytest.approx(2 / 3)
+    assert words_read("no barking to day", ["no parking today"]) == 0
+    assert words_read("No parking today now", ["no parking today"]) == pytest.approx(1 / 3)
+    assert words_read("x", ["a b", "x y"]) == 0.5 and words_read("", ["a"]) == 0 == words_read("a", []) and words_read("a b c d e", ["x"]) == 0
+    sign = Question(id="q", video="/v.mp4", question="What does it say?", task="open", answer="no parking today")
+    settings = config(tmp_path, weights={"open": {"ocr": 1.0}})
+    assert Scorer(settings)(sign, rollout("<answer>no parking</answer>")).parts["ocr"] == pytest.approx(2 / 3)
+    assert Scorer(settings)(sign, rollout("no parking")).parts["ocr"] == 0 and "ocr" not in Scorer(config(tmp_path))(sign, rollout()).parts
