@@ -627,7 +627,7 @@ def _frames_told(config: Config) -> str:
     settings = {"factor": size.factor, "frames_per_token": size.frames_per_token}
     lines = described(config.video, **settings).split("; ")
     try:
-        first = next((question for question in iter_questions(config.data.train) if not is_missing(question.video)), None)
+        first = next((question for question in iter_questions(config.data.train) if question.video and not is_missing(question.video)), None)
         if first is not None:
             length = length_s(first.video)
             found = budget(config.video, length, **settings)
@@ -642,8 +642,10 @@ def _warn_without_videos(stream: Any, key: str) -> None:
     from rlvid.video.pictures import is_missing
 
     first = stream.take(min(100, len(stream)))
-    if all(is_missing(question.video) for question in first):
-        log.warning("%s: none of %d videos that %s names is on this machine, such as %s", key, len(first), stream.path, first[0].video)
+    media = [medium for question in first for medium in question.shown]
+    if media and all(is_missing(medium.path) for medium in media):
+        kinds = "videos" if all(medium.kind == "video" for medium in media) else "videos and images"
+        log.warning("%s: none of %d %s that %s names is on this machine, such as %s", key, len(media), kinds, stream.path, media[0].path)
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -119,13 +119,32 @@ def written_aside(path: Path) -> Iterator[IO[str]]:
 
 
 def moved_line(raw: bytes, question: Question, folder: Path) -> str:
-    """The question's own line for a file in another folder: a relative video path stays relative, and leads to the same file."""
+    """The question's own line for a file in another folder: a relative path stays relative, and leads to the same file."""
     data = json.loads(raw.decode("utf-8-sig"))
-    given = data["video"]
+    if question.media:
+        return json.dumps(_with_media_moved(data, question, os.path.realpath(folder)), ensure_ascii=False) + "\n"
+    if not question.video:
+        return json.dumps(data, ensure_ascii=False) + "\n"
+    given = data["video"] if data.get("video") is not None else data["media"][0]["video"]
     if not os.path.isabs(given if isinstance(given, str) else given[0]):
         # From the folder's true place: "..", seen from a symbolic link, leads elsewhere.
-        data["video"], _ = relative(question.video, os.path.realpath(folder))
+        (data if data.get("video") is not None else data["media"][0])["video"], _ = relative(question.video, os.path.realpath(folder))
     return json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def _with_media_moved(data: dict[str, Any], question: Question, folder: str) -> dict[str, Any]:
+    """All under `media`, in the prompt's order, which the marks of the text, if there are any, keep."""
+    listed = [data.get("video"), *(data["image"] if isinstance(data.get("image"), list) else [data.get("image")])]
+    listed += [path for one in data.get("media") or () for path in (one.get("video"), one.get("image"))]
+    given = [path if isinstance(path, str) else path[0] for path in listed if path is not None]
+    absolute = {path for path in given if os.path.isabs(path)}
+    media: list[dict[str, Any]] = []
+    for medium in question.media:
+        path, fps = relative(medium.path, "")
+        if (path if isinstance(path, str) else path[0]) not in absolute:
+            path, fps = relative(medium.path, folder)
+        media.append({medium.kind: path} | ({"fps": fps} if fps else {}))
+    return {key: value for key, value in data.items() if key not in ("video", "image", "fps", "media")} | {"media": media}
 
 
 def draw(report: SelectionReport, path: Path) -> None:

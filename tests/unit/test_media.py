@@ -413,3 +413,32 @@ def test_the_sampler_makes_groups_of_all_kinds_that_the_learner_packs(files, tmp
 async def takes_time(question, text):
     await asyncio.sleep(0.05)
     return {"slow": 0.25}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"image": ["a.png", "sub/b.png"]},
+        {"media": [{"image": "a.png"}, {"video": "v.mp4"}]},
+        {"video": "v.mp4", "image": "a.png", "question": "<image> in <video>?"},
+        {"media": [{"video": "v.mp4"}]},
+        {"media": [{"video": ["1.png", "2.png"], "fps": 2}, {"image": "/abs/a.png"}]},
+        {"image": "/abs/a.png"},
+        {},
+    ],
+)
+def test_a_kept_question_shows_the_same_from_another_folder(tmp_path, keys):
+    """As rlvid select writes it: relative paths stay relative, and the order of all media is the prompt's."""
+    from rlvid.asking.selected import moved_line
+
+    raw = json.dumps(BASE | keys)
+    before = parse_line(raw, path=tmp_path / "in/q.jsonl", line=1)
+    (tmp_path / "out/deep").mkdir(parents=True)
+    line = moved_line(raw.encode(), before, tmp_path / "out/deep")
+    after = parse_line(line, path=tmp_path / "out/deep/q.jsonl", line=1)
+
+    def true(question):
+        return [(medium.kind, medium.path.replace(str(tmp_path / "out/deep/../../"), str(tmp_path))) for medium in question.shown]
+
+    assert true(after) == true(before) and after.question == before.question
+    assert (str(tmp_path) in line) == False and ("/abs/" in line) == ("/abs/" in raw)  # noqa: E712
