@@ -30,6 +30,10 @@ from tests.unit.test_packing import LAYERS, all_kinds, encode_prompt, make_promp
 ROUNDING = 2e-2
 """Mean |delta log p| a token between two bfloat16 implementations of one model; measured 7e-3 to 1.4e-2, Qwen2.5-VL and Qwen3-VL among them."""
 
+WORST = 6e-5
+"""The largest of a token between two in float32 with random weights. Against a forward in float64, GLM-4.1V's engine is off by up to 3.6e-5 and its learner by
+5.2e-5, Qwen2.5-VL's both by 1.5e-5."""
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> World:
@@ -86,7 +90,8 @@ def agree(clips, tmp_path, family, dtype, folder) -> None:
     assert not set(batch.targets_A.tolist()) & set(forbidden)
     apart_A = (learner - batch.sampler_logprobs_A).abs()
     print(f"{family} {dtype}: {len(apart_A)} tokens, |delta log p| mean {float(apart_A.mean()):.1e}, max {float(apart_A.max()):.1e}")
-    assert len(learner) > 6 * 3 and (float(apart_A.max()) < 2e-5 if dtype == "float32" else float(apart_A.mean()) < ROUNDING)
+    mean, worst = (1e-5, WORST) if dtype == "float32" else (ROUNDING, float("inf"))
+    assert len(learner) > 6 * 3 and float(apart_A.mean()) < mean and float(apart_A.max()) < worst
 
 
 def vowels(_question: dict, text: str) -> dict[str, float]:
