@@ -76,6 +76,13 @@ class Config(Section):
             raise ValueError("teacher.kind engine with teacher.num_gpus 0 would take a GPU that is not its own: set teacher.num_gpus")
         if self.model.attention == "flex_attention" and not self.learner.num_gpus:
             raise ValueError("model.attention flex_attention needs GPUs for its backward pass: set learner.num_gpus and rollout.num_gpus, or use sdpa")
+        if self.learner.ranks % (parts := self.learner.sequence_parallel):
+            raise ValueError(
+                f"learner.sequence_parallel ({parts}) must divide learner.ranks ({self.learner.ranks}): so many ranks share every micro-batch; set ranks to a "
+                "multiple of it"
+            )
+        if parts > 1 and self.model.attention == "flex_attention":
+            raise ValueError(f"learner.sequence_parallel ({parts}) divides rows for model.attention sdpa only: set it in place of flex_attention")
         if self.advantage.estimator == "gdpo" and self.reward.noise:
             raise ValueError("advantage.estimator gdpo normalizes the parts of a reward, which reward.noise deals out as a whole: use another estimator")
         if self.advantage.group == "per_variant" and self.rollout.answers == 1:

@@ -99,6 +99,10 @@ class Lora(Section):
 class Learner(Section):
     ranks: Positive = 1
     """DeepSpeed ranks (actors)."""
+    sequence_parallel: Positive = 1
+    """So many ranks share every micro-batch: each has a share of its tokens, of the vision tower's frames and of the answers' logits, and the memory that these
+    take of a rank falls with their number. Loss and gradients stay those of one rank. It must divide `ranks`; neighbours share, which should be on one node:
+    keys and values of every layer go between them. For prompts that are too long for one; needs model.attention sdpa. A resumed run may have another."""
     zero_stage: Literal[1, 2, 3] = 1
     """ZeRO stage."""
     param_persistence_threshold: Count = 100_000
@@ -119,7 +123,8 @@ class Learner(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradient clipping."""
     micro_batch_tokens: Positive = 16384
-    """Tokens (prompts and answers) that go through the model at a time; a single prompt with its answers may exceed it."""
+    """Tokens (prompts and answers) that a rank takes through the model at a time; a single prompt with its answers may exceed it. With sequence_parallel
+    ranks that share hold so many each."""
     logprob_chunk: Positive = 1024
     """Answer tokens whose logits exist at a time."""
     gradient_checkpointing: bool = False

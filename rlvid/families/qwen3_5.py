@@ -15,6 +15,7 @@ LINEAR = "linear_attention"
 class Qwen35(Qwen3VL):
     model_type = "qwen3_5"
     cpu_dtypes = ("bfloat16",)
+    undivided = "its gated delta nets carry a state from token to token through the whole row"
 
     def teach_vllm(self) -> None:
         """vLLM 0.32 looks in text_config alone whether the head is tied. Where config.json says so at the top only, as transformers writes it, it would make

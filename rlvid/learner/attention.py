@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlvid.families import named
+from rlvid.learner.divided import DividedAttention, DividedRow, Peers
 from rlvid.learner.merged import MergedAttention, Row
 
 PACKED = {"sdpa": "packed_sdpa", "flex_attention": "packed_flex"}
@@ -57,8 +58,10 @@ class PatchProduct(torch.nn.Conv3d):
         return torch.nn.functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
-def attention_arguments(lengths: Lengths, kind: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What the model is called with, so that its attention knows the row. The same for all layers."""
+def attention_arguments(lengths: Lengths, kind: str, device: torch.device, dtype: torch.dtype, peers: Peers | None = None) -> dict[str, Any]:
+    """What the model is called with, so that its attention knows the row. The same for all layers. `peers`: the ranks that share the row."""
+    if peers is not None:
+        return {"row": DividedRow(lengths, peers, device, dtype)}
     if kind == "flex_attention":
         return {"attention_mask": block_mask(lengths, device)}
     return {"row": Row(lengths, device, dtype)}
@@ -80,11 +83,12 @@ def block_mask(lengths: Lengths, device: torch.device) -> Any:
 
 
 def packed_sdpa(
-    _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: None, *, row: Row, scaling: float, **_: Any
+    _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: None, *, row: Row | DividedRow, scaling: float, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: queries [1, heads, N, D], keys and values [1, fewer heads, N, D] -> [1, N, heads, D]."""
     tensors_NHD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return MergedAttention.apply(*tensors_NHD, row, scaling)[None], None
+    attention = MergedAttention if isinstance(row, Row) else DividedAttention
+    return attention.apply(*tensors_NHD, row, scaling)[None], None
 
 
 def sdpa_in_windows(

@@ -40,9 +40,10 @@ class Routing:
         self.routes_NLK = batch.routes_NLK if batch is not None else None
         if batch is None or self.routes_NLK is None:
             return
-        self.predictors = batch.predictors_A.unique()
+        self.predictors = batch.asked()
         sampled_A = (batch.weights_A > 0) & ~batch.sampler_logprobs_A.isnan()
-        self.counted = torch.isin(self.predictors, batch.predictors_A[sampled_A])
+        mine = batch.predictors_A[sampled_A] if batch.share is None else batch.share.at_P[sampled_A[batch.share.here_P]]
+        self.counted = torch.isin(self.predictors, mine)
 
     def take(self) -> dict[str, float]:
         """What was counted since: choices of experts for tokens that predict answers, those that the engine made otherwise, and those of which it is not

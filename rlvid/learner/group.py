@@ -66,13 +66,15 @@ class LearnerGroup:
 
     def update(self, prompts: Sequence[TrainingPrompt]) -> dict[str, float]:
         """One GRPO update on these prompts. Returns the metrics of the whole group. Raises FramesLost or PromptsRefused before anything was learned."""
-        shares: list[list[list[TrainingPrompt]]] = [[] for _ in self.ranks]
+        learner = self.config.learner
+        parts, shared = learner.sequence_parallel, len(self.ranks) // learner.sequence_parallel
+        shares: list[list[list[TrainingPrompt]]] = [[] for _ in range(shared)]
         for alike in ([prompt for prompt in prompts if not prompt.teacher], [prompt for prompt in prompts if prompt.teacher]):
             if alike:  # ranks must meet in their collectives: as many micro-batches of each kind on every one
-                spread = spread_over_ranks(alike, len(self.ranks), self.config.learner.micro_batch_tokens)
+                spread = spread_over_ranks(alike, shared, learner.micro_batch_tokens * parts)
                 shares = [share + more for share, more in zip(shares, spread, strict=True)]
-        self._pack(shares)
-        return _merge(self._all("update", *[()] * len(self.ranks)))
+        self._pack([share for share in shares for _ in range(parts)])
+        return _merge(self._all("update", *[()] * len(self.ranks))[::parts])  # ranks that share their rows say the same
 
     def _pack(self, shares: list[list[list[TrainingPrompt]]]) -> None:
         """Frames that are lost are noticed here, before the ranks begin to wait for each other."""

@@ -9,6 +9,7 @@ import torch
 from rlvid.families import named
 from rlvid.learner.attention import attention_arguments, set_attention
 from rlvid.learner.distill import Divergence
+from rlvid.learner.divided import Peers, agreed, answers_known
 from rlvid.learner.experts import Routing
 from rlvid.learner.packing import MicroBatch
 
@@ -20,6 +21,7 @@ class AnswerLogProbs(torch.nn.Module):
     `forbidden` token ids have probability 0, as in the sampler; logits are divided by the sampling `temperature`, as in the sampler.
     `attention`: of the text model, sdpa or flex_attention; it is set here. `entropy`: of each answer token's distribution, with its gradient.
     `experts`: of a model that has them, whether the engine's choices are measured or replayed (rlvid/learner/experts.py).
+    `peers`: the ranks that share every row, each of which is given its share (learner/divided.py) and gives the log-probabilities of the whole.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class AnswerLogProbs(torch.nn.Module):
         attention: str = "sdpa",
         entropy: bool = False,
         experts: str = "off",
+        peers: Peers | None = None,
     ) -> None:
         super().__init__()
         set_attention(model, attention)
@@ -43,6 +46,7 @@ class AnswerLogProbs(torch.nn.Module):
         model.lm_head = LogProbHead(model.lm_head.weight, chunk=chunk, forbidden=forbidden, temperature=temperature, entropy=entropy)
         self.model = model
         self.attention = attention
+        self.peers = peers
 
     def forward(
         self, batch: MicroBatch, *, hidden_only: bool = False, teacher_AH: torch.Tensor | None = None
@@ -50,11 +54,44 @@ class AnswerLogProbs(torch.nn.Module):
         """`hidden_only`: [A, H], what the head is given. `teacher_AH`: such of another prompt; then [A], how far the distributions of this one are from it."""
         if self.routing is not None:
             self.routing.tell(batch)
-        attention = attention_arguments(batch.lengths, self.attention, batch.targets_A.device, self.model.dtype)
-        attention = self.family.row_arguments(attention, batch.lengths, batch.targets_A.device)
-        hidden_NH = self.model.model(**batch.model_inputs, **attention, predictors=batch.predictors_A.unique(), use_cache=False).last_hidden_state[0]
+        hidden_AH = self._hidden(batch, self._arguments(batch)) if self.peers is None else self._hidden_divided(batch, self.peers)
+        if hidden_only:
+            return hidden_AH
+        if self.peers is None:
+            return self._said(hidden_AH, batch.targets_A, teacher_AH)
+        peers, answers = self.peers, len(batch.targets_A)
+        own = peers.share(answers)
+        said = self._said(hidden_AH[own], batch.targets_A[own], None if teacher_AH is None else teacher_AH[own])
+        return (agreed(said[0], answers, peers), agreed(said[1], answers, peers)) if isinstance(said, tuple) else agreed(said, answers, peers)
+
+    def _said(self, hidden_AH: torch.Tensor, targets_A: torch.Tensor, teacher_AH: torch.Tensor | None) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        said: torch.Tensor | tuple[torch.Tensor, torch.Tensor] = self.model.lm_head(hidden_AH, targets_A, teacher_AH)
+        return said
+
+    def _arguments(self, batch: MicroBatch) -> dict[str, Any]:
+        """What all layers are called with."""
+        device = batch.targets_A.device
+        attention = attention_arguments(batch.lengths, self.attention, device, self.model.dtype, self.peers)
+        return self.family.row_arguments(attention, batch.lengths, device)
+
+    def _hidden(self, batch: MicroBatch, arguments: dict[str, Any]) -> torch.Tensor:
+        """[A, H], what the head is given."""
+        hidden_NH = self.model.model(**batch.model_inputs, **arguments, predictors=batch.asked(), use_cache=False).last_hidden_state[0]
         hidden_AH: torch.Tensor = hidden_NH[batch.predictors_A]
-        return hidden_AH if hidden_only else self.model.lm_head(hidden_AH, batch.targets_A, teacher_AH)
+        return hidden_AH
+
+    def _hidden_divided(self, batch: MicroBatch, peers: Peers) -> torch.Tensor:
+        """The same of a row that several ranks share, on all of them."""
+        share = batch.share
+        assert share is not None, "a row that is not divided"
+        inputs = dict(batch.model_inputs)
+        seen = self.model.model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("video_grid_thw"), return_dict=True)
+        seen.pooler_output = (torch.cat(seen.pooler_output)[share.keep_V],)
+        if hasattr(seen, "deepstack_features"):
+            seen.deepstack_features = [(torch.cat(features)[share.keep_V],) for features in seen.deepstack_features]
+        options = {"mm_encoder_outputs": {"video": seen}, "predictors": batch.asked(), "use_cache": False}
+        hidden_NH = self.model.model(**inputs, **self._arguments(batch), **options).last_hidden_state[0]
+        return answers_known(hidden_NH, share, len(batch.targets_A), peers)
 
 
 def ask_last_mlp_for_answers_only(model: Any) -> None:

@@ -27,6 +27,19 @@ from rlvid.teacher.student import twice
 from rlvid.types import TrainingPrompt
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a rank has of a row that several share (learner/divided.py). keep_V: of the vision tower's outputs, those of its own visual tokens, in order.
+    here_P: answer tokens that one of its tokens predicts; at_P: which one."""
+
+    keep_V: torch.Tensor
+    here_P: torch.Tensor
+    at_P: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Share:
+        return Share(self.keep_V.to(device), self.here_P.to(device), self.at_P.to(device))
+
+
 @dataclass
 class MicroBatch:
     """N tokens in one row, A answer tokens among them.
@@ -35,7 +48,8 @@ class MicroBatch:
     lengths: for each prompt its tokens, then those of each of its answers.
     predictors_A: the position whose output predicts each answer token.
     targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer. teacher: the same answers under the prompts
-    that they are distilled from. routes_NLK: the experts of each layer that the engine's tokens went through (rlvid/learner/experts.py).
+    that they are distilled from. routes_NLK: the experts of each layer that the engine's tokens went through (rlvid/learner/experts.py). share: where the row is
+    divided, model_inputs and routes_NLK are this rank's, `lengths` have a last prompt that fills the row up, and all else is of the whole row.
     """
 
     model_inputs: dict[str, torch.Tensor]
@@ -48,6 +62,7 @@ class MicroBatch:
     sequence_A: torch.Tensor
     teacher: MicroBatch | None = None
     routes_NLK: torch.Tensor | None = None
+    share: Share | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> MicroBatch:
         """On the device; pixels in the model's dtype."""
@@ -55,7 +70,15 @@ class MicroBatch:
         inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
         rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name.endswith("_A")}
         routes = self.routes_NLK.to(device).long() if self.routes_NLK is not None else None
-        return MicroBatch(inputs, self.lengths, **rest, teacher=self.teacher.to(device, dtype) if self.teacher else None, routes_NLK=routes)
+        teacher, share = self.teacher.to(device, dtype) if self.teacher else None, self.share.to(device) if self.share else None
+        return MicroBatch(inputs, self.lengths, **rest, teacher=teacher, routes_NLK=routes, share=share)
+
+    def asked(self) -> torch.Tensor:
+        """Those of the tokens here that predict an answer's, ascending. At least one: a module that one rank does not call leaves others waiting in their
+        collectives."""
+        if self.share is None:
+            return self.predictors_A.unique()
+        return self.share.at_P.unique() if len(self.share.at_P) else self.share.at_P.new_zeros(1)
 
 
 def split_by_budget(prompts: Sequence[TrainingPrompt], budget_tokens: int) -> list[list[TrainingPrompt]]:

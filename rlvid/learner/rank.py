@@ -53,6 +53,7 @@ class Rank:
         self.version = 0
         self.transfer: Any = None
         self.packed: list[Any] = []
+        self.peers: Any = None
 
     # ---- start
 
@@ -101,6 +102,10 @@ class Rank:
         options = {"timeout": timedelta(seconds=self.config.learner.deadline_s), "auto_mpi_discovery": False, "verbose": False}
         deepspeed.init_distributed(dist_backend="nccl" if self.config.on_gpu else "gloo", **options)
         del os.environ["TORCHELASTIC_USE_AGENT_STORE"]  # the weight transfer meets elsewhere
+        if (parts := self.config.learner.sequence_parallel) > 1:
+            from rlvid.learner.divided import peers_of
+
+            self.peers = peers_of(self.rank, self.world, parts, timedelta(seconds=self.config.learner.deadline_s))
 
     @freed_at_once()
     def _load_model(self) -> None:
@@ -127,6 +132,8 @@ class Rank:
             "temperature": self.config.rollout.temperature,
             "attention": self.config.model.attention,
         }
+        if self.peers is not None:
+            options["peers"] = self.peers
         self.module = AnswerLogProbs(model, **options, entropy=self.config.loss.entropy_coef > 0, experts=self.config.sync.experts)
         self.reference = self._reference(options) if self.config.loss.kl_coef else None
 
@@ -224,8 +231,16 @@ class Rank:
         from rlvid.learner.packing import pack, pack_distilled
 
         if prompts[0].teacher is not None:
-            return pack_distilled(prompts, self.processor, self.model_config, _fetch_frames, answers_only=self.config.distill.tokens == "answer")
-        return pack(prompts, self.processor, self.model_config, _fetch_frames)
+            packed = pack_distilled(prompts, self.processor, self.model_config, _fetch_frames, answers_only=self.config.distill.tokens == "answer")
+        else:
+            packed = pack(prompts, self.processor, self.model_config, _fetch_frames)
+        if self.peers is None:
+            return packed
+        from rlvid.learner.divided import divide
+
+        config = self.model_config
+        frames = {"frame_token": getattr(config, named(config.model_type).frame_key), "merge": config.vision_config.spatial_merge_size}
+        return divide(packed, self.peers.part, self.peers.parts, **frames)
 
     def _refused(self, batch: list[TrainingPrompt]) -> dict[str, str]:
         """The guilty ones of a micro-batch."""
@@ -306,9 +321,18 @@ class Rank:
             reference_logprobs_A=reference,
             entropy_A=entropy,
         )
-        self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights already make it one sum
-        routed = self.module.routing.take() if self.module.routing is not None else {}
+        self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights, and shares of rows, already make it one sum
+        routed = self._routed() if self.module.routing is not None else {}
         return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch) | routed
+
+    def _routed(self) -> dict[str, float]:
+        """What was counted of experts, of all ranks that share the row."""
+        import torch
+
+        counted = self.module.routing.take()
+        if self.peers is None:
+            return counted
+        return dict(zip(counted, self.peers.total(torch.tensor(list(counted.values()), device=self.engine.device)).tolist(), strict=True))
 
     # ---- turns on a shared GPU (rlvid/loop/turns.py)
 

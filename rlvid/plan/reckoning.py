@@ -79,6 +79,7 @@ class Plan:
 
 def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
     """The whole reckoning."""
+    size.family.check_division(config.learner.sequence_parallel)
     tokens = count_tokens(config, size, assumed)
     learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
     frames = frames_bytes(config, size)
