@@ -41,7 +41,7 @@ def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
             f"raise it to {tokens.prompt + rollout.max_tokens}"
         )
     single = tokens.micro_batch // tokens.micro_batch_prompts
-    if single > config.learner.micro_batch_tokens:
+    if single > config.learner.sequence_parallel * config.learner.micro_batch_tokens:
         yield (
             f"one prompt with its {rollout.answers} answers can have {single:,} tokens, more than learner.micro_batch_tokens "
             f"({config.learner.micro_batch_tokens:,}): it goes through the model whole, so memory is reckoned with that"
@@ -61,6 +61,15 @@ def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iter
         if needs <= ROOM * limit:
             names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
             yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB)"
+            return
+    names = ", ".join(f"learner.{name}={str(value).lower()}" for name, value in chosen.items())
+    for parts in range(config.learner.sequence_parallel + 1, config.learner.ranks + 1):
+        needs = _with(config, size, found, **chosen, sequence_parallel=parts)
+        if config.learner.ranks % parts == 0 and needs <= ROOM * limit and not size.family.undivided and config.model.attention == "sdpa":
+            yield (
+                f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {names} and let {parts} ranks share a row with "
+                f"learner.sequence_parallel={parts} ({needs / GIB:.0f} GiB)"
+            )
             return
     yield (
         f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f} and no setting helps: add learner.ranks, "
@@ -101,7 +110,7 @@ def _sequences(config: Config, found: Plan) -> Iterator[str]:
     prompts = config.data.questions_per_step * config.variants_per_question
     if rollout.engines > prompts:
         yield f"{rollout.engines} engines share {prompts} variants a step: some get none"
-    if config.learner.ranks > prompts:
+    if config.learner.ranks > prompts * config.learner.sequence_parallel:
         yield f"{config.learner.ranks} learner ranks share {prompts} prompts a step: some repeat one for nothing"
 
 

@@ -48,7 +48,7 @@ class Assumed:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Per step, but for `prompt` (one variant, the longest), `answer` (mean) and `micro_batch` (one pass through the model)."""
+    """Per step, but for `prompt` (one variant, the longest), `answer` (mean) and `micro_batch` (one pass through the model; of all ranks that share it)."""
 
     prompt: int
     visual: int
@@ -105,7 +105,8 @@ def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
     prompts = config.data.questions_per_step * config.variants_per_question
     rollouts = prompts * config.rollout.answers
     longest = prompt + config.rollout.answers * config.rollout.max_tokens
-    together = min(max(1, config.learner.micro_batch_tokens // longest), math.ceil(prompts / config.learner.ranks))
+    parts, sharing = config.learner.sequence_parallel, config.learner.ranks // config.learner.sequence_parallel
+    together = min(max(1, parts * config.learner.micro_batch_tokens // longest), math.ceil(prompts / sharing))
     return Tokens(
         prompt=prompt,
         visual=visual,
@@ -116,7 +117,7 @@ def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
         learned_without_sharing=rollouts * (prompt + answer),
         micro_batch=together * longest,
         micro_batch_prompts=together,
-        micro_batches=math.ceil(math.ceil(prompts / config.learner.ranks) / together),
+        micro_batches=math.ceil(math.ceil(prompts / sharing) / together),
     )
 
 
@@ -185,11 +186,13 @@ def activation_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """What autograd keeps of one micro-batch. With gradient checkpointing: each layer's input, and one layer in full."""
     width, patches = _width(config), _patches(config, size, tokens)
     layers = [(number, each) for number, each in layer_bytes(config, size, tokens) if number]
-    outside = tokens.micro_batch * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
+    row = _row(config, tokens)
+    outside = row * (4 + width) * size.text.hidden + patches * size.vision.hidden * (4 + 4 * width) + _pixels(config, size, tokens)
+    outside += _gathered(config, size, tokens)
     if not config.learner.gradient_checkpointing:
         return outside + sum(number * each for number, each in layers)
     seen = size.vision.layers if trains_vision(config) else 0
-    inputs = width * (size.text.layers * tokens.micro_batch * size.text.hidden + seen * patches * size.vision.hidden)
+    inputs = width * (size.text.layers * row * size.text.hidden + seen * patches * size.vision.hidden)
     return outside + inputs + max(each for _, each in layers)
 
 
@@ -197,8 +200,8 @@ def layer_bytes(config: Config, size: ModelSize, tokens: Tokens) -> list[tuple[i
     """(how many layers, what each keeps of one micro-batch) for every kind: attention and linear ones of the text model, the vision tower's. A frozen tower
     keeps nothing: no gradient passes through it."""
     width = _width(config)
-    attending = tokens.micro_batch * _kept(size.text, width, merged=config.model.attention == "sdpa")
-    linear = tokens.micro_batch * _kept_linear(size.text, width, on_gpu=config.on_gpu)
+    attending = _row(config, tokens) * _kept(size.text, width, merged=config.model.attention == "sdpa")
+    linear = _row(config, tokens) * _kept_linear(size.text, width, on_gpu=config.on_gpu)
     vision = _patches(config, size, tokens) * _kept(size.vision, width)
     seen = size.vision.layers if trains_vision(config) else 0
     return [(size.text.layers - size.text.linear_layers, attending), (size.text.linear_layers, linear), (seen, vision)]
@@ -232,7 +235,7 @@ def _kept_beside(tower: Tower, width: int) -> int:
 
 def logits_bytes(config: Config, size: ModelSize) -> int:
     """One chunk of answer tokens x vocabulary (the others do not exist yet, or any more), and the head's gradient before it joins the others."""
-    answers = config.rollout.answers * config.rollout.max_tokens
+    answers = math.ceil(config.rollout.answers * config.rollout.max_tokens / config.learner.sequence_parallel)
     head = 0 if config.learner.lora.rank else _width(config) * size.text.hidden
     return size.vocabulary * (LOGIT_BYTES * min(config.learner.logprob_chunk, answers) + head)
 
@@ -267,8 +270,30 @@ def trains_vision(config: Config) -> bool:
 
 
 def _patches(config: Config, size: ModelSize, tokens: Tokens) -> int:
-    """Of a micro-batch's videos."""
-    return tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) * size.merge**2
+    """Of a micro-batch's videos, a rank's share."""
+    return math.ceil(tokens.micro_batch_prompts * min(tokens.visual, config.video.max_tokens) / config.learner.sequence_parallel) * size.merge**2
+
+
+def _row(config: Config, tokens: Tokens) -> int:
+    """Tokens of a micro-batch that one rank has."""
+    return math.ceil(tokens.micro_batch / config.learner.sequence_parallel)
+
+
+def _gathered(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """Keys and values of one layer and of a whole row that ranks share, on each of them while the layer's backward pass lasts: as they come, in the row's
+    order, and their gradients in float32, twice."""
+    return 2 * size.text.key_value * tokens.micro_batch * (2 * _width(config) + 8) if config.learner.sequence_parallel > 1 else 0
+
+
+def shared_row_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
+    """What a rank receives of the others, and sends to them, for a micro-batch that they share, forward and backward: of every layer its keys and values (again
+    where the layer is computed again, and for its backward pass) and their gradients in float32; of the answers the hidden states that predict them, there
+    and back, and a log-probability each. Summed over ranks as rings do it: twice what one has, less its share."""
+    parts, width = config.learner.sequence_parallel, _width(config)
+    gathers = 3 if config.learner.gradient_checkpointing else 2
+    layers = size.text.layers * 2 * size.text.key_value * tokens.micro_batch * (gathers * width + 4)
+    answers = tokens.micro_batch_prompts * config.rollout.answers * config.rollout.max_tokens
+    return (parts - 1) * (layers + 2 * answers * (2 * width * size.text.hidden + 4)) // parts
 
 
 def _pixels(config: Config, size: ModelSize, tokens: Tokens) -> int:

@@ -14,7 +14,7 @@ from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
-from rlvid.plan.reckoning import GIB, Assumed, push_bytes, reckon, shared_bytes, start_bytes, trained_parameters
+from rlvid.plan.reckoning import GIB, Assumed, push_bytes, reckon, shared_bytes, shared_row_bytes, start_bytes, trained_parameters
 from rlvid.video.budget import budget, described
 
 
@@ -49,6 +49,7 @@ def run(
         "rank_start_bytes": start_bytes(config, size)["host"],
         "rank_start_gpu_bytes": start_bytes(config, size)["gpu"],
         "trained_parameters": trained_parameters(config, size),
+        "shared_row_bytes": shared_row_bytes(config, size, found.tokens) if config.learner.sequence_parallel > 1 else None,
         "push_bytes": push_bytes(config, size),
         "shared_gpu_bytes": shared_bytes(config, size, found) if config.colocated else None,
         "gpus": gpus(config),
@@ -96,6 +97,7 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "tokens sampled a step": f"{tokens['sampled']:,} (answers of {tokens['answer']:,} tokens)",
         "tokens learned a step": f"{tokens['learned']:,} ({tokens['learned_without_sharing']:,} without shared prompts)",
         "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
+        **({"between ranks, a micro-batch": f"{_gib(report['shared_row_bytes'])} to and from each of them"} if report["shared_row_bytes"] else {}),
         "key-value cache of an engine": f"{plan['cache_tokens']:,} tokens, at full length {plan['cache_tokens_wanted']:,} are wanted",
         "frames of a step": f"{_gib(plan['frames_bytes'])} in the object store, {_gib(plan['object_store_bytes'])} with the step ahead",
         "trained, pushed": f"{report['trained_parameters']:,} parameters, {_gib(report['push_bytes'])}",
