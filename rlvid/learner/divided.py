@@ -6,7 +6,8 @@ equally many keys of a causal row [R: zigzag, as in ring attention's implementat
 Attention. Keys and values of a layer are gathered for the time of its attention, in the forward pass and again in the backward pass; each rank asks with its
 own queries, and the gradients of keys and values go back as sums. Nothing is divided by heads, so their number does not matter, and with grouped queries keys
 and values are a fraction of what the ranks keep apart.
-Vision tower. No family's tower lets a frame look at another: a rank sees the frames of which it has a token, at its pieces' ends also those it shares with another.
+Vision tower. No family's tower lets a frame look at another: a rank computes the frames of which it has a token, at its pieces' ends also such as another
+rank has tokens of, too.
 Answers. The hidden states that predict them, a few beside the row, are known to all; each rank makes the logits of its share, and all know all
 log-probabilities, so that each computes the whole loss. A rank's gradients are then its share of the loss's: their sum over ranks is what N = 1 gives.
 """

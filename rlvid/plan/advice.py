@@ -62,15 +62,18 @@ def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iter
             names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
             yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB)"
             return
-    names = ", ".join(f"learner.{name}={str(value).lower()}" for name, value in chosen.items())
-    for parts in range(config.learner.sequence_parallel + 1, config.learner.ranks + 1):
-        needs = _with(config, size, found, **chosen, sequence_parallel=parts)
-        if config.learner.ranks % parts == 0 and needs <= ROOM * limit and not size.family.undivided and config.model.attention == "sdpa":
-            yield (
-                f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {names} and let {parts} ranks share a row with "
-                f"learner.sequence_parallel={parts} ({needs / GIB:.0f} GiB)"
-            )
-            return
+    if not size.family.undivided and config.model.attention == "sdpa":
+        for offload in (config.learner.offload_optimizer, True):
+            for parts in range(config.learner.sequence_parallel + 1, config.learner.ranks + 1):
+                chosen |= {"offload_optimizer": offload, "sequence_parallel": parts}
+                needs = _with(config, size, found, **chosen)
+                if config.learner.ranks % parts == 0 and needs <= ROOM * limit:
+                    names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
+                    yield (
+                        f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB), so that "
+                        f"{parts} ranks share a prompt"
+                    )
+                    return
     yield (
         f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f} and no setting helps: add learner.ranks, "
         f"or lower video.max_pixels, rollout.max_tokens or rollout.answers"

@@ -128,6 +128,11 @@ def test_a_wrong_value_names_the_key(tmp_path: Path, override: str, says: list[s
 @pytest.mark.parametrize(
     ("overrides", "both"),
     [
+        (["learner.ranks=4", "learner.sequence_parallel=3"], ["learner.sequence_parallel (3)", "learner.ranks (4)"]),
+        (
+            ["learner.ranks=2", "learner.sequence_parallel=2", "model.attention=flex_attention", "learner.num_gpus=1", "rollout.num_gpus=1"],
+            ["learner.sequence_parallel (2)", "model.attention"],
+        ),
         (["video.candidates=8", "video.frames=16"], ["video.candidates", "video.frames"]),
         (["rollout.answers=65"], ["rollout.answers", "rollout.max_sequences"]),
         (["rollout.max_tokens=8192"], ["rollout.max_tokens", "rollout.max_model_len"]),

@@ -28,6 +28,7 @@ from rlvid.plan.reckoning import (
     layer_bytes,
     learner_bytes,
     reckon,
+    shared_row_bytes,
     start_bytes,
     state_bytes,
 )
@@ -124,6 +125,29 @@ def test_cache_by_hand() -> None:
     assert sum(found.engine.values()) == int(0.85 * 80 * GIB)
     assert found.cache_tokens == found.engine["key-value cache"] // 57_344
     assert found.cache_tokens_wanted == 8 * (2048 + 200) + 64 * 1024
+
+
+def test_sequence_parallel_divides_what_a_micro_batch_takes() -> None:
+    """Two ranks to a row: half of the activations and logits, but for keys and values of one layer; bytes between them by hand."""
+    settings = ["learner.ranks=8", "learner.micro_batch_tokens=1"]
+    alone, shared = strive(*settings), strive(*settings, "learner.sequence_parallel=2")
+    tokens, halves = (count_tokens(config, QWEN_7B, Assumed()) for config in (alone, shared))
+    assert halves.micro_batch == tokens.micro_batch and halves.micro_batches == 2 * tokens.micro_batches
+    gathered = 2 * 512 * halves.micro_batch * (2 * 2 + 8)
+    assert activation_bytes(shared, QWEN_7B, halves) - gathered == pytest.approx(activation_bytes(alone, QWEN_7B, tokens) / 2, rel=1e-3)
+    answers = 8 * 1024 * 2 * (2 * 2 * 3584 + 4)
+    assert shared_row_bytes(shared, QWEN_7B, halves) == (28 * 2 * 512 * halves.micro_batch * (3 * 2 + 4) + answers) // 2
+
+
+def test_sequence_parallel_is_advised_where_nothing_else_helps() -> None:
+    """It fits then, by the plan's own reckoning."""
+    settings = ["learner.ranks=8", "video.frames=1024", "video.candidates=1024", "video.max_tokens=80000", "rollout.max_model_len=90000"]
+    limit, config = Assumed(gpu_memory_gib=32), strive(*settings)
+    lines = list(advice(config, QWEN_7B, limit, reckon(config, QWEN_7B, limit)))
+    (line,) = (line for line in lines if "learner.sequence_parallel=" in line)
+    told = strive(*settings, *(word for word in line.split() if word.startswith("learner.")))
+    assert sum(reckon(told, QWEN_7B, limit).learner.values()) <= 0.9 * 32 * GIB
+    assert not any("no setting helps" in line for line in lines)
 
 
 def test_qwen3_writes_timestamps(tmp_path: Path) -> None:
