@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rlvid.config import Config
 from rlvid.plan.model_size import ModelSize
-from rlvid.plan.reckoning import GIB, Assumed, Plan, learner_bytes
+from rlvid.plan.reckoning import GIB, Assumed, Plan, count_tokens, learner_bytes
 from rlvid.video.budget import most_tokens
 
 ROOM = 0.9
@@ -20,7 +20,7 @@ def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> It
     """Lines, the gravest first."""
     yield from _prompts(config, size, found)
     if config.on_gpu and assumed.gpu_memory_gib is not None:
-        yield from _learner(config, size, assumed.gpu_memory_gib * GIB, found)
+        yield from _learner(config, size, assumed, assumed.gpu_memory_gib * GIB, found)
         yield from _cache(config, assumed, found)
     yield from _sequences(config, found)
     yield from _store(config, found)
@@ -48,16 +48,16 @@ def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
         )
 
 
-def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iterator[str]:
+def _learner(config: Config, size: ModelSize, assumed: Assumed, limit: float, found: Plan) -> Iterator[str]:
     total = sum(found.learner.values())
     if total <= ROOM * limit:
-        if config.learner.zero_stage == 3 and _with(config, size, found, zero_stage=2) <= ROOM * limit:
+        if config.learner.zero_stage == 3 and _with(config, size, assumed, zero_stage=2) <= ROOM * limit:
             yield "the learner fits with learner.zero_stage=2 as well, which does not gather weights layer by layer"
         return
     chosen: dict[str, object] = {}
     for setting, value in RELIEF.items():
         chosen[setting] = value
-        needs = _with(config, size, found, **chosen)
+        needs = _with(config, size, assumed, **chosen)
         if needs <= ROOM * limit:
             names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
             yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB)"
@@ -66,7 +66,7 @@ def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iter
         for offload in (config.learner.offload_optimizer, True):
             for parts in range(config.learner.sequence_parallel + 1, config.learner.ranks + 1):
                 chosen |= {"offload_optimizer": offload, "sequence_parallel": parts}
-                needs = _with(config, size, found, **chosen)
+                needs = _with(config, size, assumed, **chosen)
                 if config.learner.ranks % parts == 0 and needs <= ROOM * limit:
                     names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
                     yield (
@@ -80,9 +80,9 @@ def _learner(config: Config, size: ModelSize, limit: float, found: Plan) -> Iter
     )
 
 
-def _with(config: Config, size: ModelSize, found: Plan, **learner: object) -> int:
+def _with(config: Config, size: ModelSize, assumed: Assumed, **learner: object) -> int:
     changed = config.model_copy(update={"learner": config.learner.model_copy(update=learner)})
-    return sum(learner_bytes(changed, size, found.tokens).values())
+    return sum(learner_bytes(changed, size, count_tokens(changed, size, assumed)).values())
 
 
 def _cache(config: Config, assumed: Assumed, found: Plan) -> Iterator[str]:
