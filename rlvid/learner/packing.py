@@ -48,8 +48,8 @@ class MicroBatch:
     lengths: for each prompt its tokens, then those of each of its answers.
     predictors_A: the position whose output predicts each answer token.
     targets_A, sampler_logprobs_A, advantages_A, weights_A: per answer token. sequence_A: number of its answer. teacher: the same answers under the prompts
-    that they are distilled from. routes_NLK: the experts of each layer that the engine's tokens went through (rlvid/learner/experts.py). share: where the row is
-    divided, model_inputs and routes_NLK are this rank's, `lengths` have a last prompt that fills the row up, and all else is of the whole row.
+    that they are distilled from. routes_NLK: the experts of each layer that the engine's tokens went through (rlvid/learner/experts.py). share: where the
+    row is divided, model_inputs and routes_NLK are this rank's, `lengths` have a last prompt that fills the row up, and all else is of the whole row.
     """
 
     model_inputs: dict[str, torch.Tensor]

@@ -36,6 +36,7 @@ class Batch:
         self.routes_NLK = torch.tensor(routes)
         self.predictors_A = torch.tensor([1])
         self.weights_A, self.sampler_logprobs_A = torch.tensor(weights), torch.tensor([-0.5])
+        self.share, self.asked = None, self.predictors_A.unique
 
 
 def test_a_replayed_choice_by_hand():

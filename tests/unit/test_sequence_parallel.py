@@ -11,6 +11,7 @@ from rlvid.config import ConfigError
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
 from rlvid.learner.divided import divide, looks, own_places, peers_of
+from rlvid.learner.experts import UNKNOWN
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.world.tiny_model import build_tiny_model
@@ -25,36 +26,43 @@ ROWS = {  # answers of each prompt and its frames
 LAYERS = 3
 
 
-def loaded(folder):
-    model = load_model(folder, dtype=torch.float32, attn_implementation="sdpa")
+def loaded(folder, peers=None):
+    """(module, processor) with checkpointing on; experts are the engine's."""
+    model, processor = load_model(folder, dtype=torch.float32, attn_implementation="sdpa"), load_processor(folder)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model.train(), load_processor(folder)
+    forbidden = named(model.config.model_type).media_token_ids(processor.tokenizer)
+    options = {"chunk": 16, "forbidden": forbidden, "temperature": 0.9, "entropy": True, "experts": "replay"}
+    return AnswerLogProbs(model.train(), **options, peers=peers), processor
 
 
-def batch_of(model, processor, row):
-    height, width = named(model.config.model_type).tiny_frame
+def batch_of(module, processor, row):
+    config = module.model.config
+    height, width = named(config.model_type).tiny_frame
     prompts = [make_prompt(processor, (2 * height, width), seed=at, answers=answers, frames=frames) for at, (answers, frames) in enumerate(ROWS[row])]
-    return pack(prompts, processor, model.config)
+    batch = pack(prompts, processor, config)
+    if named(config.model_type).has_experts:
+        length = batch.model_inputs["input_ids"].shape[1]
+        routes = torch.rand(length, LAYERS, config.text_config.num_experts, generator=torch.Generator().manual_seed(0)).topk(2).indices
+        batch.routes_NLK = routes.masked_fill((torch.arange(length) % 5 == 0)[:, None, None], UNKNOWN).short()
+    return batch
 
 
-def learn(model, processor, batch, peers=None):
-    """(log-probs, entropies, gradients) of a loss that reads whole answers; checkpointing on. Several ranks: gradients summed, as ZeRO does."""
-    config = model.config
+def learn(module, batch, peers=None):
+    """(log-probs, entropies, gradients, what was counted of experts) of a loss that reads whole answers. Several ranks: summed, as ZeRO does."""
+    config = module.model.config
     if peers:
         frames = {"frame_token": getattr(config, named(config.model_type).frame_key), "merge": config.vision_config.spatial_merge_size}
         batch = divide(batch, peers.part, peers.parts, **frames)
-    model.zero_grad()
-    forbidden = named(config.model_type).media_token_ids(processor.tokenizer)
-    module = AnswerLogProbs(model, chunk=16, forbidden=forbidden, temperature=0.9, entropy=True, peers=peers)
-    logprobs, entropy = module(batch)
+    module.zero_grad()
+    logprobs, entropy = module(batch.to("cpu", torch.float32))
     answers = torch.zeros(int(batch.sequence_A.max()) + 1).index_add(0, batch.sequence_A, logprobs)
     (answers.square().mean() + (logprobs * batch.advantages_A).sum() - 0.1 * entropy.sum()).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    if peers:
-        for gradient in gradients.values():
-            if gradient is not None:
-                torch.distributed.all_reduce(gradient)
-    return logprobs.detach(), entropy.detach(), gradients
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    counted = torch.tensor(list(module.routing.take().values()) if module.routing else [])
+    for tensor in (*gradients.values(), counted) if peers else ():
+        if tensor is not None:
+            torch.distributed.all_reduce(tensor)
+    return logprobs.detach(), entropy.detach(), gradients, counted
 
 
 def rank(number, world, folders, meeting, out):
@@ -62,9 +70,9 @@ def rank(number, world, folders, meeting, out):
     torch.distributed.init_process_group("gloo", rank=number, world_size=world, init_method=f"file://{meeting}", timeout=timedelta(seconds=120))
     peers = peers_of(number, world, world, timedelta(seconds=120))
     for family, folder in folders.items():
-        model, processor = loaded(folder)
+        module, processor = loaded(folder, peers)
         for at, row in enumerate(ROWS):
-            torch.save(learn(model, processor, batch_of(model, processor, row), peers), f"{out}/{family}-{at}-{number}.pt")
+            torch.save(learn(module, batch_of(module, processor, row), peers), f"{out}/{family}-{at}-{number}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -89,8 +97,11 @@ def alone(folders):
     """What one rank says: {(family, number of the row): ...}."""
     said = {}
     for family, folder in folders.items():
-        model, processor = loaded(folder)
-        said |= {(family, at): learn(model, processor, batch_of(model, processor, row)) for at, row in enumerate(ROWS)}
+        module, processor = loaded(folder)
+        for at, row in enumerate(ROWS):
+            logprobs, entropy, gradients, counted = learn(module, batch_of(module, processor, row))
+            kept = {name: None if gradient is None else gradient.clone() for name, gradient in gradients.items()}
+            said[family, at] = logprobs, entropy, kept, counted
     return said
 
 
@@ -99,12 +110,13 @@ def alone(folders):
 def test_ranks_that_share_a_row_give_the_loss_and_gradients_of_one(divided, alone, family, row):
     """Checkpointing on, rows whose length the ranks do not divide, ranks without an answer's token."""
     (out, world), at = divided, list(ROWS).index(row)
-    logprobs, entropy, gradients = alone[family, at]
+    logprobs, entropy, gradients, counted = alone[family, at]
     everything = torch.cat([gradient.flatten() for gradient in gradients.values() if gradient is not None])
     for number in range(world):
-        theirs, spread, changes = torch.load(out / f"{family}-{at}-{number}.pt")
+        theirs, spread, changes, routed = torch.load(out / f"{family}-{at}-{number}.pt")
         torch.testing.assert_close(theirs, logprobs, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(spread, entropy, rtol=1e-5, atol=1e-5)
+        assert torch.equal(routed, counted) and bool(counted.sum()) == named(family).has_experts
         assert {name for name, change in changes.items() if change is None} == {name for name, gradient in gradients.items() if gradient is None}
         for name, gradient in gradients.items():
             if gradient is not None:
@@ -142,9 +154,10 @@ def test_every_token_is_looked_at_once_by_each_that_sees_it(parts):
 
 def test_sequence_parallel_divides_the_tower_by_frames_and_gives_every_rank_one(folders):
     """All visual tokens are somebody's, each from its own frame; a rank without any has a frame all the same."""
-    model, processor = loaded(folders["qwen3_vl"])
+    module, processor = loaded(folders["qwen3_vl"])
+    model = module.model
     for row, parts in itertools.product(ROWS, (2, 4, 8)):
-        batch, merge = batch_of(model, processor, row), model.config.vision_config.spatial_merge_size
+        batch, merge = batch_of(module, processor, row), model.config.vision_config.spatial_merge_size
         ids_N = batch.model_inputs["input_ids"][0]
         whole = pixel_means(batch.model_inputs, merge)
         found = 0
