@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--vocabulary", type=int, default=32768)
-    parser.add_argument("--family", default="qwen3_vl", choices=[family for family in FAMILIES if not FAMILIES[family].undivided])
+    parser.add_argument("--family", default="qwen3_vl", choices=list(FAMILIES))
     options = parser.parse_args()
     found = []
     for parts in options.parts:

@@ -69,9 +69,6 @@ class Family:
     Time
         uneven_times: the model can be told that frames stand at uneven times.
         timestamp_tokens: text tokens that the processor writes around each merged frame [D: an upper bound]; 0 where time is in the positions.
-    Rows
-        undivided: why a row cannot be divided among ranks (learner.sequence_parallel); empty where it can: every layer sees a token by itself but for its
-        attention, and the vision tower a frame.
     Adapters
         text_linear, vision_linear: last names of the linear layers that may have one, in the text layers, and in the vision tower and its mergers.
     Engines
@@ -91,7 +88,6 @@ class Family:
     uneven_times: ClassVar[bool] = False
     timestamp_tokens: ClassVar[int] = 0
     query_key_norm: ClassVar[bool] = False
-    undivided: ClassVar[str] = ""
     text_linear: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     vision_linear: ClassVar[tuple[str, ...]] = ()
     vision_gated: ClassVar[bool] = False
@@ -203,13 +199,9 @@ class Family:
 
     def row_arguments(self, arguments: dict[str, Any], lengths: Any, device: Any) -> dict[str, Any]:
         """What the model is called with for a packed row: `arguments`, those of its attention, and whatever else its layers must know. `lengths`: for each
-        prompt its tokens, then those of each of its answers."""
+        prompt its tokens, then those of each of its answers. Where ranks share the row (`learner.sequence_parallel`), `arguments["row"].divided`, and the
+        layers have a share of its tokens: what sees more than a token at a time asks it for the others (rlvid/learner/divided.py)."""
         return arguments
-
-    def check_division(self, parts: int) -> None:
-        """Raises ConfigError where `parts` ranks cannot share a row of this family."""
-        if parts > 1 and self.undivided:
-            raise ConfigError(f"learner.sequence_parallel: rows of {self.model_type} cannot be divided among {parts} ranks: {self.undivided}; set it to 1")
 
     # ---- the engines
 

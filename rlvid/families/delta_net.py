@@ -3,6 +3,9 @@
 A linear layer reads its row from left to right and carries a state along, so in `[prompt | a1 | ... | aM]` every answer would begin with what the answers and
 prompts before it have left behind. Here a prompt's convolution and delta rule run once; every answer of it begins with the last inputs of the prompt's
 convolution and with the prompt's final state, through which its gradient flows back. Answers of about one length run side by side.
+
+Where several ranks share a row (rlvid/learner/divided.py) each gathers what the convolution reads, computes the whole row for a share of the value heads, and
+gets back all heads of its own tokens.
 """
 
 from __future__ import annotations
@@ -68,8 +71,8 @@ def fork_states(model: Any) -> None:
             module.forward = MethodType(_forward, module)
 
 
-def _forward(self: Any, hidden_states: torch.Tensor, *args: Any, forks: list[Forked] | None = None, **kwargs: Any) -> torch.Tensor:
-    """In place of the module's own, which runs where there are no `forks`: [1, N, H] -> [1, N, H]."""
+def _forward(self: Any, hidden_states: torch.Tensor, *args: Any, forks: list[Forked] | None = None, shared: Any = None, **kwargs: Any) -> torch.Tensor:
+    """In place of the module's own, which runs where there are no `forks`: [1, N, H] -> [1, N, H]. `shared`: the row, where this rank has a share of it."""
     if forks is None:
         plain: torch.Tensor = type(self).forward(self, hidden_states, *args, **kwargs)
         return plain
@@ -78,25 +81,41 @@ def _forward(self: Any, hidden_states: torch.Tensor, *args: Any, forks: list[For
     # In float32, or the decay underflows; so does the module's own.
     decay_ND = -self.A_log.float().exp() * softplus(self.in_proj_a(hidden_NH).float() + self.dt_bias)
     rate_ND = self.in_proj_b(hidden_NH).sigmoid()
-    outputs = [_one_prompt(self, fork, mixed_NC, decay_ND, rate_ND) for fork in forks]
+    if shared is None:
+        seen_NDV = torch.cat([_one_prompt(self, fork, mixed_NC, decay_ND, rate_ND, slice(None)) for fork in forks])
+    else:
+        seen_NDV = _for_own_heads(self, forks, mixed_NC, decay_ND, rate_ND, shared)
     gate = self.in_proj_z(hidden_NH).reshape(-1, self.head_v_dim)
-    normed = self.norm(torch.cat(outputs).reshape(-1, self.head_v_dim), gate)
+    normed = self.norm(seen_NDV.reshape(-1, self.head_v_dim), gate)
     out: torch.Tensor = self.out_proj(normed.reshape(1, len(hidden_NH), -1))
     return out
 
 
-def _one_prompt(self: Any, fork: Forked, mixed_NC: torch.Tensor, decay_ND: torch.Tensor, rate_ND: torch.Tensor) -> torch.Tensor:
-    """Outputs [n, D, V] of a prompt's tokens and its answers', in the row's order."""
+def _for_own_heads(self: Any, forks: list[Forked], mixed_nC: torch.Tensor, decay_nD: torch.Tensor, rate_nD: torch.Tensor, shared: Any) -> torch.Tensor:
+    """[n, D, V] of this rank's tokens. A rank for which no head is left computes one for nothing: it meets the others in all collectives."""
+    heads, count = shared.peers.share(self.num_v_heads), self.num_v_heads
+    idle = heads.start == heads.stop
+    if idle:
+        heads = slice(0, 1)
+    row = [shared.from_tokens_to_heads(own_n) for own_n in (mixed_nC, decay_nD, rate_nD)]
+    seen_NdV = torch.cat([_one_prompt(self, fork, *row, heads) for fork in forks])
+    own: torch.Tensor = shared.from_heads_to_tokens(seen_NdV * 0 if idle else seen_NdV, heads, count)
+    return own
+
+
+def _one_prompt(self: Any, fork: Forked, mixed_NC: torch.Tensor, decay_ND: torch.Tensor, rate_ND: torch.Tensor, heads: slice) -> torch.Tensor:
+    """Outputs [n, D, V] of a prompt's tokens and its answers', in the row's order. `heads`: the value heads that are wanted."""
+    decay_ND, rate_ND = decay_ND[:, heads], rate_ND[:, heads]
     before = self.conv_kernel_size - 1
     mixed_PC, decay_PD, rate_PD = (tensor[fork.prompt] for tensor in (mixed_NC, decay_ND, rate_ND))
-    seen_BPDV, state = _delta_rule(self, _convolved(self, mixed_PC[None]), decay_PD[None], rate_PD[None], None, True)
+    seen_BPDV, state = _delta_rule(self, _convolved(self, mixed_PC[None]), decay_PD[None], rate_PD[None], None, True, heads)
     left_KC = pad(mixed_PC[-before:], (0, 0, max(0, before - len(mixed_PC)), 0))
     outputs = [seen_BPDV[0]]
     for batch in fork.batches:
         at = batch.places_GL
         behind_GLC = torch.cat([left_KC.expand(len(at), -1, -1), mixed_NC[at]], dim=1)
         convolved_GLC = _convolved(self, behind_GLC)[:, before:]
-        seen_GLDV, _ = _delta_rule(self, convolved_GLC, decay_ND[at], rate_ND[at], state.expand(len(at), -1, -1, -1).contiguous(), False)
+        seen_GLDV, _ = _delta_rule(self, convolved_GLC, decay_ND[at], rate_ND[at], state.expand(len(at), -1, -1, -1).contiguous(), False, heads)
         outputs.append(seen_GLDV.flatten(0, 1)[batch.real_N])
     return torch.cat(outputs)[fork.order_N]
 
@@ -110,7 +129,7 @@ def _convolved(self: Any, mixed_BNC: torch.Tensor) -> torch.Tensor:
 
 
 def _delta_rule(
-    self: Any, mixed_BNC: torch.Tensor, decay_BND: torch.Tensor, rate_BND: torch.Tensor, state: torch.Tensor | None, keep: bool
+    self: Any, mixed_BNC: torch.Tensor, decay_BND: torch.Tensor, rate_BND: torch.Tensor, state: torch.Tensor | None, keep: bool, wanted: slice
 ) -> tuple[torch.Tensor, Any]:
     """flash-linear-attention's kernel where that is installed, `delta_rule` elsewhere. (outputs [B, N, D, V], the state after them)"""
     from transformers.utils.import_utils import is_flash_linear_attention_available
@@ -120,6 +139,7 @@ def _delta_rule(
     query, key, value = query.reshape(*heads, -1, self.head_k_dim), key.reshape(*heads, -1, self.head_k_dim), value.reshape(*heads, -1, self.head_v_dim)
     if (groups := self.num_v_heads // self.num_k_heads) > 1:
         query, key = query.repeat_interleave(groups, dim=2), key.repeat_interleave(groups, dim=2)
+    query, key, value = query[:, :, wanted], key[:, :, wanted], value[:, :, wanted]
     if not (mixed_BNC.is_cuda and is_flash_linear_attention_available()):
         return delta_rule(query, key, value, decay_BND, rate_BND, state)
     kernel: Any = vars(sys.modules[type(self).__module__])["torch_chunk_gated_delta_rule"]

@@ -15,7 +15,6 @@ LINEAR = "linear_attention"
 class Qwen35(Qwen3VL):
     model_type = "qwen3_5"
     cpu_dtypes = ("bfloat16",)
-    undivided = "its gated delta nets carry a state from token to token through the whole row"
 
     def teach_vllm(self) -> None:
         """vLLM 0.32 looks in text_config alone whether the head is tied. Where config.json says so at the top only, as transformers writes it, it would make
@@ -37,7 +36,8 @@ class Qwen35(Qwen3VL):
 
         if (mask := arguments.get("attention_mask")) is not None:  # of flex attention: the linear layers take none
             arguments = arguments | {"attention_mask": {"full_attention": mask, LINEAR: None}}
-        return arguments | {"forks": forks(lengths, device)}
+        row = arguments.get("row")
+        return arguments | {"forks": forks(lengths, device), "shared": row if row is not None and row.divided else None}
 
     def engine_options(self, *, on_gpu: bool) -> dict[str, Any]:
         # On CPU prompts are not prefilled in pieces (rlvid/process/vllm_options.py), without which vLLM keeps no recurrent states for others.

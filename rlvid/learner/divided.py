@@ -4,8 +4,9 @@ log-probabilities. Loss and gradients are those of one rank.
 Tokens. The row, filled up to a multiple of twice the ranks, is cut into as many pieces; rank r of N has the pieces r and 2N - 1 - r, so that all look at
 equally many keys of a causal row [R: zigzag, as in ring attention's implementations].
 Attention. Keys and values of a layer are gathered for the time of its attention, in the forward pass and again in the backward pass; each rank asks with its
-own queries, and the gradients of keys and values go back as sums. Nothing is divided by heads, so their number does not matter, and with grouped queries keys
-and values are a fraction of what the ranks keep apart.
+own queries, and the gradients of keys and values go back as sums. Attention is not divided by heads, so their number does not matter, and with grouped
+queries keys and values are a fraction of what the ranks keep apart.
+Linear layers (Qwen3.5's), which hand a state on from token to token, have their inputs gathered likewise and compute the whole row for a share of the heads.
 Vision tower. No family's tower lets a frame look at another: a rank computes the frames of which it has a token, at its pieces' ends also such as another
 rank has tokens of, too.
 Answers. The hidden states that predict them, a few beside the row, are known to all; each rank makes the logits of its share, and all know all
@@ -172,6 +173,8 @@ def looks(lengths: Sequence[Sequence[int]], part: int, parts: int) -> Iterator[t
 class DividedRow:
     """Who looks at whom in a row of which this rank has a share; the same for all layers. See `looks`."""
 
+    divided = True
+
     def __init__(self, lengths: Sequence[Sequence[int]], peers: Peers, device: torch.device, dtype: torch.dtype, *, ragged: bool | None = None) -> None:
         self.peers = peers
         place = Ragged if (in_half_on_cuda(device, dtype) if ragged is None else ragged) else Padded
@@ -181,15 +184,54 @@ class DividedRow:
                 asked, seen = (place(list(spans), device, dtype) for spans in zip(*group, strict=True))
                 self.looks.append(Look(asked, seen, causal=causal))
 
-    def whole(self, key: torch.Tensor, value: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Keys and values [n, H, D] of all ranks, in the row's order."""
-        ranks_R2 = self.peers.gathered(torch.cat([key, value], dim=1)).unflatten(0, (self.peers.parts, 2, -1))
-        return torch.cat([ranks_R2[:, 0].flatten(0, 1), ranks_R2[:, 1].flip(0).flatten(0, 1)]).chunk(2, dim=1)
+    def whole(self, own_n: torch.Tensor) -> torch.Tensor:
+        """[N, ...] of all ranks' tokens, in the row's order."""
+        ranks_R2 = self.peers.gathered(own_n).unflatten(0, (self.peers.parts, 2, -1))
+        return torch.cat([ranks_R2[:, 0].flatten(0, 1), ranks_R2[:, 1].flip(0).flatten(0, 1)])
 
-    def own(self, both: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The reverse, for gradients: own keys' and values' sums."""
-        first, second = both.unflatten(0, (2, self.peers.parts, -1))
-        return self.peers.own_sum(torch.stack([first, second.flip(0)], dim=1).flatten(0, 2)).chunk(2, dim=1)
+    def own(self, all_N: torch.Tensor) -> torch.Tensor:
+        """The reverse: sums over ranks of what each says of this rank's tokens."""
+        first, second = all_N.unflatten(0, (2, self.peers.parts, -1))
+        return self.peers.own_sum(torch.stack([first, second.flip(0)], dim=1).flatten(0, 2))
+
+    def from_tokens_to_heads(self, own_n: torch.Tensor) -> torch.Tensor:
+        """`whole`, with its gradient: for a layer that reads the row from left to right, each rank for some of its heads."""
+        all_N: torch.Tensor = _Whole.apply(own_n, self)
+        return all_N
+
+    def from_heads_to_tokens(self, some_ND: torch.Tensor, heads: slice, all_of_them: int) -> torch.Tensor:
+        """[n, D, ...] of the own tokens from the row's [N, heads of this rank, ...]."""
+        whole_ND = some_ND.new_zeros(len(some_ND), all_of_them, *some_ND.shape[2:])
+        whole_ND[:, heads] = some_ND
+        own_nD: torch.Tensor = _Own.apply(whole_ND, self)
+        return own_nD
+
+
+class _Whole(torch.autograd.Function):
+    """`DividedRow.whole`."""
+
+    @staticmethod
+    def forward(ctx: Any, own_n: torch.Tensor, row: DividedRow) -> torch.Tensor:
+        ctx.row = row
+        return row.whole(own_n)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        summed = ctx.row.own(gradient_N.to(torch.promote_types(gradient_N.dtype, torch.float32)))
+        return summed.to(gradient_N.dtype), None
+
+
+class _Own(torch.autograd.Function):
+    """`DividedRow.own` of what is 0 on all ranks but one."""
+
+    @staticmethod
+    def forward(ctx: Any, all_N: torch.Tensor, row: DividedRow) -> torch.Tensor:
+        ctx.row = row
+        return row.own(all_N)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_n: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return ctx.row.whole(gradient_n), None
 
 
 class DividedAttention(torch.autograd.Function):
@@ -199,7 +241,7 @@ class DividedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: DividedRow, scale: float) -> torch.Tensor:
         output = torch.zeros_like(query, memory_format=torch.contiguous_format)
         total = query.new_full(query.shape[:2], float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32))
-        keys, values = row.whole(key, value)
+        keys, values = row.whole(torch.cat([key, value], dim=1)).chunk(2, dim=1)
         for look in row.looks:
             asked = look.queries
             seen, said = look.ahead(asked.of(query), look.keys.of(keys), look.keys.of(values), scale)
@@ -216,7 +258,7 @@ class DividedAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
         query, key, value, output, total = ctx.saved_tensors
         gradient = gradient.contiguous()
-        keys, values = ctx.row.whole(key, value)
+        keys, values = ctx.row.whole(torch.cat([key, value], dim=1)).chunk(2, dim=1)
         change = torch.zeros_like(query, memory_format=torch.contiguous_format)
         both = keys.new_zeros(len(keys), 2 * keys.shape[1], keys.shape[2], dtype=total.dtype)  # sums over looks and ranks: in float32
         for look in ctx.row.looks:
@@ -226,7 +268,7 @@ class DividedAttention(torch.autograd.Function):
             asked.add(change, found[0])
             for half, one in zip(both.chunk(2, dim=1), found[1:], strict=True):
                 places.add(half, one)
-        key_change, value_change = ctx.row.own(both)
+        key_change, value_change = ctx.row.own(both).chunk(2, dim=1)
         return change, key_change.to(key.dtype), value_change.to(value.dtype), None, None
 
 

@@ -145,6 +145,8 @@ class Row:
     prompts: (prompts that are alike at themselves, their answers at them) for each kind. answers: answers that are alike at themselves.
     """
 
+    divided = False
+
     def __init__(self, lengths: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype, *, ragged: bool | None = None) -> None:
         place = Ragged if (in_half_on_cuda(device, dtype) if ragged is None else ragged) else Padded
         prompts: list[tuple[tuple[int, int], ...]] = []  # each with all of its answers

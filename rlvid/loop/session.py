@@ -168,7 +168,6 @@ def _check_model(config: Config) -> None:
     """Refuse a checkpoint that is not there, that engines here cannot run, or whose video pixels the engine would normalize differently."""
     family = family_of(config.model.path)
     family.adapted(config.learner.lora.targets, vision=config.learner.lora.vision)
-    family.check_division(config.learner.sequence_parallel)
     if not config.on_gpu and config.dtype not in family.cpu_dtypes:
         raise ConfigError(f"model.dtype: engines without a GPU run {family.model_type} in {' or '.join(family.cpu_dtypes)} only, not in {config.dtype}")
     problem = pixel_normalisation_problem(config.model.path)

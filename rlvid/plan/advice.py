@@ -62,7 +62,7 @@ def _learner(config: Config, size: ModelSize, assumed: Assumed, limit: float, fo
             names = [f"learner.{name}={str(new).lower()}" for name, new in chosen.items() if getattr(config.learner, name) != new]
             yield f"a learner rank needs {total / GIB:.0f} GiB of {limit / GIB:.0f}: set {' and '.join(names)} ({needs / GIB:.0f} GiB)"
             return
-    if not size.family.undivided and config.model.attention == "sdpa":
+    if config.model.attention == "sdpa":
         for offload in (config.learner.offload_optimizer, True):
             for parts in range(config.learner.sequence_parallel + 1, config.learner.ranks + 1):
                 chosen |= {"offload_optimizer": offload, "sequence_parallel": parts}

@@ -79,7 +79,6 @@ class Plan:
 
 def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
     """The whole reckoning."""
-    size.family.check_division(config.learner.sequence_parallel)
     tokens = count_tokens(config, size, assumed)
     learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
     frames = frames_bytes(config, size)
@@ -281,17 +280,23 @@ def _row(config: Config, tokens: Tokens) -> int:
 
 def _gathered(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """Keys and values of one layer and of a whole row that ranks share, on each of them while the layer's backward pass lasts: as they come, in the row's
-    order, and their gradients in float32, twice."""
-    return 2 * size.text.key_value * tokens.micro_batch * (2 * _width(config) + 8) if config.learner.sequence_parallel > 1 else 0
+    order, and their gradients in float32, twice. Of a linear layer likewise what its convolution reads and gives, and the heads' outputs."""
+    if config.learner.sequence_parallel == 1:
+        return 0
+    linear = (2 * size.text.linear_mixed + size.text.linear_value) if size.text.linear_layers else 0
+    return tokens.micro_batch * max(2 * size.text.key_value, linear) * (2 * _width(config) + 8)
 
 
 def shared_row_bytes(config: Config, size: ModelSize, tokens: Tokens) -> int:
     """What a rank receives of the others, and sends to them, for a micro-batch that they share, forward and backward: of every layer its keys and values (again
-    where the layer is computed again, and for its backward pass) and their gradients in float32; of the answers the hidden states that predict them, there
-    and back, and a log-probability each. Summed over ranks as rings do it: twice what one has, less its share."""
+    where the layer is computed again, and for its backward pass) and their gradients in float32, of linear layers what their convolution reads, and the heads'
+    outputs; of the answers the hidden states that predict them, there and back, and a log-probability each. Sums over ranks as rings make them: twice what one
+    has, less its share."""
     parts, width = config.learner.sequence_parallel, _width(config)
     gathers = 3 if config.learner.gradient_checkpointing else 2
-    layers = size.text.layers * 2 * size.text.key_value * tokens.micro_batch * (gathers * width + 4)
+    layers = (size.text.layers - size.text.linear_layers) * 2 * size.text.key_value * tokens.micro_batch * (gathers * width + 4)
+    linear = size.text.linear_layers * tokens.micro_batch
+    layers += linear * (size.text.linear_mixed * ((gathers - 1) * width + 4) + size.text.linear_value * gathers * width)
     answers = tokens.micro_batch_prompts * config.rollout.answers * config.rollout.max_tokens
     return (parts - 1) * (layers + 2 * answers * (2 * width * size.text.hidden + 4)) // parts
 

@@ -67,7 +67,7 @@ def test_sequence_parallel_distils(ray_here, world, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe", "glm4v", "qwen3_5", "qwen3_5_moe"])
 def test_sequence_parallel_of_other_families_at_stage_3(ray_here, world, tmp_path, family):
     from rlvid.families import named
     from rlvid.families.checkpoint import load_processor

@@ -1,4 +1,4 @@
-"""Several ranks that share a packed row give the loss and the gradients of one, for every family whose rows can be divided. Real gloo ranks, one thread each;
+"""Several ranks that share a packed row give the loss and the gradients of one, for every family. Real gloo ranks, one thread each;
 ZeRO, whole runs and other numbers of ranks: tests/integration/test_sequence_parallel.py."""
 
 import itertools
@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 import torch
 
-from rlvid.config import ConfigError
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
 from rlvid.learner.divided import divide, looks, own_places, peers_of
@@ -15,14 +14,15 @@ from rlvid.learner.experts import UNKNOWN
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.world.tiny_model import build_tiny_model
-from tests.unit.test_packing import CORPUS, make_prompt
+from tests.unit.test_packing import CORPUS, DECAY, make_prompt
 
-DIVISIBLE = [family for family in FAMILIES.values() if not family.undivided]
 ROWS = {  # answers of each prompt and its frames
     "several prompts, answers of 1 to 300": [((1, 300, 7), 4), ((33, 1), 2), ((2,), 6)],
     "one answer of one token": [((1,), 2)],
     "fewer answer tokens than ranks, of equal length": [((1, 1), 4), ((1,), 4)],
 }
+CASES = {2: list(ROWS), 4: list(ROWS)[:1]}
+"""Which rows so many ranks share."""
 LAYERS = 3
 
 
@@ -71,25 +71,23 @@ def rank(number, world, folders, meeting, out):
     peers = peers_of(number, world, world, timedelta(seconds=120))
     for family, folder in folders.items():
         module, processor = loaded(folder, peers)
-        for at, row in enumerate(ROWS):
+        for at, row in enumerate(CASES[world]):
             torch.save(learn(module, batch_of(module, processor, row), peers), f"{out}/{family}-{at}-{number}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {
-        family.model_type: str(build_tiny_model(tmp_path_factory.mktemp(family.model_type), CORPUS, family=family.model_type, layers=LAYERS))
-        for family in DIVISIBLE
-    }
+    return {family: str(build_tiny_model(tmp_path_factory.mktemp(family), CORPUS, family=family, layers=LAYERS)) for family in FAMILIES}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def divided(request, folders, tmp_path_factory):
-    """Folder with what each of that many ranks says of every family and row."""
-    out, world = tmp_path_factory.mktemp("ranks"), request.param
-    torch.multiprocessing.spawn(rank, (world, folders, out / "meeting", out), nprocs=world)  # fails with any of them
-    return out, world
+@pytest.fixture(scope="module")
+def divided(folders, tmp_path_factory):
+    """Folders with what each of so many ranks says of every family and row."""
+    out = {world: tmp_path_factory.mktemp(f"ranks-{world}") for world in CASES}
+    for world, folder in out.items():
+        torch.multiprocessing.spawn(rank, (world, folders, folder / "meeting", folder), nprocs=world)  # fails with any of them
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +103,11 @@ def alone(folders):
     return said
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("family", [family.model_type for family in DIVISIBLE])
-def test_ranks_that_share_a_row_give_the_loss_and_gradients_of_one(divided, alone, family, row):
+@pytest.mark.parametrize(("world", "row"), [(world, row) for world, rows in CASES.items() for row in rows])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ranks_that_share_a_row_give_the_loss_and_gradients_of_one(divided, alone, family, world, row):
     """Checkpointing on, rows whose length the ranks do not divide, ranks without an answer's token."""
-    (out, world), at = divided, list(ROWS).index(row)
+    out, at = divided[world], list(ROWS).index(row)
     logprobs, entropy, gradients, counted = alone[family, at]
     everything = torch.cat([gradient.flatten() for gradient in gradients.values() if gradient is not None])
     for number in range(world):
@@ -120,7 +118,8 @@ def test_ranks_that_share_a_row_give_the_loss_and_gradients_of_one(divided, alon
         assert {name for name, change in changes.items() if change is None} == {name for name, gradient in gradients.items() if gradient is None}
         for name, gradient in gradients.items():
             if gradient is not None:
-                assert (changes[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7 * everything.norm(), name
+                rounding = 1e-6 if name.endswith(DECAY) else 1e-7
+                assert (changes[name] - gradient).norm() <= 1e-5 * gradient.norm() + rounding * everything.norm(), name
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 8])
@@ -175,10 +174,3 @@ def test_sequence_parallel_divides_the_tower_by_frames_and_gives_every_rank_one(
 def pixel_means(inputs, merge):
     """A number for each visual token that no other has."""
     return inputs["pixel_values_videos"].double().mean(1).unflatten(0, (-1, merge**2)).mean(1)
-
-
-@pytest.mark.parametrize("family", [family for family in FAMILIES.values() if family.undivided], ids=lambda family: family.model_type)
-def test_sequence_parallel_is_refused_for_families_whose_rows_cannot_be_divided(family):
-    with pytest.raises(ConfigError, match=r"learner\.sequence_parallel: rows"):
-        family.check_division(2)
-    family.check_division(1)
