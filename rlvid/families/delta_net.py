@@ -97,8 +97,8 @@ def _for_own_heads(self: Any, forks: list[Forked], mixed_nC: torch.Tensor, decay
     idle = heads.start == heads.stop
     if idle:
         heads = slice(0, 1)
-    row = [shared.from_tokens_to_heads(own_n) for own_n in (mixed_nC, decay_nD, rate_nD)]
-    seen_NdV = torch.cat([_one_prompt(self, fork, *row, heads) for fork in forks])
+    mixed_NC, decay_ND, rate_ND = (shared.from_tokens_to_heads(own_n) for own_n in (mixed_nC, decay_nD, rate_nD))
+    seen_NdV = torch.cat([_one_prompt(self, fork, mixed_NC, decay_ND, rate_ND, heads) for fork in forks])
     own: torch.Tensor = shared.from_heads_to_tokens(seen_NdV * 0 if idle else seen_NdV, heads, count)
     return own
 

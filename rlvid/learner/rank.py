@@ -322,14 +322,14 @@ class Rank:
             entropy_A=entropy,
         )
         self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks; the weights, and shares of rows, already make it one sum
-        routed = self._routed() if self.module.routing is not None else {}
+        routed = self._routed(self.module.routing) if self.module.routing is not None else {}
         return {name: float(value) for name, value in sums.items()} | _mismatch_sums(old[index], batch) | routed
 
-    def _routed(self) -> dict[str, float]:
+    def _routed(self, routing: Any) -> dict[str, float]:
         """What was counted of experts, of all ranks that share the row."""
         import torch
 
-        counted = self.module.routing.take()
+        counted: dict[str, float] = routing.take()
         if self.peers is None:
             return counted
         return dict(zip(counted, self.peers.total(torch.tensor(list(counted.values()), device=self.engine.device)).tolist(), strict=True))
