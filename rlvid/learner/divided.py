@@ -76,7 +76,7 @@ def divide(batch: MicroBatch, part: int, parts: int, *, frame_token: int, merge:
     ids_N, positions_3N = batch.model_inputs["input_ids"][0], batch.model_inputs["position_ids"][:, 0]
     filling = -len(ids_N) % (2 * parts)
     places_n = own_places(len(ids_N) + filling, part, parts)
-    ids_N = torch.cat([ids_N, ids_N[-1:].expand(filling)])  # an answer's token: it stands for no frame
+    ids_N = torch.cat([ids_N, ids_N[ids_N != frame_token][:1].expand(filling)])
     positions_3N = torch.cat([positions_3N, positions_3N.new_zeros(3, filling)], dim=1)
     frames, keep_V = _own_frames(ids_N == frame_token, places_n, batch.model_inputs["video_grid_thw"], merge)
     local_N = torch.full((len(ids_N),), -1)

@@ -14,12 +14,12 @@ from rlvid.learner.experts import UNKNOWN
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
 from rlvid.world.tiny_model import build_tiny_model
-from tests.unit.test_packing import CORPUS, DECAY, make_prompt
+from tests.unit.test_packing import CORPUS, DECAY, make_media_prompt, make_prompt
 
-ROWS = {  # answers of each prompt and its frames
+ROWS = {  # answers of each prompt; its video's frames, or the media it shows
     "several prompts, answers of 1 to 300": [((1, 300, 7), 4), ((33, 1), 2), ((2,), 6)],
-    "one answer of one token": [((1,), 2)],
-    "fewer answer tokens than ranks, of equal length": [((1, 1), 4), ((1,), 4)],
+    "one answer of one token, no media": [((1,), ())],
+    "fewer answer tokens than ranks of some, images beside a video": [((1, 1), ("image", "video", "image")), ((1,), 4)],
 }
 CASES = {2: list(ROWS), 4: list(ROWS)[:1]}
 """Which rows so many ranks share."""
@@ -38,7 +38,12 @@ def loaded(folder, peers=None):
 def batch_of(module, processor, row):
     config = module.model.config
     height, width = named(config.model_type).tiny_frame
-    prompts = [make_prompt(processor, (2 * height, width), seed=at, answers=answers, frames=frames) for at, (answers, frames) in enumerate(ROWS[row])]
+    size, prompts = (2 * height, width), []
+    for seed, (answers, shown) in enumerate(ROWS[row]):
+        if isinstance(shown, tuple):
+            prompts.append(make_media_prompt(processor, size, shown, seed=seed, answers=answers))
+        else:
+            prompts.append(make_prompt(processor, size, seed=seed, answers=answers, frames=shown))
     batch = pack(prompts, processor, config)
     if named(config.model_type).has_experts:
         length = batch.model_inputs["input_ids"].shape[1]
@@ -163,7 +168,7 @@ def test_sequence_parallel_divides_the_tower_by_frames_and_gives_every_rank_one(
         for part in range(parts):
             one = divide(batch, part, parts, frame_token=model.config.video_token_id, merge=merge)
             mine = own_places(len(one.model_inputs["input_ids"][0]) * parts, part, parts)
-            visual = (torch.cat([ids_N, ids_N[-1:].expand(2 * parts)]) == model.config.video_token_id).long()
+            visual = (torch.cat([ids_N, ids_N.new_zeros(2 * parts)]) == model.config.video_token_id).long()
             wanted = whole[(visual.cumsum(0) - 1)[mine][visual[mine] == 1]]
             torch.testing.assert_close(pixel_means(one.model_inputs, merge)[one.share.keep_V], wanted, rtol=0, atol=0)
             assert int(one.model_inputs["video_grid_thw"].prod(1).sum()) == len(one.model_inputs["pixel_values_videos"]) > 0
