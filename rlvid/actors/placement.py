@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from rlvid.config import Config
 from rlvid.process.log import LOGS
@@ -67,6 +70,7 @@ def connect(config: Config, roles: Sequence[Role]) -> None:
 
     own = {} if address else _own_ray(config, roles)
     # Without an address Ray joins whatever somebody has started on this node.
+    others = set(psutil.Process().children(recursive=True))
     for tries_left in reversed(range(STARTS)):
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -76,6 +80,9 @@ def connect(config: Config, roles: Sequence[Role]) -> None:
                 raise
             log.warning("Ray did not start within its 30 s: this machine is busy. It is started again")
             ray.shutdown()
+            for process in set(psutil.Process().children(recursive=True)) - others:  # Ray leaves what it has begun until this process ends
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
     if own:
         _point_to_logs(config)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 
 import pytest
 
@@ -43,13 +45,16 @@ def test_a_ray_that_was_too_slow_to_start_is_started_again(monkeypatch, asked, s
     tried = []
 
     def init(**_):
-        tried.append(said)
+        tried.append(subprocess.Popen(["sleep", "60"]))
         raise Exception(said)
 
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(Exception, match=said[:12]):
         connect(Config.model_validate(TREE), [])
     assert len(tried) == starts
+    assert all(left.wait(5) == -signal.SIGKILL for left in tried[:-1]), "what a start leaves behind would slow the next one down"
+    tried[-1].kill()
+    tried[-1].wait()
 
 
 def test_rays_hook_for_uv_is_off_unless_somebody_wants_it(asked, monkeypatch):
