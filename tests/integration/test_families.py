@@ -112,6 +112,7 @@ def test_a_short_run_learns_and_every_push_is_verified(clips, rlvid, tmp_path, f
     settings = [f"model.path={began}", f"model.dtype={dtype}", "run.name=short", f"run.steps={STEPS}", "data.eval=null"]
     settings += ["reward.custom=tests.integration.test_families:vowels", f"reward.weights={weights}", "rollout.max_tokens=8", "rollout.answers=8"]
     settings += ["learner.lr=3e-3", "learner.warmup_steps=1", "learner.min_lr_share=1", "rollout.threads=1", "learner.threads=1"]
+    settings += ["sync.experts=replay"] if family == "qwen3_vl_moe" else []
     ended = rlvid("train", CONFIG, *small_overrides(clips, tmp_path / "runs"), *settings, "--verify-sync", timeout=550)
     assert ended.returncode == 0, ended.stderr[-3000:]
     folder = tmp_path / "runs" / "short"
