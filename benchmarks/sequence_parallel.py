@@ -105,7 +105,7 @@ def rank(number: int, parts: int, options: argparse.Namespace, folder: str) -> N
 def step(module: AnswerLogProbs, batch: MicroBatch) -> float:
     loss = -(module(batch) * batch.advantages_A * batch.weights_A).sum()
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 class Counted(Peers):

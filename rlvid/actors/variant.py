@@ -247,7 +247,7 @@ class VariantActor:
         from rlvid.video.frames import read_index
 
         video, length_s = self.config.video, 0.0
-        if video.fps is not None:
+        if video.fps is not None or video.candidates_fps is not None:
             whole_s = read_index(question.video, threads=self.config.variants.threads).duration_s
             length_s = min(whole_s, question.clip[1]) - question.clip[0] if question.clip else whole_s
         return budget(video, length_s, factor=self.factor, frames_per_token=self.frames_per_token)

@@ -28,6 +28,11 @@ class Video(Section):
     """With `fps`: the most frames of a video."""
     candidates: Positive = 64
     """Frames decoded once per video, evenly spaced; variants choose among them. At least `frames`, with `fps` at least `max_frames`."""
+    candidates_fps: Annotated[float, Field(gt=0)] | None = None
+    """Candidates by rate: so many a second of the video (or of the question's clip), at least `candidates`, at most `max_candidates`. An hour then has more
+    to choose from than a minute. null: `candidates` of every video."""
+    max_candidates: Positive = 2048
+    """With `candidates_fps`: the most candidates of a video, which an actor holds in memory at the shown size (or that of the smallest crop)."""
     max_pixels: Positive = 128 * 28 * 28
     """Upper bound of height x width of one shown frame; the frame keeps its aspect and is never enlarged."""
     total_tokens: Positive | None = None
@@ -53,6 +58,8 @@ class Video(Section):
             raise ValueError(f"video.min_frames ({self.min_frames}) is above video.max_frames ({self.max_frames}): lower one")
         if self.fps is not None and self.candidates < self.max_frames:
             raise ValueError(f"video.candidates ({self.candidates}) is below video.max_frames ({self.max_frames}): raise candidates, or lower max_frames")
+        if self.candidates_fps is not None and self.max_candidates < self.candidates:
+            raise ValueError(f"video.max_candidates ({self.max_candidates}) is below video.candidates ({self.candidates}): raise max_candidates")
         if self.total_tokens is not None and self.total_tokens > self.max_tokens:
             raise ValueError(f"video.total_tokens ({self.total_tokens}) is above video.max_tokens ({self.max_tokens}), which quarantines: raise max_tokens")
         return self

@@ -34,7 +34,8 @@ def budget(video: Video, length_s: float, *, factor: int, frames_per_token: int 
         patches = max(1, min(patches, video.total_tokens // pairs))
     pixels = video.max_pixels if patches == max(1, video.max_pixels // factor**2) else patches * factor**2
     frames = pairs * frames_per_token
-    return Budget(frames, pixels, max(video.candidates, frames), pairs * patches)
+    candidates = video.candidates if video.candidates_fps is None else max(video.candidates, min(int(length_s * video.candidates_fps), video.max_candidates))
+    return Budget(frames, pixels, max(candidates, frames), pairs * patches)
 
 
 def extremes(video: Video, *, factor: int, frames_per_token: int = 2) -> tuple[Budget, Budget]:

@@ -30,6 +30,28 @@ def test_a_rate_gives_frames_by_length_between_its_bounds(length_s, frames):
     assert budget(Video(fps=2.0), length_s, factor=28).frames == frames
 
 
+@pytest.mark.parametrize(("length_s", "candidates"), [(10.0, 64), (64.0, 64), (100.0, 100), (1000.5, 1000), (3600.0, 1500)])
+def test_candidates_by_rate_between_their_bounds(length_s, candidates):
+    """Frames stay what they were; the memory of the longest video is bounded."""
+    found = budget(Video(candidates_fps=1.0, max_candidates=1500), length_s, factor=28)
+    assert (found.candidates, found.frames) == (candidates, 16)
+    with pytest.raises(ValidationError, match="max_candidates"):
+        Video(candidates_fps=1.0, max_candidates=63)
+
+
+def test_a_longer_video_has_more_candidates_by_rate(tmp_path):
+    """From the actor's own question how long the video, or the question's clip, is."""
+    from types import SimpleNamespace
+
+    from rlvid.actors.variant import VariantActor
+
+    path = make(tmp_path / "long.mp4", frames=25 * 8)
+    config = load(ROOT / "configs/quickstart.yaml", ["video.frames=2", "video.candidates=4", "video.candidates_fps=2", "video.max_candidates=12"])
+    actor = SimpleNamespace(config=config, factor=28, frames_per_token=2)
+    counts = [VariantActor._budget(actor, Question("q", str(path), "?", "open", clip=clip)).candidates for clip in (None, (1.0, 5.0), (1.0, 2.0))]
+    assert counts == [12, 8, 4]
+
+
 @given(st.floats(0.5, 4000), st.sampled_from([0.5, 1.0, 2.0, 4.0]))
 @settings(deadline=None)
 def test_the_rule_is_qwen_s_own(length_s, fps):
