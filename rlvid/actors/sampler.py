@@ -199,7 +199,9 @@ class Sampler:
             group = await self._scored(prepared, tuple(frames), results, step)
             if bonus:
                 group = await self._rewarded_for_order(group, shuffled, bonus)
-        if training and self.repairer is not None and question.video and not question.media:  # teachers look for evidence in the one video that there is
+        if training and self.repairer is not None and (question.media or not question.video):  # teachers look for evidence in one video
+            group = replace(group, teacher={"not_one_video": 1.0})
+        elif training and self.repairer is not None:
             with clock.running("teacher"):
                 group = await self.repairer.repair(group, step)
             group = replace(group, costs=added(group.costs, self.rewards.taken()))

@@ -392,6 +392,10 @@ def test_the_sampler_makes_groups_of_all_kinds_that_the_learner_packs(files, tmp
         asked = [replace(one, id=f"q{at}") for at, one in enumerate(asked)]
         collected = await sampler.collect(asked, 1, kinds=kinds, answers=2, training=True)
         again = await sampler.with_new_frames(collected.groups)
+        sampler.repairer = Repairs()
+        repaired = await sampler.collect(asked[:5], 1, kinds=kinds, answers=2, training=True)
+        assert sampler.repairer.seen == ["q4"], "teachers look at one video"
+        assert group_metrics(repaired.groups, [np.array(group.rewards_KM) for group in repaired.groups], 1)["teacher/not_one_video"] == 4
         return collected, again
 
     collected, again = asyncio.run(run())
@@ -408,6 +412,15 @@ def test_the_sampler_makes_groups_of_all_kinds_that_the_learner_packs(files, tmp
         for one, other in zip(before.frames, after.frames, strict=True):
             pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
             assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+class Repairs:
+    def __init__(self):
+        self.seen = []
+
+    async def repair(self, group, step):
+        self.seen.append(group.question.id)
+        return group
 
 
 async def takes_time(question, text):
