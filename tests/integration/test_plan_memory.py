@@ -121,18 +121,18 @@ def both_sides(world, model: str, folder: Path) -> dict[str, int]:
     settings = [*small_overrides(world, folder), *COLOCATED, f"model.path={model}"]
     with open(folder.with_suffix(".log"), "w") as said:
         run = subprocess.Popen([sys.executable, "-m", "rlvid.cli", "train", str(CONFIG), *settings], stdout=said, stderr=said)
-        peaks: dict[int, int] = {}
+        peaks = dict.fromkeys(("ray::Rank", "ray::RolloutActor", "EngineCore"), 0)
         while run.poll() is None:
             for process in psutil.Process(run.pid).children(recursive=True):
                 try:
-                    if any(name in " ".join(process.cmdline()) for name in ("ray::Rank", "ray::RolloutActor", "EngineCore")):
+                    for name in [name for name in peaks if name in " ".join(process.cmdline())]:  # what such a process forks has its name for a moment
                         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                        peaks[process.pid] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+                        peaks[name] = max(peaks[name], next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024)
                 except (psutil.Error, OSError, StopIteration):
                     continue  # it ended meanwhile
             time.sleep(0.05)
     assert run.returncode == 0, folder.with_suffix(".log").read_text()[-3000:]
-    assert len(peaks) == 3, peaks
+    assert all(peaks.values()), peaks
     config = load(CONFIG, settings)
     size = model_size(config.model.path)
     plan = shared_bytes(config, size, reckon(config, size, Assumed(gpu_memory_gib=None)))
