@@ -387,7 +387,7 @@ def test_doctor_and_quickstart_check_their_options(command, tmp_path):
     assert "--model: no-such does not exist" in command("doctor", "--model", "no-such").line(2)
     assert f"--model: 'gpt' is not {' or '.join(FAMILIES)}" in command("data", "quickstart", "--model", "gpt").line(2)
     (tmp_path / "file").touch()
-    assert "--world: 'moon' is not plain, lure, misread, blink, crowd" in command("data", "quickstart", "--world", "moon").line(2)
+    assert "--world: 'moon' is not mixed, plain, lure, misread, blink, crowd" in command("data", "quickstart", "--world", "moon").line(2)
     assert "--evidence belongs to --world plain" in command("data", "quickstart", "--world", "lure", "--evidence").line(2)
     assert "--out" in command("data", "quickstart", "--out", tmp_path / "file" / "x").line(2)
 
