@@ -90,7 +90,13 @@ def agree(clips, tmp_path, family, dtype, folder) -> None:
     assert not set(batch.targets_A.tolist()) & set(forbidden)
     apart_A = (learner - batch.sampler_logprobs_A).abs()
     print(f"{family} {dtype}: {len(apart_A)} tokens, |delta log p| mean {float(apart_A.mean()):.1e}, max {float(apart_A.max()):.1e}")
-    mean, worst = (1e-5, WORST) if dtype == "float32" else (ROUNDING, float("inf"))
+    mean, worst = 1e-5, WORST
+    if dtype != "float32":  # a token of a short prompt may be off by a nat on both sides: they may be as far apart as rounding takes the learner
+        whole = AnswerLogProbs(load_model(folder, dtype=torch.float32, attn_implementation="sdpa"), chunk=64, forbidden=forbidden, temperature=1.0)
+        with torch.no_grad():
+            rounded_A = (learner - whole(pack(answered, processor, model.config).to("cpu", torch.float32))).abs()
+        print(f"{family} {dtype}: the learner against itself in float32: mean {float(rounded_A.mean()):.1e}, max {float(rounded_A.max()):.1e}")
+        mean, worst = max(ROUNDING, float(rounded_A.mean())), max(0.2, float(rounded_A.max()))
     assert len(learner) > 6 * 3 and float(apart_A.mean()) < mean and float(apart_A.max()) < worst
 
 
