@@ -80,13 +80,11 @@ class RewardActor:
         return "judge" if self.judge else "custom"
 
     def _judge(self) -> Any:
-        from rlvid.teacher.chat import ChatModel
+        from rlvid.teacher.chat import ChatModel, endpoint_key
         from rlvid.teacher.judge import Judge
 
         judge = self.config.reward.judge
-        key = os.environ.get(judge.api_key_env, "") if judge.api_key_env else ""
-        if judge.api_key_env and not key:
-            raise ValueError(f"reward.judge.api_key_env: {judge.api_key_env} is not set on this node (export it where Ray was started, or set it to null)")
+        key = endpoint_key("reward.judge", judge.api_key_env)
         options: dict[str, Any] = judge.model_dump(
             include={"model", "base_url", "temperature", "max_tokens", "retries", "request_timeout_s", "max_reply_bytes"}
         )

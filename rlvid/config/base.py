@@ -49,3 +49,11 @@ class Section(BaseModel):
 def suggest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"
+
+
+def check_endpoint(section: str, base_url: str | None, api_key_env: str | None) -> None:
+    """Address of an OpenAI-compatible endpoint and the name of the variable with its key, where they are given. Raises ValueError."""
+    if base_url and not re.match(r"https?://[^/@\s]+(/\S*)?$", base_url):
+        raise ValueError(f"{section}.base_url must be http://HOST:PORT/v1 or https://HOST/v1, without user or password")
+    if api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+        raise ValueError(f"{section}.api_key_env must be the name of an environment variable, not the key")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Count, Positive, Seconds, Section, Share, suggest
+from rlvid.config.base import Count, Positive, Seconds, Section, Share, check_endpoint, suggest
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 REWARD_WEIGHTS: dict[str, dict[str, float]] = {
@@ -59,10 +59,7 @@ class Judge(Section):
     def _reachable(self) -> Judge:
         if self.model and not self.base_url:
             raise ValueError("reward.judge.model needs reward.judge.base_url: the endpoint's address, such as http://judge-host:8000/v1")
-        if self.base_url and not re.match(r"https?://[^/@\s]+(/\S*)?$", self.base_url):
-            raise ValueError("reward.judge.base_url must be http://HOST:PORT/v1 or https://HOST/v1, without user or password")
-        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
-            raise ValueError("reward.judge.api_key_env must be the name of an environment variable, not the key")
+        check_endpoint("reward.judge", self.base_url, self.api_key_env)
         for task in self.tasks:
             if task not in JUDGED:
                 raise ValueError(f"reward.judge.tasks: answers of task {task!r} are not judged by a model{suggest(task, JUDGED)}")

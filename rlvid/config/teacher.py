@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Count, PathOrId, Positive, Resources, Seconds, Section, Share, suggest
+from rlvid.config.base import Count, PathOrId, Positive, Resources, Seconds, Section, Share, check_endpoint, suggest
 
 
 class Teacher(Section):
@@ -80,10 +79,7 @@ class Teacher(Section):
             raise ValueError(f"teacher.kind {self.kind} needs teacher.model: name the model")
         if self.kind == "chat" and not self.base_url:
             raise ValueError("teacher.kind chat needs teacher.base_url: the endpoint's address, such as http://teacher-host:8000/v1")
-        if self.base_url and not re.match(r"https?://[^/@\s]+(/\S*)?$", self.base_url):
-            raise ValueError("teacher.base_url must be http://HOST:PORT/v1 or https://HOST/v1, without user or password")
-        if self.api_key_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
-            raise ValueError("teacher.api_key_env must be the name of an environment variable, not the key")
+        check_endpoint("teacher", self.base_url, self.api_key_env)
         if self.overview_frames > self.max_frames:
             raise ValueError(f"teacher.overview_frames ({self.overview_frames}) is above teacher.max_frames ({self.max_frames}): raise max_frames")
         if self.must_look and not (self.max_turns and self.max_calls):

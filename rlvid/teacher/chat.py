@@ -92,6 +92,14 @@ class ChatModel:
         return text.replace(self.secret, "***") if self.secret else text
 
 
+def endpoint_key(section: str, variable: str | None) -> str:
+    """The key of a section's endpoint, from this process's environment; "" where none is sent. Raises ValueError when its variable is not set."""
+    key = os.environ.get(variable, "") if variable else ""
+    if variable and not key:
+        raise ValueError(f"{section}.api_key_env: {variable} is not set on this node (export it where Ray was started, or set it to null)")
+    return key
+
+
 class ChatTeacher:
     """A conversation with a chat endpoint. `api_key_env`: name of the environment variable that holds the key; "": none is sent."""
 
@@ -102,10 +110,7 @@ class ChatTeacher:
 
     async def start(self) -> None:
         """Read the key; ValueError when its variable is not set. The endpoint itself may come up later."""
-        key = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
-        if self.api_key_env and not key:
-            raise ValueError(f"teacher.api_key_env: {self.api_key_env} is not set on this node (export it where Ray was started, or set it to null)")
-        self.model = ChatModel(api_key=key, **self.endpoint)
+        self.model = ChatModel(api_key=endpoint_key("teacher", self.api_key_env), **self.endpoint)
         self.conversation = Conversation(self.model, self.rules)
 
     async def find(self, request: TeacherRequest) -> TeacherReply:
