@@ -100,34 +100,19 @@ class VariantActor:
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
         from rlvid.variants.build import cut, video_metadata
-        from rlvid.variants.explore import explore, hides, truth_hidden
-        from rlvid.video.clip import work_size
+        from rlvid.variants.explore import hides, truth_hidden
 
         prompt = self.config.prompt
         clock = _Laps()
         share = self._budget(question)
-        size_for = partial(self._size, max_pixels=share.max_pixels)
-        clip, hit = self._clip(question, share, size_for)
+        clip, hit = self._clip(question, share, partial(self._size, max_pixels=share.max_pixels))
         asked, question = question, within_video(question, clip.duration_s)
         if asked != question:
             log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, clip.duration_s)
         clock.lap("decode_s")
         relevance = self._relevance(question, kinds, clip, share)
         clock.lap("relevance_s")
-        specs = explore(
-            kinds,
-            times_s_N=clip.times_s_N,
-            frames=share.frames,
-            size=size_for(clip.height, clip.width),
-            coarse_size=self._coarse(size_for(clip.height, clip.width), clip.height, clip.width),
-            work_size=work_size(clip.height, clip.width, size_for(clip.height, clip.width), self._zoom),
-            question_id=question.id,
-            seed=seed,
-            min_crop_area=self.config.variants.min_crop_area,
-            crop_share=self.config.variants.crop_share,
-            relevance=relevance,
-            even_times=self._even_times(question),
-        )
+        specs = self._explored(question, question.id, kinds, seed, clip, share, relevance)
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
         tokens = self._prompt_tokens(text, specs)
         if problem := self._too_long(tokens, specs):
@@ -184,15 +169,22 @@ class VariantActor:
     def _video(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
         """One of several media that is a video: read, and how each kind shows it."""
         from rlvid.variants.build import cut
-        from rlvid.variants.explore import explore
-        from rlvid.video.clip import work_size
 
         alone = replace(question, video=path, media=(), clip=question.clip if path == question.video else None)
         share = self._budget(alone)
-        size_for = partial(self._size, max_pixels=share.max_pixels)
-        clip, hit = self._clip(alone, share, size_for)
-        size = size_for(clip.height, clip.width)
-        specs = explore(
+        clip, hit = self._clip(alone, share, partial(self._size, max_pixels=share.max_pixels))
+        specs = self._explored(question, name, kinds, seed, clip, share, self._relevance(alone, kinds, clip, share))
+        return _Seen(specs, partial(cut, clip), clip.duration_s, hit)
+
+    def _explored(
+        self, question: Question, name: str, kinds: tuple[str, ...], seed: int, clip: Any, share: Budget, relevance: Relevance | None
+    ) -> list[VariantSpec]:
+        """How each kind shows a video. `name`: what its random numbers are drawn by."""
+        from rlvid.variants.explore import explore
+        from rlvid.video.clip import work_size
+
+        size = self._size(clip.height, clip.width, max_pixels=share.max_pixels)
+        return explore(
             kinds,
             times_s_N=clip.times_s_N,
             frames=share.frames,
@@ -203,10 +195,9 @@ class VariantActor:
             seed=seed,
             min_crop_area=self.config.variants.min_crop_area,
             crop_share=self.config.variants.crop_share,
-            relevance=self._relevance(alone, kinds, clip, share),
+            relevance=relevance,
             even_times=self._even_times(question),
         )
-        return _Seen(specs, partial(cut, clip), clip.duration_s, hit)
 
     def _image(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
         """One of the media that is an image. Only an image-text model tells which part of it matters: nothing moves."""
