@@ -195,6 +195,10 @@ class Relevance:
     patches: tuple[tuple[float, ...], ...] = ()
 
 
+UNKNOWN = -1
+"""In the place of an expert that a token went through: it is not known which."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """One sampled answer. `tokens` [N] and `logprobs` [N] are the sampler's own.
@@ -218,7 +222,7 @@ class Rollout:
     question file; its `logprobs` are NaN."""
     routes: Any = None
     """(reference into the object store, place in what it holds) of the experts that its tokens went through, [n, L, K] int16 from the prompt's first token on,
-    -1 where they are not known. None: nobody asked (sync.experts)."""
+    UNKNOWN where they are not known. None: nobody asked (sync.experts)."""
 
     @property
     def truncated(self) -> bool:

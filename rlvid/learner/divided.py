@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from rlvid.learner.experts import UNKNOWN
-from rlvid.learner.merged import Look, Padded, Ragged, alike, in_half_on_cuda
+from rlvid.learner.merged import Look, Padded, Ragged, alike, in_half_on_cuda, merge_in
 from rlvid.learner.packing import MicroBatch, Share
+from rlvid.types import UNKNOWN
 
 Span = tuple[int, int]
 """(first token, tokens)."""
@@ -243,13 +243,7 @@ class DividedAttention(torch.autograd.Function):
         total = query.new_full(query.shape[:2], float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32))
         keys, values = row.whole(torch.cat([key, value], dim=1)).chunk(2, dim=1)
         for look in row.looks:
-            asked = look.queries
-            seen, said = look.ahead(asked.of(query), look.keys.of(keys), look.keys.of(values), scale)
-            before = asked.of(total)
-            both = torch.logaddexp(before, said)
-            merged = asked.of(output) * (before - both).exp()[..., None] + seen * (said - both).exp()[..., None]
-            asked.put(output, merged.to(output.dtype))
-            asked.put(total, both)
+            merge_in(look.queries, output, total, *look.ahead(look.queries.of(query), look.keys.of(keys), look.keys.of(values), scale))
         ctx.save_for_backward(query, key, value, output, total)
         ctx.row, ctx.scale = row, scale
         return output

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlvid.types import TrainingPrompt
+from rlvid.types import UNKNOWN, TrainingPrompt
 
 if TYPE_CHECKING:
     from rlvid.learner.packing import MicroBatch
 
-UNKNOWN = -1
+COUNTED = ("mismatch/sum_experts_known", "mismatch/sum_experts_apart", "mismatch/sum_experts_unknown")
 
 
 class Routing:
@@ -28,17 +28,17 @@ class Routing:
     def __init__(self, routers: Sequence[Any], *, replay: bool) -> None:
         self.routers = routers
         self.replay = replay
-        self.tell(None)
+        self.counts: dict[str, Any] = dict.fromkeys(COUNTED, 0.0)
+        self.routes_NLK: torch.Tensor | None = None
         for router in filter(None, routers):
             router.alone = router.forward
             router.forward = _Chosen(router, self)
-        self.take()
 
-    def tell(self, batch: MicroBatch | None) -> None:
+    def tell(self, batch: MicroBatch) -> None:
         """For the next forward, and what is computed again of it in the backward pass: the engine's choices, where it said any. The last layer is given
         the tokens that predict answers alone; of these, the ones that an engine sampled and that count in the loss are counted."""
-        self.routes_NLK = batch.routes_NLK if batch is not None else None
-        if batch is None or self.routes_NLK is None:
+        self.routes_NLK = batch.routes_NLK
+        if self.routes_NLK is None:
             return
         self.predictors = batch.asked()
         sampled_A = (batch.weights_A > 0) & ~batch.sampler_logprobs_A.isnan()
@@ -48,8 +48,7 @@ class Routing:
     def take(self) -> dict[str, float]:
         """What was counted since: choices of experts for tokens that predict answers, those that the engine made otherwise, and those of which it is not
         known."""
-        found = dict(getattr(self, "counts", {}))
-        self.counts: dict[str, Any] = dict.fromkeys(("mismatch/sum_experts_known", "mismatch/sum_experts_apart", "mismatch/sum_experts_unknown"), 0.0)
+        found, self.counts = self.counts, dict.fromkeys(COUNTED, 0.0)
         return {name: float(value) for name, value in found.items()}
 
     def choose(self, layer: int, logits_NE: torch.Tensor, scores_NK: torch.Tensor, own_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -203,11 +203,7 @@ class MergedAttention(torch.autograd.Function):
                     _put(look.queries, output, total, *look.ahead(look.queries.of(query), *taken, scale))
         for look in row.answers:
             places = look.queries
-            seen, said = look.ahead(places.of(query), places.of(key), places.of(value), scale)
-            before = places.of(total)
-            both = torch.logaddexp(before, said)
-            merged = places.of(output) * (before - both).exp()[..., None] + seen * (said - both).exp()[..., None]
-            _put(places, output, total, merged.to(output.dtype), both)
+            merge_in(places, output, total, *look.ahead(places.of(query), places.of(key), places.of(value), scale))
         ctx.save_for_backward(query, key, value, output, total)
         ctx.row, ctx.scale = row, scale
         return output
@@ -237,6 +233,14 @@ class MergedAttention(torch.autograd.Function):
 def _put(places: Any, output: torch.Tensor, total: torch.Tensor, seen: torch.Tensor, said: torch.Tensor) -> None:
     places.put(output, seen)
     places.put(total, said)
+
+
+def merge_in(places: Any, output: torch.Tensor, total: torch.Tensor, seen: torch.Tensor, said: torch.Tensor) -> None:
+    """Add another look, its output `seen` and log-sum-exp `said`, to those that these places have already; `total` is -inf where there is none yet."""
+    before = places.of(total)
+    both = torch.logaddexp(before, said)
+    merged = places.of(output) * (before - both).exp()[..., None] + seen * (said - both).exp()[..., None]
+    _put(places, output, total, merged.to(output.dtype), both)
 
 
 def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: Any, causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from rlvid.families import named
 from rlvid.learner.distill import answer_tokens
-from rlvid.learner.experts import UNKNOWN, routes_of
+from rlvid.learner.experts import routes_of
 from rlvid.sync.tokens import token_digest
 from rlvid.teacher.student import twice
-from rlvid.types import TrainingPrompt
+from rlvid.types import UNKNOWN, TrainingPrompt
 
 
 @dataclass(frozen=True)

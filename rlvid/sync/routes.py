@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-UNKNOWN = -1
+from rlvid.types import UNKNOWN
+
 KEPT = 4096
 """Ended requests whose choices nobody has asked for yet."""
 

@@ -10,10 +10,11 @@ import torch
 
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
-from rlvid.learner.experts import UNKNOWN, Routing, routes_of
+from rlvid.learner.experts import Routing, routes_of
 from rlvid.learner.group import _expert_shares
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack, spread_over_ranks
+from rlvid.types import UNKNOWN
 from rlvid.world.tiny_model import build_tiny_model
 from tests.unit.test_packing import CORPUS, LAYERS, make_prompt, per_answer, relative
 

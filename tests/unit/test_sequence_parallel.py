@@ -10,9 +10,9 @@ import torch
 from rlvid.families import FAMILIES, named
 from rlvid.families.checkpoint import load_model, load_processor
 from rlvid.learner.divided import divide, looks, own_places, peers_of
-from rlvid.learner.experts import UNKNOWN
 from rlvid.learner.logprobs import AnswerLogProbs
 from rlvid.learner.packing import pack
+from rlvid.types import UNKNOWN
 from rlvid.world.tiny_model import build_tiny_model
 from tests.unit.test_packing import CORPUS, DECAY, make_media_prompt, make_prompt
 
