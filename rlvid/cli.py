@@ -471,8 +471,8 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
       image                   in place of `video`: a picture, or a list of them
       media                   or all in their order: \\[{"video": path}, {"image": path}, ...]; none of the three: a question of text alone. Where the
                               question (or its options) holds <video> and <image>, one for each, they stand there, in that order
-      task                    one of multiple_choice, open, numeric, regression, temporal_grounding or grounded_qa
-      options, answer         the answer as an option's text or letter, a text, or a number
+      task                    one of multiple_choice, open, numeric, regression, math, temporal_grounding or grounded_qa
+      options, answer         the answer as an option's text or letter, a text, a number, or (math) a formula in LaTeX
       answers                 instead of `answer`: with options all that are right, each must be named; without, texts any of which is right
       spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa
       span_mode               of several spans: any (default; one of them is asked for) or all

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Task = Literal["multiple_choice", "open", "numeric", "regression", "temporal_grounding", "grounded_qa"]
+Task = Literal["multiple_choice", "open", "numeric", "regression", "math", "temporal_grounding", "grounded_qa"]
 Span = tuple[float, float]
 """Start and end in seconds of the original video."""
 Box = tuple[float, float, float, float]

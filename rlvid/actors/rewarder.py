@@ -18,8 +18,10 @@ from typing import Any
 from rlvid.actors.pool import ActorPool, CallFailed
 from rlvid.actors.scoring import Scorer
 from rlvid.config import Config, ConfigError
+from rlvid.data.questions import asks
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
+from rlvid.reading import maths
 from rlvid.reading.answers import opened_by, tagged_answer
 from rlvid.reading.spans import answer_and_spans
 from rlvid.types import Question, Rollout, Score
@@ -28,13 +30,20 @@ log = logging.getLogger("rlvid")
 
 GRACE_S = 30
 """A reward actor that answers nothing for so long after all its own deadlines hangs, and is replaced."""
+MATH_WAIT_S = 300
+"""For the formulas of other answers, which one process compares one after the other (milliseconds each, but for those that reach their deadline)."""
 Costs = dict[str, float]
 """By the names of the step's metrics."""
 
 
 def needed(config: Config) -> bool:
-    """Is there a reward beyond rules?"""
-    return config.reward.custom is not None or config.reward.judge.model is not None
+    """Is there a reward beyond quick rules?"""
+    return config.reward.custom is not None or config.reward.judge.model is not None or asks_for_formulas(config)
+
+
+def asks_for_formulas(config: Config) -> bool:
+    """Is there a question of task math in the run's files?"""
+    return any(asks(path, "math") for path in (config.data.train, config.data.eval) if path is not None and path.is_file())
 
 
 def role(config: Config) -> Role:
@@ -52,7 +61,7 @@ def role(config: Config) -> Role:
         concurrency=1000,
         pool={
             "capacity": 1000,
-            "deadline_s": turns * reward.deadline_s + reward.judge.deadline_s + GRACE_S,
+            "deadline_s": turns * reward.deadline_s + reward.judge.deadline_s + MATH_WAIT_S + GRACE_S,
             "start_deadline_s": config.rollout.start_deadline_s,
             "max_restarts": config.rollout.max_restarts,
             "quorum": config.rollout.quorum,
@@ -77,7 +86,9 @@ class RewardActor:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(reward.concurrency, thread_name_prefix="reward"))
         if reward.judge.model is not None:
             self.judge = self._judge()
-        return "judge" if self.judge else "custom"
+        if asks_for_formulas(self.config):
+            await asyncio.to_thread(maths.start)
+        return "judge" if self.judge else "custom" if reward.custom else "math"
 
     def _judge(self) -> Any:
         from rlvid.teacher.chat import ChatModel, endpoint_key
@@ -94,9 +105,8 @@ class RewardActor:
     async def rewards(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
         """The score of each answer, in order, and what they cost."""
         costs: Counter[str] = Counter()
-        began = time.perf_counter()
-        ruled = [self.score.by_rule(question, rollout, prompt, step) for rollout in rollouts]
-        costs.update({"reward_calls/rule": len(ruled), "reward_seconds/rule": time.perf_counter() - began})  # type: ignore[dict-item]
+        ruled, spent = await by_rule(self.score, question, rollouts, prompt, step)
+        costs.update(spent)  # type: ignore[arg-type]
         scores = await asyncio.gather(*[self._one(question, rollout, prompt, score, costs) for rollout, score in zip(rollouts, ruled, strict=True)])
         return list(scores), dict(costs)
 
@@ -176,20 +186,26 @@ class Rewards:
             if self.config.reward.custom is not None:
                 raise ConfigError(f"reward.custom: {self.config.reward.custom}: {error} (question {question.id})") from None
             log.warning("no verdict on the answers to %s: %s", question.id, error)
-            scores, costs = self._by_rule(question, rollouts, prompt, step)
+            scores, costs = await by_rule(self.rules, question, rollouts, prompt, step)
             return scores, costs | {"judge/failed": float(len(rollouts))}
 
     async def _here(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
-        scores, costs = self._by_rule(question, rollouts, prompt, step)
+        scores, costs = await by_rule(self.rules, question, rollouts, prompt, step)
         if self.rules.own is None:
             return scores, costs
         parts = [await self.rules.own_parts(question, rollout, prompt, self.config.reward.deadline_s) for rollout in rollouts]
         return [replace(score, parts=score.parts | own) for score, own in zip(scores, parts, strict=True)], costs
 
-    def _by_rule(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
-        began = time.perf_counter()
-        scores = [self.rules.by_rule(question, rollout, prompt, step) for rollout in rollouts]
-        return scores, {"reward_calls/rule": float(len(scores)), "reward_seconds/rule": time.perf_counter() - began}
+
+async def by_rule(score: Scorer, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
+    """The rules' scores and what they cost. Formulas are compared in a process of their own, and only a thread waits for it."""
+    began, kind = time.perf_counter(), "math" if question.task == "math" else "rule"
+
+    def scored() -> list[Score]:
+        return [score.by_rule(question, rollout, prompt, step) for rollout in rollouts]
+
+    scores = await asyncio.to_thread(scored) if kind == "math" else scored()
+    return scores, {f"reward_calls/{kind}": float(len(scores)), f"reward_seconds/{kind}": time.perf_counter() - began}
 
 
 def added(*costs: Costs) -> Costs:

@@ -39,7 +39,7 @@ class Scorer:
 
     def __init__(self, config: Config) -> None:
         self.reward, self.limit, self.steps = config.reward, config.rollout.max_tokens, config.run.steps
-        self.marking = Marking(self.reward.numeric_tolerance, self.reward.regression)
+        self.marking = Marking(self.reward.numeric_tolerance, self.reward.math_deadline_s, self.reward.regression)
         self.own = load_reward(self.reward.custom) if self.reward.custom else None
 
     def __call__(self, question: Question, rollout: Rollout, prompt: str = "", step: int = 0) -> Score:

@@ -1,4 +1,5 @@
-"""Reward parts of one answer: accuracy, temporal IoU, format, length. Pure; any text gives numbers, never an exception.
+"""Reward parts of one answer: accuracy, temporal IoU, format, length. Any text gives numbers, never an exception. Pure arithmetic, but for formulas: a process
+beside this one compares them, within a deadline (`rlvid.reading.maths`).
 
 Temporal-RLT's dual reward [S]: a discrete signal for semantic correctness and a continuous one for temporal grounding. The
 temporal IoU is [R]; mean relative accuracy is VSI-Bench's, 1 - relative error Video-R1's; the length part is DAPO's; named
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlvid.reading import answers, choices, spans
+from rlvid.reading import answers, choices, maths, spans
 from rlvid.types import Question, Score, Span, Task
 
 SENTENCE_WORDS = 5
@@ -34,9 +35,10 @@ RELATIVE_ERRORS_PERCENT = tuple(range(50, 0, -5))
 
 @dataclass(frozen=True)
 class Marking:
-    """What the config says about answers that are numbers: `numeric_tolerance` is a relative error, see `relative_accuracy` for `regression`."""
+    """What the config says about answers that are numbers or formulas: `numeric_tolerance` is a relative error, see `relative_accuracy` for `regression`."""
 
     numeric_tolerance: float = 0.0
+    math_deadline_s: float = 2.0
     regression: Literal["mean_relative_accuracy", "relative_error"] = "mean_relative_accuracy"
 
 
@@ -215,6 +217,17 @@ def _regression(question: Question, answer: str, marking: Marking) -> Read:
     return _best(question, answer, mean_relative_accuracy if marking.regression == "mean_relative_accuracy" else relative_accuracy)
 
 
+def _math(question: Question, answer: str, marking: Marking) -> Read:
+    """1 for the same formula, or the same number within the tolerance: by math-verify, the whole answer being one formula."""
+    reasons = []
+    for truth in question.references:
+        right, reason = maths.equal(answer, truth, tolerance=marking.numeric_tolerance, deadline_s=marking.math_deadline_s)
+        if right:
+            return {"accuracy": 1.0}, ""
+        reasons.append(reason)
+    return {"accuracy": 0.0}, next(filter(None, reasons), "")
+
+
 def _best(question: Question, answer: str, measure: Callable[[float, float], float]) -> Read:
     """The measure of the one number said against the truth, or the best of several. What a tolerance allows is relative to the truth alone; a millionth more
     for what floats make of 0.1 and of its very edge."""
@@ -250,6 +263,7 @@ _SCORERS: dict[Task, Callable[[Question, str, Marking], Read]] = {
     "open": _open,
     "numeric": _numeric,
     "regression": _regression,
+    "math": _math,
     "temporal_grounding": _temporal_grounding,
     "grounded_qa": _grounded_qa,
 }
@@ -258,6 +272,7 @@ PARTS: dict[Task, tuple[str, ...]] = {
     "open": ("accuracy", "format"),
     "numeric": ("accuracy", "format"),
     "regression": ("accuracy", "format"),
+    "math": ("accuracy", "format"),
     "temporal_grounding": ("temporal_iou", "format"),
     "grounded_qa": ("accuracy", "temporal_iou", "format"),
 }

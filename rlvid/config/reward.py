@@ -15,6 +15,7 @@ REWARD_WEIGHTS: dict[str, dict[str, float]] = {
     "open": {"accuracy": 1.0, "format": 1.0},
     "numeric": {"accuracy": 1.0, "format": 1.0},
     "regression": {"accuracy": 1.0, "format": 1.0},
+    "math": {"accuracy": 1.0, "format": 1.0},
     "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
     "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
 }
@@ -78,7 +79,7 @@ class Reward(Section):
     judge: Judge = Judge()
     """A model that judges open answers."""
     actors: Positive = 1
-    """Reward actors, where there is a `custom` reward or a judge; rules alone need none."""
+    """Reward actors, where there is a `custom` reward, a judge, or a question of task `math` in `data.train` or `data.eval`; other rules need none."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves for each."""
     concurrency: Positive = 64
@@ -86,7 +87,10 @@ class Reward(Section):
     deadline_s: Seconds = 120
     """Longest run of `custom` on one answer. One that takes longer ends the run, as one that fails does."""
     numeric_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """A numeric answer is right up to this relative error; 0: the same number."""
+    """A numeric answer, or a formula that is a number, is right up to this relative error; 0: the same number."""
+    math_deadline_s: Seconds = 2
+    """Longest comparison of one `math` answer with the true formula, in seconds of the processor, in a process beside the reward actor; one that takes more is
+    worth 0 and says why."""
     regression: Literal["mean_relative_accuracy", "relative_error"] = "mean_relative_accuracy"
     """Accuracy of a regression answer: VSI-Bench's mean relative accuracy, or 1 - relative error (0 from an error of 100 % on)."""
     length_margin: Annotated[float, Field(gt=0, le=1)] = 0.2

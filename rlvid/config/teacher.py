@@ -92,7 +92,7 @@ class Teacher(Section):
 
 
 Trigger = Annotated[float, Field(gt=0, le=1)]
-TRIGGERS: dict[str, float] = {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "grounded_qa": 1.0}
+TRIGGERS: dict[str, float] = {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "math": 1.0, "grounded_qa": 1.0}
 """Graded answers (ROUGE, relative accuracy) are hardly ever worth 1: 9 for 10 has not failed [D]."""
 
 

@@ -20,6 +20,7 @@ INSTRUCTIONS = {
     "open": "Answer in a few words.",
     "numeric": "Answer with a number.",
     "regression": "Answer with a number.",
+    "math": "Answer with one number or formula, in LaTeX.",
     "temporal_grounding": "Answer with the start and end time in seconds.",
     "grounded_qa": "Answer, then give the start and end time in seconds.",
 }

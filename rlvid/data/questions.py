@@ -16,6 +16,7 @@ from rlvid.data import options as lettered
 from rlvid.data.prompts import LETTERS, marks
 from rlvid.process.one_line import printable
 from rlvid.reading import answers as reading
+from rlvid.reading import maths
 from rlvid.types import Box, Evidence, Medium, Question, Region, Span, Task
 from rlvid.video import pictures
 
@@ -185,6 +186,16 @@ def most_media(path: str | Path) -> dict[str, int]:
     return most
 
 
+def asks(path: str | Path, task: Task) -> bool:
+    """Is there a question of this task in the file? Lines that are wrong count nothing, as in `most_media`."""
+    for line, _, raw in raw_lines(path):
+        if f'"{task}"'.encode() in raw:
+            with contextlib.suppress(QuestionError):
+                if parse_line(raw, path=path, line=line).task == task:
+                    return True
+    return False
+
+
 class SeenIds:
     """Refuses an id that an earlier line of the file has."""
 
@@ -206,6 +217,8 @@ def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: boo
             raise QuestionError(f"{path}:{line}: {medium.kind}: {_missing(medium)}", MISSING[medium.kind])
         if not pictures.parsed(medium.path) and not os.path.getsize(medium.path):
             raise QuestionError(f"{path}:{line}: {medium.kind}: {medium.path} is empty (copy it anew, or take the line out)", EMPTY[medium.kind])
+    if question.task == "math" and (wrong := next(filter(None, map(maths.problem, question.references)), "")):
+        raise QuestionError(f"{path}:{line}: answer: no answer can be compared with it, {wrong} (write a number or a LaTeX formula)", "answer: not a formula")
     duration_s = _length_s(question) if videos else None
     if duration_s is None:
         return question, changes
@@ -481,7 +494,7 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
         return None
     if value is None:
         raise _Wrong(key, "is missing", f"a {task} question needs its answer", "missing")
-    if task in _NUMBERS and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if task in (*_NUMBERS, "math") and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = repr(value)
     text = _string(value, key)
     if options.texts:
@@ -494,6 +507,8 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
         raise _Wrong(key, "is empty", "give it some text")
     if task in _NUMBERS and reading.number(text)[0] is None:
         raise _Wrong(key, f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
+    if task == "math" and (problem := maths.formula(text)[1]):
+        raise _Wrong(key, f"{_shown(text)} is not one formula, {problem}", "a math question is answered by one number or LaTeX formula", "not a formula")
     return text
 
 

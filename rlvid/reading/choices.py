@@ -82,9 +82,14 @@ def chosen(answer: str, options: Sequence[str]) -> tuple[frozenset[int] | None, 
 
 def without_lead_in(answer: str) -> str:
     """Without "The answer is", "Option", "I think it is" and the like in front, if anything is left."""
-    match = _LEAD_IN.match(answer)
-    rest = bare(answer[match.end() :]) if match else answer
+    rest = bare(after_lead_in(answer))
     return rest or answer
+
+
+def after_lead_in(answer: str) -> str:
+    """What stands behind such words, as it stands there; perhaps nothing."""
+    match = _LEAD_IN.match(answer)
+    return answer[match.end() :] if match else answer
 
 
 def _whole_choice(answer: str, options: Sequence[str]) -> tuple[int | None, str]:

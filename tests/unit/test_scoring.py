@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
@@ -42,6 +43,27 @@ def config(tmp_path, **reward):
 
 def rollout(text=RIGHT, tokens=3):
     return Rollout("q", 0, 0, 10, tuple(range(tokens)), (0.0,) * tokens, text, 0, 0)
+
+
+def test_formulas_are_compared_in_reward_actors_or_at_least_in_a_thread(tmp_path):
+    from rlvid.actors import rewarder
+
+    asked = Question(id="q", video="", question="?", task="math", answer="\\frac{1}{2}")
+    settings = config(tmp_path, math_deadline_s=3, numeric_tolerance=0.1)
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"train": tmp_path / "t.jsonl"})})
+    (tmp_path / "t.jsonl").write_text('{"id": "a", "question": "?", "task": "open", "answer": "math"}\n')
+    assert not rewarder.needed(settings)
+    (tmp_path / "t.jsonl").write_text('{"id": "a", "question": "?", "task": "math", "answer": "1"}\n')
+    assert rewarder.needed(settings)
+    replies = [rollout(f"<answer>{said}</answer>") for said in ("0.5", "0.54", "0.6", "\\frac{2}{4}", "one half or so")]
+
+    async def run(actor):
+        assert await actor.start() == "math"
+        return await actor.rewards(asked, replies, "", 1), await rewarder.Rewards(settings)(asked, replies, "")
+
+    (scores, costs), (same, _) = asyncio.run(run(rewarder.RewardActor(settings, 0)))
+    assert [score.parts["accuracy"] for score in scores] == [1.0, 1.0, 0.0, 1.0, 0.0] and [score.parts for score in same] == [score.parts for score in scores]
+    assert costs["reward_calls/math"] == 5 and costs["reward_seconds/math"] > 0 and scores[-1].reason
 
 
 def test_own_parts_count_through_the_weights(own, tmp_path):

@@ -78,6 +78,23 @@ def test_problem_rows_mean(turned):
     assert (inside.task, inside.question, inside.answer) == ("multiple_choice", "Which?", "red") and words.answer == "blue"
 
 
+def test_rows_with_formulas_mean(turned):
+    """OneThinker's `math`, Video-R1's columns, and EasyR1's rows without a kind, whose answer is LaTeX."""
+    rows = [
+        problem(problem_type="math", problem="a?", solution="<answer>$$-\\dfrac{3}{2}$$</answer>"),
+        problem(problem_type="math", problem="b?", solution="<answer>25</answer>", data_type="text", path=None),
+        problem(problem_type=None, problem="c?", solution="2 \\sqrt { 221 }"),
+        problem(problem_type="math", problem="d?", solution="<answer>\\frac{1</answer>"),
+        problem(problem_type="math", problem="e?", solution="<answer>it depends</answer>"),
+    ]
+    report, found = turned("problems", rows)
+    assert [(one.task, one.answer) for one in found] == [("math", "$$-\\dfrac{3}{2}$$"), ("math", "25"), ("math", "2 \\sqrt { 221 }")]
+    assert kinds(report) == {"solution: not a formula": 2}
+    rows = [{**published.VIDEO_R1[1], "path": "a.mp4", "problem_type": "math", "solution": "<answer>\\frac{1}{2}</answer>"}]
+    _, (one,) = turned("video_r1", rows)
+    assert (one.task, one.answer) == ("math", "\\frac{1}{2}")
+
+
 def test_rows_that_no_reward_judges_are_counted_by_kind(turned):
     rows = [
         problem(data_type="image"),

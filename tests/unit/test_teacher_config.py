@@ -25,7 +25,7 @@ def test_defaults_are_the_methods():
     config = load(QUICKSTART)
     repair = config.repair
     assert (repair.enabled, repair.kappa, repair.alpha, repair.choice) == (False, 0.3, 0.2, "always")
-    assert repair.trigger == {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "grounded_qa": 1.0}
+    assert repair.trigger == {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.0, "regression": 0.5, "math": 1.0, "grounded_qa": 1.0}
     assert (repair.visual_evidence, repair.max_evidence_frames, repair.blind_test, repair.max_per_group) == (True, 4, False, None)
     assert config.teacher.kind == "none" and config.teacher.with_ground_truth
 

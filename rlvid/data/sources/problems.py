@@ -4,12 +4,13 @@ Columns: `problem`, `question` or `prompt` (text, or a chat whose last user turn
 `<answer>` or bare); `path`, `video` or `videos`, `image` or `images` (`path` names images where `data_type` is image; with `text` there are none).
 Optional `problem_id`, `data_type`, `problem_type`, `options`, `data_source`, `fps`. So write Video-R1,
 OneThinker (arXiv 2512.03043), EasyR1 and verl (parquet). Kinds of problems that no reward here judges are counted and left out.
-Without a `problem_type` the kind follows from the row: options make a choice, one number a number, all else an open answer [D].
+Without a `problem_type` the kind follows from the row: options make a choice, one number a number, LaTeX a formula, all else an open answer [D].
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from rlvid.data.sources import media, texts
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
-from rlvid.reading import answers, spans
+from rlvid.reading import answers, maths, spans
 from rlvid.types import Span, Task
 
 TASKS: dict[str, Task] = {
@@ -32,10 +33,12 @@ TASKS: dict[str, Task] = {
     "open": "open",
     "qa": "open",
     "ocr": "open",
+    "math": "math",
     "temporal grounding": "temporal_grounding",
     "tvg": "temporal_grounding",
 }
 """Kinds of problems, by `texts.kind_of`."""
+_LATEX = re.compile(r"\\[a-zA-Z]{2,}|\$[^$]+\$|[\^_]\{")
 PROBLEMS, SOLUTIONS, PATHS = ("problem", "question", "prompt"), ("solution", "answer", "reward_model"), ("path", "video", "videos")
 OTHERS = ("image", "images", "data_type", "problem_type", "options", "problem_id", "id", "data_source", "fps", "extra_info")
 
@@ -108,13 +111,22 @@ def judged(asked: str, answer: str, given: Any, task: Task | None) -> dict[str, 
             raise Unusable("options", "a choice needs options, in the row or as lines A. ..., B. ... of the question", "none in the row")
         found = options.by_letter(answer) or texts.by_text(answer, options)
         return {"question": question, "task": task, "options": options.texts, "answer": found, "changes": options.changes}
-    return {"question": asked, "task": task, "answer": answer}
+    return {"question": asked, "task": task, "answer": formula(answer) if task == "math" else answer}
+
+
+def formula(answer: str) -> str:
+    """The answer of a math problem, if answers can be compared with it. Raises Unusable."""
+    if wrong := maths.problem(answer):
+        raise Unusable("solution", f"{answer[:80]!r} is no formula that can be compared ({wrong})", "not a formula")
+    return answer
 
 
 def _task_of(answer: str, options: Options) -> Task:
     if options.texts and (options.by_letter(answer) or options.by_text(answer)):
         return "multiple_choice"
-    return "numeric" if answers.number(answer)[0] is not None and len(answer.split()) == 1 else "open"
+    if answers.number(answer)[0] is not None and len(answer.split()) == 1:
+        return "numeric"
+    return "math" if _LATEX.search(answer) and not maths.problem(answer) else "open"
 
 
 def _spans(answer: str) -> tuple[Span, ...]:

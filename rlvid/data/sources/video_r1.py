@@ -15,7 +15,14 @@ from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
 from rlvid.types import Task
 
-TASKS: dict[str, Task] = {"multiple choice": "multiple_choice", "numerical": "numeric", "regression": "regression", "free form": "open", "ocr": "open"}
+TASKS: dict[str, Task] = {
+    "multiple choice": "multiple_choice",
+    "numerical": "numeric",
+    "regression": "regression",
+    "free form": "open",
+    "ocr": "open",
+    "math": "math",
+}
 
 
 def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
@@ -26,6 +33,7 @@ def _draft(record: Record, values: Mapping[str, Any], videos: Videos) -> Draft:
     task = TASKS[kind]
     options = texts.options(values.get("options") if task == "multiple_choice" else [], "options")
     answer = texts.inside_tag(texts.text(values, "solution"))
+    answer = problems.formula(answer) if task == "math" else answer
     return Draft(
         id=f"video_r1-{texts.text(values, 'problem_id')}",
         video=shown.video,
