@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvid.config import Config, ConfigError, needs_relevance
 from rlvid.data.questions import CUT_TO_VIDEO, WITH_SPANS, QuestionError, within_video
@@ -16,6 +16,9 @@ from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
 from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 from rlvid.video.budget import Budget, budget, extremes
+
+if TYPE_CHECKING:
+    from rlvid.video.clip import Clip
 
 log = logging.getLogger("rlvid")
 
@@ -110,14 +113,14 @@ class VariantActor:
         if asked != question:
             log.warning("%s: %s (%.2f s)", question.id, CUT_TO_VIDEO, clip.duration_s)
         clock.lap("decode_s")
-        relevance = self._relevance(question, kinds, clip, share)
+        relevance, more = self._relevance(question, kinds, clip, share)
         clock.lap("relevance_s")
-        specs = self._explored(question, question.id, kinds, seed, clip, share, relevance)
+        specs = self._explored(question, question.id, kinds, seed, (clip, *more), share, relevance)
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
         tokens = self._prompt_tokens(text, specs)
         if problem := self._too_long(tokens, specs):
             return [Quarantined(question.id, f"{question.video}: {problem}"), *[None] * len(kinds)]
-        frames = [cut(clip, spec) for spec in specs]
+        frames = [cut(clip, spec, *more) for spec in specs]
         clock.lap("cut_s")
         costs = clock.laps | {
             "cache_hits": float(hit),
@@ -173,20 +176,24 @@ class VariantActor:
         alone = replace(question, video=path, media=(), clip=question.clip if path == question.video else None)
         share = self._budget(alone)
         clip, hit = self._clip(alone, share, partial(self._size, max_pixels=share.max_pixels))
-        specs = self._explored(question, name, kinds, seed, clip, share, self._relevance(alone, kinds, clip, share))
-        return _Seen(specs, partial(cut, clip), clip.duration_s, hit)
+        relevance, more = self._relevance(alone, kinds, clip, share)
+        specs = self._explored(question, name, kinds, seed, (clip, *more), share, relevance)
+        return _Seen(specs, lambda spec: cut(clip, spec, *more), clip.duration_s, hit)
 
     def _explored(
-        self, question: Question, name: str, kinds: tuple[str, ...], seed: int, clip: Any, share: Budget, relevance: Relevance | None
+        self, question: Question, name: str, kinds: tuple[str, ...], seed: int, clips: tuple[Clip, ...], share: Budget, relevance: Relevance | None
     ) -> list[VariantSpec]:
-        """How each kind shows a video. `name`: what its random numbers are drawn by."""
-        from rlvid.variants.explore import explore
-        from rlvid.video.clip import work_size
+        """How each kind shows a video. `name`: what its random numbers are drawn by. `clips`: the even candidates, then those added."""
+        import numpy as np
 
+        from rlvid.variants.explore import explore
+        from rlvid.video.clip import in_order, work_size
+
+        (times_s_N, order_N), clip = in_order(clips), clips[0]
         size = self._size(clip.height, clip.width, max_pixels=share.max_pixels)
         return explore(
             kinds,
-            times_s_N=clip.times_s_N,
+            times_s_N=times_s_N,
             frames=share.frames,
             size=size,
             coarse_size=self._coarse(size, clip.height, clip.width),
@@ -197,6 +204,7 @@ class VariantActor:
             crop_share=self.config.variants.crop_share,
             relevance=relevance,
             even_times=self._even_times(question),
+            even_N=np.flatnonzero(order_N < len(clip.times_s_N)) if len(clips) > 1 else None,
         )
 
     def _image(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
@@ -257,22 +265,77 @@ class VariantActor:
         hits = self.cache.hits
         return self.cache.clip(question.video, self._parameters(question, share), read), self.cache.hits > hits
 
-    def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Any, share: Budget) -> Relevance | None:
-        """Once per video and question text; None where no kind looks at it (the evaluation's `uniform`, say)."""
-        from rlvid.variants.relevance import relevance, relevance_text
+    def _relevance(self, question: Question, kinds: tuple[str, ...], clip: Clip, share: Budget) -> tuple[Relevance | None, tuple[Clip, ...]]:
+        """Once per video and question text, and the candidates added for it; None where no kind looks at it (the evaluation's `uniform`, say)."""
+        from rlvid.variants.closer import sparse
+        from rlvid.variants.relevance import relevance_text
+        from rlvid.variants.watching import Watching
 
         if not needs_relevance(kinds):
-            return None
-        settings, text = self.config.relevance, relevance_text(question)
+            return None, ()
+        video, settings, text = self.config.video, self.config.relevance, relevance_text(question)
+        # Where times are to stay even, no view could show what is found between the candidates.
+        closely = sparse(clip.times_s_N, video.sparse_s) and not self._even_times(question)
+        first = [clip, *(self._shots(question, clip, share) if closely else ())]
+        fine: list[Clip] = []
 
         def score() -> Relevance:
-            raw = self.scorer.score(clip.frames_NHWC, text)
-            return relevance(raw, clip.times_s_N, tau=settings.attention_tau, windows=settings.windows, temperature=settings.temperature)
+            watching = Watching(self.scorer, text, settings)
+            watching.see(*first)
+            found = watching.relevance()
+            if closely and video.fine_candidates:
+                fine.extend(self._fine(question, found, share))
+                watching.see(*fine)
+            return watching.relevance() if fine else found
 
         if self.cache is None:
-            return score()
-        how = [clip.times_s_N.tolist(), self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
-        return self.cache.relevance(question.video, [*self._parameters(question, share), *how], score)
+            return score(), (*first[1:], *fine)
+        seen_s = [one.times_s_N.tolist() for one in first]
+        how = [seen_s if closely else seen_s[0], self.scorer.key, text, settings.attention_tau, settings.windows, settings.temperature]
+        how += [video.fine_candidates, video.fine_fps] if closely else []
+        found = self.cache.relevance(question.video, [*self._parameters(question, share), *how], score)
+        added_s = sorted(set(found.times_s).difference(*seen_s))
+        return found, (*first[1:], *(fine or self._added(question, added_s, share)))
+
+    def _shots(self, question: Question, clip: Clip, share: Budget) -> tuple[Clip, ...]:
+        """One frame of each shot that no candidate is of."""
+        from rlvid.video.clip import inside
+        from rlvid.video.frames import read_index
+        from rlvid.video.shots import unseen_shots
+
+        index = read_index(question.video, threads=self.config.variants.threads)
+        found = unseen_shots(index, inside(index, question.clip), clip.times_s_N, self.config.video.shot_candidates)
+        return self._added(question, index.times_s[found].tolist(), share)
+
+    def _fine(self, question: Question, relevance: Relevance, share: Budget) -> tuple[Clip, ...]:
+        """More frames where the relevance is."""
+        from rlvid.variants.closer import closer_frames
+        from rlvid.video.clip import inside
+        from rlvid.video.frames import read_index
+
+        video, index = self.config.video, read_index(question.video, threads=self.config.variants.threads)
+        found = closer_frames(index, inside(index, question.clip), relevance, limit=video.fine_candidates, gap_s=1 / video.fine_fps)
+        return self._added(question, index.times_s[found].tolist(), share)
+
+    def _added(self, question: Question, times_s: list[float], share: Budget) -> tuple[Clip, ...]:
+        """The frames at those times. A part of the file that cannot be read is no loss: the even candidates were."""
+        from rlvid.video.clip import VideoError, read_at, work_size
+
+        threads, zoom = self.config.variants.threads, self._zoom
+
+        def kept(height: int, width: int) -> tuple[int, int]:
+            return work_size(height, width, self._size(height, width, share.max_pixels), zoom)
+
+        def read() -> Clip:
+            return read_at(question.video, times_s, work_size_for=kept, threads=threads, clip=question.clip)
+
+        if not times_s:
+            return ()
+        try:
+            return (read() if self.cache is None else self.cache.clip(question.video, [*self._parameters(question, share), "at", times_s], read),)
+        except VideoError as error:
+            log.warning("%s: is not looked at between its candidates (%s)", question.id, error)
+            return ()
 
     def _parameters(self, question: Question, share: Budget) -> list[Any]:
         """What the decoded candidates depend on, besides the file."""

@@ -33,6 +33,15 @@ class Video(Section):
     to choose from than a minute. null: `candidates` of every video."""
     max_candidates: Positive = 2048
     """With `candidates_fps`: the most candidates of a video, which an actor holds in memory at the shown size (or that of the smallest crop)."""
+    sparse_s: Seconds = 4.0
+    """Where candidates lie further apart than so many seconds on average, views chosen by relevance look between them, as the next settings say: at a frame of
+    each shot that no candidate is of, then at more frames where the relevance is. Even views, evaluation's too, choose among evenly spaced ones as ever."""
+    shot_candidates: Count = 64
+    """The most candidates added for shots (found by the file's packets, without decoding: rlvid/video/shots.py). 0: none."""
+    fine_candidates: Count = 64
+    """The most candidates added by the second pass, where the first one's relevance is above its average (rlvid/variants/closer.py). 0: one pass."""
+    fine_fps: Annotated[float, Field(gt=0)] = 2.0
+    """The second pass looks no more often than so many times a second."""
     max_pixels: Positive = 128 * 28 * 28
     """Upper bound of height x width of one shown frame; the frame keeps its aspect and is never enlarged."""
     total_tokens: Positive | None = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlvid.types import Box, Metadata, Question, VariantSpec
 from rlvid.video import pictures
-from rlvid.video.clip import Clip, Frames, Size, VideoError, nearest, read_at, resized, work_size
+from rlvid.video.clip import Clip, Frames, Size, VideoError, in_order, nearest, read_at, resized, work_size
 
 TICKS_PER_S = 1 << 16
 """Time base of the metadata's frame indices. A power of two: dividing by it is exact, so the model's side sees the spec's times to 8 microseconds."""
@@ -17,11 +17,13 @@ GRID_QUANTUM_S = 1 / 1024
 """Seconds per grid are a multiple of this: exact in float32, see `video_metadata`."""
 
 
-def cut(clip: Clip, spec: VariantSpec) -> Frames:
-    """[T, H, W, 3] uint8, contiguous: the candidates nearest to the spec's times, cropped to its box, at its size."""
+def cut(clip: Clip, spec: VariantSpec, *more: Clip) -> Frames:
+    """[T, H, W, 3] uint8, contiguous: of all the clips' candidates those nearest to the spec's times, cropped to its box, at its size."""
     out = np.empty((len(spec.times_s), *spec.size, 3), dtype=np.uint8)
-    for at, candidate in enumerate(nearest(clip.times_s_N, spec.times_s)):
-        out[at] = resized(np.ascontiguousarray(_cropped(clip.frames_NHWC[candidate], spec.box)), spec.size)
+    times_s, order = in_order([clip, *more])
+    candidates = [frame for one in (clip, *more) for frame in one.frames_NHWC]
+    for at, candidate in enumerate(order[nearest(times_s, spec.times_s)]):
+        out[at] = resized(np.ascontiguousarray(_cropped(candidates[candidate], spec.box)), spec.size)
     return out
 
 

@@ -23,7 +23,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """What a rule may look at: the candidates' times [N] in seconds, T frames wanted, the least area of a crop, and the relevance."""
+    """What a rule may look at: the candidates' times [N] in seconds, T frames wanted, the least area of a crop, and the relevance. `even_N`: which of the
+    candidates are evenly spaced, where some were added besides; even rules look at these alone."""
 
     times_s_N: Times
     frames: int
@@ -48,6 +49,14 @@ class View:
     crop_share: float = 0.8
     relevance: Relevance | None = None
     even_times: bool = False
+    even_N: Indices | None = None
+
+    @property
+    def even(self) -> tuple[View, Indices]:
+        """The view of the evenly spaced candidates, and which of the candidates they are."""
+        if self.even_N is None:
+            return self, np.arange(len(self.times_s_N))
+        return replace(self, times_s_N=self.times_s_N[self.even_N], even_N=None), self.even_N
 
     @property
     def relevant(self) -> Relevance:
@@ -85,8 +94,9 @@ def explore(
     coarse_size: Size | None = None,
     work_size: Size | None = None,
     even_times: bool = False,
+    even_N: Indices | None = None,
 ) -> list[VariantSpec]:
-    """One spec per kind. T is `frames`, or the largest even number of candidates when the video has fewer.
+    """One spec per kind. T is `frames`, or the largest even number of (evenly spaced) candidates when the video has fewer.
 
     Variant k draws from (seed, question id, k) alone, so any worker draws the same. Nothing here knows the truth [D]: a view that were moved, drawn anew
     or left out because of what it hides would tell where the truth is by its times.
@@ -95,7 +105,8 @@ def explore(
     times it gets every moment wrong, and an answer that names times would be rewarded or punished for what it could not see.
     """
     times = _ascending(times_s_N)
-    view = View(times, shown_frames(len(times), frames), min_crop_area, crop_share, relevance, even_times)
+    shown = shown_frames(len(times if even_N is None else even_N), frames)
+    view = View(times, shown, min_crop_area, crop_share, relevance, even_times, even_N)
     sizes = (size, coarse_size or size)
     return [_spec(kind, view, sizes, derived_seed(seed, question_id, variant), work_size) for variant, kind in enumerate(kinds)]
 
@@ -173,7 +184,8 @@ def derived_seed(*parts: int | str) -> int:
 
 def evenly(view: View, rng: np.random.Generator) -> Indices:
     """Even positions among the candidates; irregular timestamps that leave a bin empty get that bin's candidate."""
-    return _covering(even_positions(view.times_s_N, view.frames), view)
+    even, which_N = view.even
+    return which_N[_covering(even_positions(even.times_s_N, view.frames), even)]
 
 
 def important(view: View, rng: np.random.Generator) -> Indices:
@@ -192,7 +204,8 @@ def jittered_important(view: View, rng: np.random.Generator) -> Indices:
 
 def jittered(view: View, rng: np.random.Generator) -> Indices:
     """`evenly`, each interior frame moved to a random candidate at most half the gap to its neighbours away (in time)."""
-    return _jittered(evenly(view, rng), view, rng)
+    even, which_N = view.even
+    return which_N[_jittered(evenly(even, rng), even, rng)]
 
 
 def _jittered(base: Indices, view: View, rng: np.random.Generator) -> Indices:

@@ -1,6 +1,7 @@
 """Who looks at the pixels: an image-text model, or, where there is none at hand, motion and shot changes.
 
-A scorer has `key`, which names it in caches, and `score(frames_NHWC, question) -> RawScores`. One forward per video, in batches.
+A scorer has `key`, which names it in caches. It looks at frames one by one (`look`: one forward per video, in batches) and compares what it saw of all of them
+(`compare`), so that frames can be added without looking at others again; `score` is both at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,18 @@ HUES = 8
 """Levels per colour channel in the shot-change histogram."""
 
 
+Looks = tuple[NDArray[Any], ...]
+"""What a scorer saw of N frames: arrays [N, ...], each row of which depends on its frame and the question alone."""
+
+
 class Scorer(Protocol):
     key: str
+
+    def look(self, frames_NHWC: Frames, question: str) -> Looks: ...
+
+    def compare(self, looks_N: Looks, even_N: NDArray[np.int64]) -> RawScores:
+        """`even_N`: which of the frames, in the order of their times, are evenly spaced."""
+        ...
 
     def score(self, frames_NHWC: Frames, question: str) -> RawScores: ...
 
@@ -39,21 +50,32 @@ class MotionScorer:
     """Motion and shot-change energy [D]. It knows nothing of the question; it is for users without an image-text model.
 
     A frame scores the mean absolute difference to its neighbours (the larger of the two) plus the change of its colour histogram
-    against the frame before; a part of the frame, how far it is from the clip's median picture.
+    against the frame before; a part of the frame, how far it is from the clip's median picture. Neighbours, median and mean are those of the evenly spaced
+    frames: where some stretches were looked at more closely, their frames lie next to each other and would seem to stand still.
     """
 
     key = "motion-1"
 
-    def score(self, frames_NHWC: Frames, question: str) -> RawScores:
-        small = np.stack([_thumb(frame) for frame in frames_NHWC]).astype(np.float64) / 255
-        grey = small.mean(axis=-1)
-        step = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))
-        before, after = np.concatenate([[0.0], step]), np.concatenate([step, [0.0]])
-        away = np.abs(grey - np.median(grey, axis=0))
+    def look(self, frames_NHWC: Frames, question: str) -> Looks:
+        return (np.stack([_thumb(frame) for frame in frames_NHWC]),)
+
+    def compare(self, looks_N: Looks, even_N: NDArray[np.int64]) -> RawScores:
+        small = looks_N[0].astype(np.float64) / 255
+        grey, colours = small.mean(axis=-1), _histograms(small)
+        rank = np.searchsorted(even_N, np.arange(len(small)))
+        last, next_N = len(even_N) - 1, np.searchsorted(even_N, np.arange(len(small)), side="right")
+        before, after = even_N[np.maximum(rank - 1, 0)], even_N[np.minimum(next_N, last)]
+        apart = [np.abs(grey - grey[other]).mean(axis=(1, 2)) for other in (before, after)]
+        step = np.maximum(np.where(rank > 0, apart[0], 0.0), np.where(next_N <= last, apart[1], 0.0))
+        change = np.where(rank > 0, np.abs(colours - colours[before]).sum(axis=1) / 2, 0.0)
+        away = np.abs(grey - np.median(grey[even_N], axis=0))
         cell = THUMB // GRID
         patches = away.reshape(len(grey), GRID, cell, GRID, cell).mean(axis=(2, 4))
         features = small.reshape(len(small), 8, THUMB // 8, 8, THUMB // 8, 3).mean(axis=(2, 4)).reshape(len(small), -1)
-        return RawScores(np.maximum(before, after) + _shot_change(small), patches, features - features.mean(axis=0) + 1e-6)
+        return RawScores(step + change, patches, features - features[even_N].mean(axis=0) + 1e-6)
+
+    def score(self, frames_NHWC: Frames, question: str) -> RawScores:
+        return self.compare(self.look(frames_NHWC, question), np.arange(len(frames_NHWC)))
 
 
 def _thumb(frame_HWC: Frames) -> Frames:
@@ -62,12 +84,11 @@ def _thumb(frame_HWC: Frames) -> Frames:
     return resized(np.ascontiguousarray(frame_HWC), (THUMB, THUMB))
 
 
-def _shot_change(small_NHWC: Floats) -> Floats:
-    """[N] half the L1 distance (0..1) between the colour histograms of a frame and the one before; 0 for the first."""
+def _histograms(small_NHWC: Floats) -> Floats:
+    """[N, HUES^3] shares of the colours."""
     bins = np.minimum((small_NHWC * HUES).astype(np.int64), HUES - 1)
     flat = (bins[..., 0] * HUES + bins[..., 1]) * HUES + bins[..., 2]
-    histogram = np.stack([np.bincount(one.ravel(), minlength=HUES**3) / one.size for one in flat])
-    return np.concatenate([[0.0], np.abs(np.diff(histogram, axis=0)).sum(axis=1) / 2])
+    return np.stack([np.bincount(one.ravel(), minlength=HUES**3) / one.size for one in flat])
 
 
 class ClipScorer:
@@ -88,13 +109,19 @@ class ClipScorer:
         self.batch, self.device = batch, device
         self.key = f"clip-1:{_fingerprint(path)}"
 
-    def score(self, frames_NHWC: Frames, question: str) -> RawScores:
+    def look(self, frames_NHWC: Frames, question: str) -> Looks:
         frame_NF, patch_NPF = self._seen(frames_NHWC)
         text_CF = self._text(question)
         frame_N = (frame_NF @ text_CF.T).max(axis=1)
         patch_NP = (patch_NPF @ text_CF.T).max(axis=2)
         side = round(patch_NP.shape[1] ** 0.5)
-        return RawScores(frame_N, patch_NP.reshape(len(frame_N), side, side), frame_NF)
+        return frame_N, patch_NP.reshape(len(frame_N), side, side), frame_NF
+
+    def compare(self, looks_N: Looks, even_N: NDArray[np.int64]) -> RawScores:
+        return RawScores(*looks_N)
+
+    def score(self, frames_NHWC: Frames, question: str) -> RawScores:
+        return self.compare(self.look(frames_NHWC, question), np.arange(len(frames_NHWC)))
 
     def _seen(self, frames_NHWC: Frames) -> tuple[Floats, Floats]:
         """Unit embeddings of the frames [N, F] and of their patches [N, P, F]. Frames are squeezed, not cropped: the patch grid covers the whole frame."""

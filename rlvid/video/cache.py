@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 ORPHAN_S = 3600
 """A file of the folder that no record names is removed when it is so old."""
-FORMAT = 3
+FORMAT = 4
 """Goes up when what is stored changes."""
 LOCK, LOCKS = "index-lock-", 64
 """Files in the folder that are locked while an index is made."""
@@ -173,13 +173,13 @@ def _unpacked(stored: bytes) -> Clip | None:
         return None
 
 
-_ARRAYS = ("pts", "times_s", "keys")
+_ARRAYS = ("pts", "times_s", "keys", "packet_bytes")
 
 
 def _index_packed(index: Index) -> bytes:
-    """One line of JSON, then pts, times and keys."""
-    head = {each.name: getattr(index, each.name) for each in fields(index) if each.name not in _ARRAYS} | {"counts": [len(index.pts), len(index.keys)]}
-    arrays = (index.pts.astype("<i8"), index.times_s.astype("<f8"), np.array(index.keys, "<i8"))
+    """One line of JSON, then pts, times, keys and packets' bytes."""
+    arrays = (index.pts.astype("<i8"), index.times_s.astype("<f8"), np.array(index.keys, "<i8"), index.packet_bytes.astype("<i8"))
+    head = {each.name: getattr(index, each.name) for each in fields(index) if each.name not in _ARRAYS} | {"counts": [len(array) for array in arrays]}
     return _sealed(b"".join((json.dumps(head).encode(), b"\n", *(array.tobytes() for array in arrays))))
 
 
@@ -189,10 +189,11 @@ def _index_unpacked(path: str, stored: bytes) -> Index | None:
         payload = _whole(stored)
         end = stored.index(b"\n", 32) - 32 + 1
         head = json.loads(bytes(payload[:end]))
-        frames, keys = head.pop("counts")
-        pts, times_s = (np.frombuffer(payload, kind, frames, offset=end + 8 * frames * at) for at, kind in enumerate(("<i8", "<f8")))
-        found = np.frombuffer(payload, "<i8", keys, offset=end + 16 * frames)
-        return Index(**head | {"path": path, "pts": pts, "times_s": times_s, "keys": tuple(found.tolist())})
+        counts = head.pop("counts")
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) * 8 + end
+        kinds = ("<i8", "<f8", "<i8", "<i8")
+        pts, times_s, keys, taken = (np.frombuffer(payload, *each) for each in zip(kinds, counts, starts.tolist(), strict=True))
+        return Index(**head | {"path": path, "pts": pts, "times_s": times_s, "keys": tuple(keys.tolist()), "packet_bytes": taken})
     except Exception:  # as in `_unpacked`
         return None
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rlvid.types import Span
 from rlvid.video.frames import Frames, Index, Reader, Times, VideoError
 
-__all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "nearest", "read_at", "read_candidates", "resized", "shown_size", "work_size"]
+__all__ = ["Clip", "Frames", "Size", "Times", "VideoError", "in_order", "inside", "nearest", "read_at", "read_candidates", "resized", "shown_size", "work_size"]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -92,6 +92,14 @@ def read_at(video: str | Reader, times_s: Sequence[float], *, work_size_for: Cal
         return _decode(video, frames[np.unique(nearest(video.index.times_s[frames], times_s))], work_size_for)
     with Reader(video, threads=threads) as reader:
         return read_at(reader, times_s, work_size_for=work_size_for, clip=clip)
+
+
+def in_order(clips: Sequence[Clip]) -> tuple[Times, NDArray[np.int64]]:
+    """Times of all their frames, strictly ascending, and for each its place when the clips stand one after the other; of equal times the earlier clip's."""
+    times_s = np.concatenate([clip.times_s_N for clip in clips])
+    order = np.argsort(times_s, kind="stable")
+    first = np.concatenate([[True], np.diff(times_s[order]) > 0])
+    return times_s[order[first]], order[first]
 
 
 def even_positions(times_s_N: Times, count: int) -> NDArray[np.int64]:

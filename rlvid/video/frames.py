@@ -17,7 +17,7 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
 
@@ -61,6 +61,7 @@ class Index:
 
     `by_decord`: whether decord's n-th frame is the n-th of these. `decoded`: the times come from the frames, packets had none. `counted`: the n-th frame
     decoded is the n-th of these, whatever time it bears. `aspect`: a pixel's width over its height, as stored. `pictures`: this is no file of a video codec.
+    `packet_bytes` [N]: what each frame's packet takes; empty where packets do not say which frame they are.
     """
 
     path: str
@@ -74,14 +75,17 @@ class Index:
     counted: bool = False
     aspect: float = 1.0
     pictures: bool = False
+    packet_bytes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass
 class _Packets:
-    """What the packets say. `ahead`: a frame is shown before the keyframe it comes after. `inner`: a keyframe that is no new start."""
+    """What the packets say. `packet_bytes`: of each that is shown. `ahead`: a frame is shown before the keyframe it comes after. `inner`: a keyframe that is
+    no new start."""
 
     shown: list[int]
     keys: list[int]
+    packet_bytes: list[int] = field(default_factory=list)
     end: int = 0
     missing: int = 0
     hidden: int = 0
@@ -292,7 +296,9 @@ def _of_packets(path: str, threads: int) -> Index:
     fps = rate if math.isfinite(rate) and rate > 0 else (len(pts) - 1) / max(times_s[-1] - times_s[0], 1e-3)
     duration_s = _length_s(packets.end, int(pts[-1]), base, start_s, fps)
     by_decord = trusted and len(pts) == len(packets.shown)
-    return Index(path, pts, times_s, tuple(sorted(packets.keys)), duration_s, fps, by_decord, decoded, counted, aspect)
+    taken = {} if decoded or counted else dict(zip(packets.shown, packets.packet_bytes, strict=True))
+    weights = np.array([taken[at] for at in pts.tolist()] if taken else [], dtype=np.int64)
+    return Index(path, pts, times_s, tuple(sorted(packets.keys)), duration_s, fps, by_decord, decoded, counted, aspect, packet_bytes=weights)
 
 
 def _length_s(end: int, last: int, base: float, start_s: float, fps: float) -> float:
@@ -379,6 +385,7 @@ def _demuxed(container: Any, stream: Any, path: str, limit: int = 0) -> _Packets
                 found.hidden += 1  # an edit list cuts it away
             elif found.keys:  # nothing can be decoded before the first keyframe
                 found.shown.append(pts)
+                found.packet_bytes.append(packet.size)
                 found.end = max(found.end, pts + (packet.duration or 0))
             if number == limit:
                 break
