@@ -54,7 +54,7 @@ def closer_frames(index: Index, frames: Indices, relevance: Relevance, *, limit:
     free_keys, free_s = np.intersect1d(key_positions(index), free), index.times_s[free]
     given_N, found = dealt(relevance.scores, stretch_N2, limit=limit, gap_s=gap_s), list[int]()
     for at in np.flatnonzero(given_N):
-        edges = np.linspace(*stretch_N2[at], int(given_N[at]) + 1)
+        edges = np.linspace(stretch_N2[at, 0], stretch_N2[at, 1], int(given_N[at]) + 1)
         borders = np.searchsorted(free_s, edges).tolist()
         for start, end, middle_s in zip(borders[:-1], borders[1:], ((edges[:-1] + edges[1:]) / 2).tolist(), strict=True):
             if start < end:
