@@ -4,7 +4,8 @@ An encoder puts a keyframe where the picture changes, off the beat that its keyf
 streaming, the first frame after a cut still takes about as many bytes as a keyframe, and far more than the frames around it. Both stand in the index
 that every reader of the file has anyway [D]. Libraries that find cuts (PySceneDetect, TransNet) decode every frame: of an hour at 25 frames a second, 90,000.
 
-The burst may be a few frames late: B-frames before it take from it. A cut that falls on the beat cannot be told from the beat; a slow change of picture leaves no such mark, and files whose packets say nothing (pictures, codecs of keyframes alone, AVI) have one shot.
+The burst may be a few frames late, as B-frames before it take from it. A cut that falls on the beat cannot be told from the beat, a slow change of picture
+leaves no such mark, and files whose packets say nothing (pictures, codecs of keyframes alone, AVI) have one shot.
 """
 
 from __future__ import annotations
