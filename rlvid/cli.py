@@ -267,7 +267,8 @@ def report(
       time/*_s                         sample, within it variants and rollout; learn, sync, eval, step; overlapped: wait, what the learner waited
       driver/bytes, memory/host_rss_bytes  what passed through the driver, and its memory
       data/quarantined                 questions set aside so far because of their video
-      eval/*                           held-out, greedy, uniform view: accuracy, temporal_iou, format, both_right, and each by source
+      eval/*                           held-out, greedy, uniform view: accuracy, temporal_iou, iou, iou@0.5, st_iou (vIoU), st_iou@0.3,
+                                       st_iou@0.5, format, both_right, and each by source
     """
     from rlvid.observe.report.page import write_report
 
@@ -471,10 +472,15 @@ def data_check(file: Annotated[Path, typer.Argument(help="Question file (JSON li
       image                   in place of `video`: a picture, or a list of them
       media                   or all in their order: \\[{"video": path}, {"image": path}, ...]; none of the three: a question of text alone. Where the
                               question (or its options) holds <video> and <image>, one for each, they stand there, in that order
-      task                    one of multiple_choice, open, numeric, regression, math, temporal_grounding or grounded_qa
+      task                    one of multiple_choice, open, numeric, regression, math, temporal_grounding, grounded_qa, spatial_grounding, tracking or
+                              spatio_temporal_grounding
       options, answer         the answer as an option's text or letter, a text, a number, or (math) a formula in LaTeX
       answers                 instead of `answer`: with options all that are right, each must be named; without, texts any of which is right
-      spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa
+      spans                   \\[\\[start_s, end_s], ...], for temporal_grounding and grounded_qa; one for spatio_temporal_grounding
+      box                     \\[x1, y1, x2, y2] in the one image, for spatial_grounding
+      track                   \\[{"time_s": 3.0, "box": \\[x1, y1, x2, y2]}, ...] in the one video, for tracking and spatio_temporal_grounding
+      box_size                \\[width, height] that box and track count in: \\[1, 1] (default) shares, \\[1000, 1000] thousandths, the picture's own size
+                              pixels. Replies are asked for, and read, in thousandths
       span_mode               of several spans: any (default; one of them is asked for) or all
       evidence                {"spans": [...], "regions": [{"time_s": 3.0, "box": \\[x1, y1, x2, y2]}]}, for the annotation teacher
       clip                    \\[start_s, end_s], the part of the file that is asked about

@@ -9,7 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Task = Literal["multiple_choice", "open", "numeric", "regression", "math", "temporal_grounding", "grounded_qa"]
+Task = Literal[
+    "multiple_choice",
+    "open",
+    "numeric",
+    "regression",
+    "math",
+    "temporal_grounding",
+    "grounded_qa",
+    "spatial_grounding",
+    "tracking",
+    "spatio_temporal_grounding",
+]
+BOX_TASKS: tuple[Task, ...] = ("spatial_grounding", "tracking", "spatio_temporal_grounding")
+"""Answered by places in the whole picture: no view of such a question is a part of it."""
 Span = tuple[float, float]
 """Start and end in seconds of the original video."""
 Box = tuple[float, float, float, float]
@@ -80,10 +93,12 @@ class Question:
     media: empty where one video is all that there is to see (or nothing, and `video` is empty too). Otherwise all media in the order in which they stand in the
     prompt; `video` then is the path of the only video among them, which spans, evidence and clip are about, or empty.
 
+    box, track: what tasks with boxes ask for. A box in the one image, or boxes at ascending times of the one video; all as shares of the whole picture.
+
     answers: empty where there is one answer. With options the set of all right ones, each of which has to be named; without, texts any of which is right.
     span_mode: of several `spans`, does a reply have to give any one, or all? reply: a whole reply, thinking and tags, to be learned as it stands.
 
-    `spans`, `evidence` and `clip` are seconds of the file. What a model reads and writes is on another clock, see `as_told`.
+    `spans`, `evidence`, `track` and `clip` are seconds of the file. What a model reads and writes is on another clock, see `as_told`.
     """
 
     id: str
@@ -100,6 +115,8 @@ class Question:
     span_mode: Literal["any", "all"] = "any"
     reply: str = ""
     media: tuple[Medium, ...] = ()
+    box: Box | None = None
+    track: tuple[Region, ...] = ()
     epoch: int = 0
     """Pass over the file in which the stream gave it out, no part of the file. With the run's seed it says which variants are drawn, so those that are
     built ahead serve whichever step asks for them."""
@@ -132,7 +149,8 @@ class Question:
         """
         if self.clip is None:
             return self
-        return replace(self, spans=moved(self.spans, -self.starts_s), evidence=self.evidence.moved(-self.starts_s), clip=None)
+        track = tuple(region.moved(-self.starts_s) for region in self.track)
+        return replace(self, spans=moved(self.spans, -self.starts_s), evidence=self.evidence.moved(-self.starts_s), track=track, clip=None)
 
     def told_duration(self, duration_s: float) -> float:
         """Seconds that the shown part of a video of `duration_s` seconds lasts."""

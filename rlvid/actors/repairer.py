@@ -18,7 +18,7 @@ from typing import Any
 
 from rlvid.actors.pool import ActorPool, PoolError, what_it_says
 from rlvid.algo.repair import alignment, rationale_of, robust_improvement_reward
-from rlvid.algo.rewards import correctness, total
+from rlvid.algo.rewards import GRADED, correctness, total
 from rlvid.config import Config
 from rlvid.teacher.guard import GROUNDING
 from rlvid.teacher.protocol import TeacherReply
@@ -194,7 +194,7 @@ SMALLEST_TOKEN = 28
 
 def succeeded(question: Question, score: Score, config: Config) -> bool:
     """FFR's z of one answer: yes or no [R], also where the accuracy is graded; repair.trigger says from where on [D]."""
-    quality = score.parts["temporal_iou" if question.task == "temporal_grounding" else "accuracy"]
+    quality = score.parts[GRADED.get(question.task, "accuracy")]
     return quality >= config.repair.trigger_of(question.task, options=bool(question.options))
 
 

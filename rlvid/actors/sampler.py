@@ -30,7 +30,7 @@ from rlvid.algo.rewards import correctness, total
 from rlvid.algo.t_grpo import temporal_bonus
 from rlvid.config import Config
 from rlvid.families.checkpoint import family_of
-from rlvid.types import GenerateRequest, GenerateResult, Group, LeftOut, Prepared, Quarantined, Question, Rollout
+from rlvid.types import BOX_TASKS, GenerateRequest, GenerateResult, Group, LeftOut, Prepared, Quarantined, Question, Rollout
 from rlvid.variants.explore import derived_seed
 from rlvid.video.frames import VideoError
 
@@ -201,6 +201,8 @@ class Sampler:
                 group = await self._rewarded_for_order(group, shuffled, bonus)
         if training and self.repairer is not None and (question.media or not question.video):  # teachers look for evidence in one video
             group = replace(group, teacher={"not_one_video": 1.0})
+        elif training and self.repairer is not None and question.task in BOX_TASKS:  # a hint at a place would be the answer
+            group = replace(group, teacher={"asks_for_places": 1.0})
         elif training and self.repairer is not None:
             with clock.running("teacher"):
                 group = await self.repairer.repair(group, step)

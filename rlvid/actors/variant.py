@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlvid.config import Config, ConfigError, needs_relevance
-from rlvid.data.questions import CUT_TO_VIDEO, WITH_SPANS, QuestionError, within_video
+from rlvid.data.questions import ASKS_TIMES, CUT_TO_VIDEO, QuestionError, within_video
 from rlvid.process.confine import confine
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
-from rlvid.types import Box, Prepared, Quarantined, Question, Relevance, VariantSpec
+from rlvid.types import BOX_TASKS, Box, Prepared, Quarantined, Question, Relevance, VariantSpec
 from rlvid.video.budget import Budget, budget, extremes
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class VariantActor:
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
         from rlvid.variants.build import cut, video_metadata
-        from rlvid.variants.explore import hides, truth_hidden
+        from rlvid.variants.explore import distinct, hides, truth_hidden
 
         prompt = self.config.prompt
         clock = _Laps()
@@ -116,6 +116,7 @@ class VariantActor:
         relevance, more = self._relevance(question, kinds, clip, share)
         clock.lap("relevance_s")
         specs = self._explored(question, question.id, kinds, seed, (clip, *more), share, relevance)
+        specs = distinct(specs) if question.task in BOX_TASKS else specs  # crops that show the whole picture would repeat others
         text = chat_prompt(self.processor, question_text(question, prompt.instructions, prompt.format), prompt.system)
         tokens = self._prompt_tokens(text, specs)
         if problem := self._too_long(tokens, specs):
@@ -205,6 +206,7 @@ class VariantActor:
             relevance=relevance,
             even_times=self._even_times(question),
             even_N=np.flatnonzero(order_N < len(clip.times_s_N)) if len(clips) > 1 else None,
+            whole=question.task in BOX_TASKS,
         )
 
     def _image(self, question: Question, path: str, name: str, kinds: tuple[str, ...], seed: int) -> _Seen:
@@ -225,6 +227,7 @@ class VariantActor:
             min_crop_area=self.config.variants.min_crop_area,
             crop_share=self.config.variants.crop_share,
             relevance=self._image_relevance(question, kinds, pixels),
+            whole=question.task in BOX_TASKS,
         )
         return _Seen(specs, partial(cut_image, pixels))
 
@@ -239,7 +242,7 @@ class VariantActor:
 
     def _even_times(self, question: Question) -> bool:
         """Does the question ask for times that this model cannot be told?"""
-        return self.config.variants.even_times == "auto" and not self.family.uneven_times and question.task in WITH_SPANS
+        return self.config.variants.even_times == "auto" and not self.family.uneven_times and question.task in ASKS_TIMES
 
     def _budget(self, question: Question) -> Budget:
         """Frames and size of this video's variants. Only a rate asks how long it is, which the reader remembers."""

@@ -6,7 +6,7 @@ temporal IoU is [R]; mean relative accuracy is VSI-Bench's, 1 - relative error V
 parts, their weighted sum and everything about reading answers are this project's decisions [D].
 
 No reply earns more on average, over what the truth may be, than its best single guess [D]: a reply is read as one option, one number, one text. Only graded
-parts could pay for a mixture: `rouge_l` and the temporal IoU are 1 minus a distance that keeps the triangle inequality, so that of two truths, however
+parts could pay for a mixture: `rouge_l` and all IoUs are 1 minus a distance that keeps the triangle inequality, so that of two truths, however
 likely, no reply between them beats the likelier; a reply of several spans is worth their mean.
 """
 
@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlvid.reading import answers, choices, maths, spans
+from rlvid.algo.tracks import iou, spatio_temporal_iou
+from rlvid.reading import answers, boxes, choices, maths, spans
 from rlvid.types import Question, Score, Span, Task
 
 SENTENCE_WORDS = 5
@@ -99,9 +100,9 @@ def total(score: Score, weights: Mapping[str, float]) -> float:
 
 
 def correctness(question: Question, score: Score, iou_threshold: float) -> float:
-    """What the zero-signal test and repair look at: the accuracy part, or for temporal grounding 1 from `iou_threshold` on [D]."""
-    if question.task == "temporal_grounding":
-        return float(score.parts["temporal_iou"] >= iou_threshold)
+    """What the zero-signal test and repair look at: the accuracy part, or for a place or a time 1 from `iou_threshold` on [D]."""
+    if graded := GRADED.get(question.task):
+        return float(score.parts[graded] >= iou_threshold)
     return score.parts["accuracy"]
 
 
@@ -258,6 +259,24 @@ def _grounded_qa(question: Question, answer: str, marking: Marking) -> Read:
     return read | {"temporal_iou": spans_iou(found, question)}, "; ".join(part for part in (why, reason) if part)
 
 
+def _spatial_grounding(question: Question, answer: str, marking: Marking) -> Read:
+    found, reason = boxes.box(answer)
+    return {"iou": iou(found, question.box) if found and question.box else 0.0}, reason
+
+
+def _tracking(question: Question, answer: str, marking: Marking) -> Read:
+    found, reason = boxes.track(answer)
+    return {"st_iou": spatio_temporal_iou(found, question.track) if found and question.track else 0.0}, reason
+
+
+def _spatio_temporal_grounding(question: Question, answer: str, marking: Marking) -> Read:
+    """The times count by themselves, too: those that the reply names, or else those of its boxes."""
+    found, reason = boxes.track(answer)
+    if found is None:
+        return {}, reason
+    return {"temporal_iou": spans_iou([found.extent], question), "st_iou": spatio_temporal_iou(found, question.track) if question.track else 0.0}, ""
+
+
 _SCORERS: dict[Task, Callable[[Question, str, Marking], Read]] = {
     "multiple_choice": _multiple_choice,
     "open": _open,
@@ -266,6 +285,9 @@ _SCORERS: dict[Task, Callable[[Question, str, Marking], Read]] = {
     "math": _math,
     "temporal_grounding": _temporal_grounding,
     "grounded_qa": _grounded_qa,
+    "spatial_grounding": _spatial_grounding,
+    "tracking": _tracking,
+    "spatio_temporal_grounding": _spatio_temporal_grounding,
 }
 PARTS: dict[Task, tuple[str, ...]] = {
     "multiple_choice": ("accuracy", "format"),
@@ -275,5 +297,15 @@ PARTS: dict[Task, tuple[str, ...]] = {
     "math": ("accuracy", "format"),
     "temporal_grounding": ("temporal_iou", "format"),
     "grounded_qa": ("accuracy", "temporal_iou", "format"),
+    "spatial_grounding": ("iou", "format"),
+    "tracking": ("st_iou", "format"),
+    "spatio_temporal_grounding": ("temporal_iou", "st_iou", "format"),
 }
 """The reward parts that `score` gives for each task. The length of an answer is the sampler's to know, see `length_penalty`."""
+GRADED: dict[Task, str] = {
+    "temporal_grounding": "temporal_iou",
+    "spatial_grounding": "iou",
+    "tracking": "st_iou",
+    "spatio_temporal_grounding": "st_iou",
+}
+"""The part that says how right an answer is, of tasks without an accuracy."""

@@ -5,7 +5,7 @@ grounding keeps a high-variance temporal IoU with a good best one [R]; the defau
 
 - multiple choice, open, numeric, regression: kept unless all accuracies are equal. For right-or-wrong answers that is
   0 < right < repeats; graded ones (ROUGE, relative accuracy) are kept where they differ at all.
-- temporal grounding: kept where std(tIoU) >= iou_std and max(tIoU) >= iou_max, population standard deviation.
+- temporal grounding: kept where std(tIoU) >= iou_std and max(tIoU) >= iou_max, population standard deviation; boxes and tracks alike, by their IoU [D].
 - grounded QA: kept where either rule keeps it, because each of the two rewards pushes on its own.
 - share: of the questions of one source that pass, those with the highest standard deviation of the reward are kept, as many
   as `share` of all its questions. A tie goes to the question that stands first.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlvid.algo.rewards import GRADED
 from rlvid.types import Group, Task
 
 ALL_RIGHT, ALL_WRONG, ALL_EQUAL = "all answers right", "all answers wrong", "all answers equally good"
@@ -51,7 +52,7 @@ class Answers:
         row: dict[str, Any] = {"answers": max(len(self.accuracies), len(self.ious))}
         if self.accuracies:
             row["right"] = sum(value == 1 for value in self.accuracies)
-        for part, values in (("accuracy", self.accuracies), ("temporal_iou", self.ious)):
+        for part, values in (("accuracy", self.accuracies), (GRADED.get(self.task, "temporal_iou"), self.ious)):
             if values:
                 row |= {f"{part}_mean": statistics.fmean(values), f"{part}_std": statistics.pstdev(values), f"{part}_max": max(values)}
         return row
@@ -61,13 +62,14 @@ def answers_of(group: Group) -> Answers:
     """All K x M unaided answers to a question, variant by variant: what a repair replaced counts as it was."""
     first = {(repair.variant, repair.sample): repair.first_score for repair in group.repairs if repair.chosen}
     parts = [first.get((variant, sample), score).parts for variant, row in enumerate(group.scores_KM) for sample, score in enumerate(row)]
-    accuracies, ious = (tuple(part[name] for part in parts if name in part) for name in ("accuracy", "temporal_iou"))
+    graded = GRADED.get(group.question.task, "temporal_iou")
+    accuracies, ious = (tuple(part[name] for part in parts if name in part) for name in ("accuracy", graded))
     return Answers(group.question.task, accuracies, ious)
 
 
 def drop_reason(answers: Answers, rules: Rules) -> str:
     """Why the question teaches nothing; empty where it is kept. ValueError where there is no answer to judge."""
-    if answers.task == "temporal_grounding":
+    if answers.task in GRADED:
         return _even_ious(answers.ious, rules)
     reason = _equal_accuracies(answers.accuracies)
     if answers.task == "grounded_qa" and reason:

@@ -96,7 +96,7 @@ def summarize(answered: Iterable[Answered], iou_threshold: float = 0.5) -> dict[
     answered = list(answered)
     values: dict[str, list[float]] = {}
     for one in answered:
-        for part, value in {**one.parts, **_both_right(one, iou_threshold)}.items():
+        for part, value in {**one.parts, **_both_right(one, iou_threshold), **_reached(one)}.items():
             values.setdefault(f"eval/{part}", []).append(value)
             values.setdefault(f"eval/{part}/{one.question.source or one.question.task}", []).append(value)
     metrics = {name: statistics.fmean(numbers) for name, numbers in sorted(values.items())}
@@ -108,6 +108,14 @@ def _both_right(one: Answered, iou_threshold: float) -> dict[str, float]:
     if one.question.task != "grounded_qa":
         return {}
     return {"both_right": float(one.parts["accuracy"] >= 1 and one.parts["temporal_iou"] >= iou_threshold)}
+
+
+def _reached(one: Answered) -> dict[str, float]:
+    """As referring expressions (Acc@0.5) and spatio-temporal grounding (vIoU@0.3, vIoU@0.5) are reported: 1 where the answer's IoU reaches the limit."""
+    return {f"{part}@{limit}": float(one.parts[part] >= limit) for part, limits in REACHED.items() if part in one.parts for limit in limits}
+
+
+REACHED = {"iou": (0.5,), "st_iou": (0.3, 0.5)}
 
 
 def _row(group: Group) -> dict[str, Any]:

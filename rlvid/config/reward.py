@@ -18,8 +18,11 @@ REWARD_WEIGHTS: dict[str, dict[str, float]] = {
     "math": {"accuracy": 1.0, "format": 1.0},
     "temporal_grounding": {"temporal_iou": 1.0, "format": 1.0},
     "grounded_qa": {"accuracy": 1.0, "temporal_iou": 1.0, "format": 1.0},
+    "spatial_grounding": {"iou": 1.0, "format": 1.0},
+    "tracking": {"st_iou": 1.0, "format": 1.0},
+    "spatio_temporal_grounding": {"temporal_iou": 0.5, "st_iou": 0.5, "format": 1.0},
 }
-REWARD_PARTS = ("accuracy", "temporal_iou", "format", "length", "cited_times", "ocr")
+REWARD_PARTS = ("accuracy", "temporal_iou", "iou", "st_iou", "format", "length", "cited_times", "ocr")
 
 
 JUDGED = ("open", "grounded_qa")
@@ -69,8 +72,8 @@ class Judge(Section):
 
 class Reward(Section):
     weights: dict[str, dict[str, Weight]] = REWARD_WEIGHTS
-    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `format`, the optional `length`, `cited_times` and `ocr` (1 - word
-    error rate of the answer, for texts that are to be read), and the parts of `custom`.
+    """Reward per task: sum of weight x part over `accuracy`, `temporal_iou`, `iou` (of a box), `st_iou` (of a track: vIoU), `format`, the optional
+    `length`, `cited_times` and `ocr` (1 - word error rate of the answer, for texts that are to be read), and the parts of `custom`.
     A task that is not named keeps its default."""
     custom: str | None = None
     """A reward of your own, `package.module:function`, looked for in the folder the command runs in, too. The function takes (question, text) and
@@ -103,7 +106,7 @@ class Reward(Section):
     """The `cited_times` part: how many seconds off a time of the rationale may be, at the first and at the last step (the sigma of a bell curve). It counts
     where `weights` names it, and is 0 for questions without evidence or spans."""
     iou_threshold: Share = 0.5
-    """For tasks without an accuracy, an answer counts as right (zero-signal test) from this temporal IoU on."""
+    """For tasks without an accuracy, an answer counts as right (zero-signal test) from this IoU on: of its times, its box, or its track."""
     noise: bool = False
     """Control experiment: the rewards of a step are dealt out anew among its slots at random, so that nothing can be learned from them."""
 

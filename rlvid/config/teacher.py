@@ -99,7 +99,7 @@ TRIGGERS: dict[str, float] = {"multiple_choice": 1.0, "open": 0.5, "numeric": 1.
 class Repair(Section):
     enabled: bool = False
     """FFR: a failed answer gets a teacher's evidence patch and is answered again. Questions that show anything else than one video stay as they are; how many
-    is teacher/not_one_video."""
+    is teacher/not_one_video. Questions that ask for places (boxes, tracks) stay as they are, too: teacher/asks_for_places."""
     trigger: Trigger | dict[str, Trigger] = TRIGGERS
     """An answer has failed when its accuracy is below this: a number for all tasks, or one per task, such as {regression: 0.8}; a task that is not named keeps
     its default. Whether an answer failed is yes or no, however its accuracy is graded. A grounded question without options has the trigger of `open`;

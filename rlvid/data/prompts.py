@@ -23,6 +23,11 @@ INSTRUCTIONS = {
     "math": "Answer with one number or formula, in LaTeX.",
     "temporal_grounding": "Answer with the start and end time in seconds.",
     "grounded_qa": "Answer, then give the start and end time in seconds.",
+    "spatial_grounding": 'Answer with its box as JSON, coordinates from 0 to 1000 of the width and the height: {"boxes": [x1, y1, x2, y2]}.',
+    "tracking": "Answer with one box a second as JSON, by seconds, coordinates from 0 to 1000 of the width and the height: "
+    '{"boxes": {"1": [x1, y1, x2, y2], ...}}.',
+    "spatio_temporal_grounding": "Answer with the start and end time in seconds and one box for every second in between as JSON, coordinates from 0 to 1000 of "
+    'the width and the height: {"time": [start, end], "boxes": {"1": [x1, y1, x2, y2], ...}}.',
 }
 ALL_OPTIONS = "Answer with all options that are right."
 ALL_SPANS = {

@@ -17,13 +17,13 @@ from rlvid.data.prompts import LETTERS, marks
 from rlvid.process.one_line import printable
 from rlvid.reading import answers as reading
 from rlvid.reading import maths
-from rlvid.types import Box, Evidence, Medium, Question, Region, Span, Task
+from rlvid.types import BOX_TASKS, Box, Evidence, Medium, Question, Region, Span, Task
 from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
 REQUIRED = ("id", "question", "task")
 MEDIA = ("video", "image", "media")
-KEYS = (*REQUIRED, *MEDIA, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source", "reply")
+KEYS = (*REQUIRED, *MEDIA, "options", "answer", "answers", "spans", "span_mode", "evidence", "clip", "fps", "source", "reply", "box", "track", "box_size")
 SPAN_MODES = ("any", "all")
 MISSING, EMPTY = {"video": "video: missing file", "image": "image: missing file"}, {"video": "video: empty file", "image": "image: empty file"}
 NO_TEXT = {
@@ -40,7 +40,11 @@ EXAMPLES = 3
 """First examples of each kind of problem that a report keeps."""
 
 _WITH_OPTIONS = ("multiple_choice", "grounded_qa")
-WITH_SPANS = ("temporal_grounding", "grounded_qa")
+WITH_SPANS = ("temporal_grounding", "grounded_qa", "spatio_temporal_grounding")
+WITH_TRACK = ("tracking", "spatio_temporal_grounding")
+ASKS_TIMES = (*WITH_SPANS, "tracking")
+NO_ANSWER = ("temporal_grounding", *BOX_TASKS)
+"""Their truth stands in other keys."""
 _NUMBERS = ("numeric", "regression")
 CUT_TO_CLIP, CUT_TO_VIDEO = "spans: cut to the clip", "spans: cut to the video"
 
@@ -115,7 +119,8 @@ def within_video(question: Question, duration_s: float) -> Question:
     try:
         spans, evidence = (_cut(spans, (0.0, duration_s), "spans", "the video") for spans in (question.spans, question.evidence.spans))
         (clip,) = _cut((question.clip,), (0.0, duration_s), "clip", "the video") if question.clip else (None,)
-        return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence), clip=clip)
+        track = _cut_track(question.track, (0.0, duration_s), "the video")
+        return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence), clip=clip, track=track)
     except _Wrong as wrong:
         raise QuestionError(f"{question.video}: {wrong}", wrong.kind) from None
 
@@ -231,7 +236,7 @@ def _checked(raw: bytes, path: str | Path, line: int, seen: SeenIds, videos: boo
 
 def _length_s(question: Question) -> float | None:
     """By the file's header, for questions that name times; None where it does not tell, or cannot be opened (the run says why)."""
-    if not (question.spans or question.evidence.spans or question.clip):
+    if not (question.spans or question.evidence.spans or question.clip or question.track):
         return None
     try:
         from rlvid.data.sources.videos import header
@@ -307,6 +312,9 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
         raise _Wrong("task", f"unknown task {_shown(task)}", f"one of {', '.join(TASKS)}", "unknown task")
     media = _media(data, folder)
     videos = [medium.path for medium in media if medium.kind == "video"]
+    if task == "spatial_grounding" and [medium.kind for medium in media] != ["image"]:
+        found = ", ".join(medium.kind for medium in media) or "nothing"
+        raise _Wrong("image", f"a spatial_grounding question shows {found}", "show one image; a place in a video is a track", "not one image")
     if len(videos) != 1 and (about := _about_one_video(data, task)):
         found = f"has {len(videos)} videos" if videos else "is missing"
         raise _Wrong("video", found, f"{about} of one video", "missing" if not videos else "several")
@@ -326,6 +334,8 @@ def _question(data: dict[str, Any], folder: str) -> tuple[Question, tuple[str, .
         answers=references if data.get("answers") else (),
         span_mode=_span_mode(data.get("span_mode"), task),
         reply=_text(data, "reply") if data.get("reply") is not None else "",
+        box=_task_box(data, task),
+        track=_task_track(data, task),
     )
     if media := _as_marked(media, marks(question.question, *question.options)):
         question = replace(question, media=media)
@@ -342,7 +352,15 @@ def _within_clip(question: Question) -> Question:
     for region in question.evidence.regions:
         if not question.clip[0] <= region.time_s <= question.clip[1]:
             raise _Wrong("evidence.regions", f"{region.time_s:g} s lies outside the clip", "all times are seconds of the file", "outside the clip")
-    return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence))
+    return replace(question, spans=spans, evidence=replace(question.evidence, spans=evidence), track=_cut_track(question.track, question.clip, "the clip"))
+
+
+def _cut_track(track: tuple[Region, ...], bounds: Span, whole: str) -> tuple[Region, ...]:
+    """The moments that lie within the bounds. _Wrong where none does."""
+    inside = tuple(region for region in track if bounds[0] <= region.time_s <= bounds[1])
+    if track and not inside:
+        raise _Wrong("track", f"lies outside {whole} ({bounds[0]:g} to {bounds[1]:.2f} s)", "all times are seconds of the file", f"outside {whole}")
+    return inside
 
 
 def _cut(spans: tuple[Span, ...], bounds: Span, key: str, whole: str) -> tuple[Span, ...]:
@@ -391,7 +409,7 @@ def _image(value: Any, folder: str) -> str:
 
 def _about_one_video(data: dict[str, Any], task: str) -> str:
     """What in a question needs to know which video it is about; empty: nothing."""
-    if task in WITH_SPANS:
+    if task in ASKS_TIMES:
         return f"a {task} question asks for times"
     return next((f"{key} names times" for key in ("spans", "clip", "evidence") if data.get(key)), "")
 
@@ -480,8 +498,8 @@ def _answers(answer: Any, answers: Any, task: str, options: lettered.Options) ->
         return () if only is None else (only,)
     if answer is not None:
         raise _Wrong("answers", "stand beside answer", "keep one of the two keys")
-    if task == "temporal_grounding":
-        raise _Wrong("answers", f"do not belong to task {task}", "leave them out: its truth stands in spans", "task takes none")
+    if task in NO_ANSWER:
+        raise _Wrong("answers", f"do not belong to task {task}", "leave them out: its truth stands in spans, box or track", "task takes none")
     given = _list(answers, "answers")
     found = tuple(text for text in (_answer(one, task, options, "answers") for one in given) if text is not None)
     if len(set(found)) < len(found):
@@ -490,7 +508,7 @@ def _answers(answer: Any, answers: Any, task: str, options: lettered.Options) ->
 
 
 def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer") -> str | None:
-    if value is None and task == "temporal_grounding":
+    if value is None and task in NO_ANSWER:
         return None
     if value is None:
         raise _Wrong(key, "is missing", f"a {task} question needs its answer", "missing")
@@ -503,7 +521,7 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
         if found is None:
             raise _Wrong(key, f"{_shown(text)} is not among the options", f"one of {_shown(options.texts)} or its letter", "not among the options")
         return found
-    if not text.strip() and task != "temporal_grounding":
+    if not text.strip() and task not in NO_ANSWER:
         raise _Wrong(key, "is empty", "give it some text")
     if task in _NUMBERS and reading.number(text)[0] is None:
         raise _Wrong(key, f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
@@ -526,6 +544,8 @@ def _task_spans(value: Any, task: str) -> tuple[Span, ...]:
     spans = _spans(value, "spans")
     if task in WITH_SPANS and not spans:
         raise _Wrong("spans", "are missing", f"a {task} question needs at least one [start_s, end_s]")
+    if task == "spatio_temporal_grounding" and len(spans) > 1:
+        raise _Wrong("spans", f"there are {len(spans)}", "a spatio_temporal_grounding question has one, with the track inside", "more than one")
     return spans
 
 
@@ -572,6 +592,62 @@ def _box(value: Any, key: str) -> Box:
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise _Wrong(key, f"{_shown(value)} is no box inside the frame", cure, "not inside the frame")
     return x1, y1, x2, y2
+
+
+def _task_box(data: dict[str, Any], task: str) -> Box | None:
+    if task != "spatial_grounding":
+        if data.get("box") is not None:
+            raise _Wrong("box", f"does not belong to task {task}", "leave it out, or use spatial_grounding", "task takes none")
+        if task not in BOX_TASKS and data.get("box_size") is not None:
+            raise _Wrong("box_size", f"does not belong to task {task}", "leave it out", "task takes none")
+        return None
+    if data.get("box") is None:
+        raise _Wrong("box", "is missing", "a spatial_grounding question needs [x1, y1, x2, y2]", "missing")
+    return _sized_box(data["box"], "box", _box_size(data))
+
+
+def _task_track(data: dict[str, Any], task: str) -> tuple[Region, ...]:
+    cure = 'write [{"time_s": seconds, "box": [x1, y1, x2, y2]}, ...] with ascending times'
+    if task not in WITH_TRACK:
+        if data.get("track") is not None:
+            raise _Wrong("track", f"does not belong to task {task}", f"leave it out, or use {' or '.join(WITH_TRACK)}", "task takes none")
+        return ()
+    if not data.get("track"):
+        raise _Wrong("track", "is missing", cure, "missing")
+    size, found = _box_size(data), []
+    for one in _list(data["track"], "track"):
+        row = _mapping(one, "track", ("time_s", "box"))
+        if len(row) != 2:
+            raise _Wrong("track", f"{_shown(one)} is not whole", cure, "not whole")
+        time_s = _number(row["time_s"], "track.time_s", cure)
+        if time_s < 0 or (found and time_s <= found[-1].time_s):
+            raise _Wrong("track.time_s", f"{time_s:g} does not come after {found[-1].time_s if found else 0:g}", cure, "not ascending")
+        found.append(Region(time_s, _sized_box(row["box"], "track.box", size)))
+    return tuple(found)
+
+
+def _box_size(data: dict[str, Any]) -> tuple[float, float]:
+    """What the boxes of a line are counted in."""
+    cure = "write [width, height] that boxes count in: [1, 1], [1000, 1000], or the picture's pixels"
+    if data.get("box_size") is None:
+        return 1.0, 1.0
+    if not isinstance(data["box_size"], list) or len(data["box_size"]) != 2:
+        raise _Wrong("box_size", f"{_shown(data['box_size'])} is not a pair", cure, "not a pair")
+    width, height = (_number(one, "box_size", cure) for one in data["box_size"])
+    if not (width > 0 and height > 0):
+        raise _Wrong("box_size", f"{_shown(data['box_size'])} is no size", cure, "no size")
+    return width, height
+
+
+def _sized_box(value: Any, key: str, size: tuple[float, float]) -> Box:
+    width, height = size
+    cure = f"write [x1, y1, x2, y2] with 0 <= x1 < x2 <= {width:g} and 0 <= y1 < y2 <= {height:g}, as box_size says (default: shares, [1, 1])"
+    if not isinstance(value, list) or len(value) != 4:
+        raise _Wrong(key, f"{_shown(value)} has not four numbers", cure, "not four numbers")
+    x1, y1, x2, y2 = (_number(edge, key, cure) for edge in value)
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise _Wrong(key, f"{_shown(value)} is no box inside {width:g} x {height:g}", cure, "not inside the picture")
+    return x1 / width, y1 / height, x2 / width, y2 / height
 
 
 def _number(value: Any, key: str, cure: str) -> float:

@@ -56,6 +56,8 @@ def group_row(group: Group) -> dict[str, Any]:
             "spans": [list(span) for span in question.evidence.spans],
             "regions": [{"time_s": region.time_s, "box": list(region.box)} for region in question.evidence.regions],
         },
+        **({"box": list(question.box)} if question.box else {}),
+        **({"track": [{"time_s": region.time_s, "box": list(region.box)} for region in question.track]} if question.track else {}),
         "video": question.video,
         **({"media": [{medium.kind: medium.path} for medium in question.shown]} if group.prepared.specs[0].media is not None else {}),
         "clip": list(question.clip) if question.clip else None,

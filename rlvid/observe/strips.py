@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvid.types import Group, Score, VariantSpec
+from rlvid.types import Group, Question, Score, VariantSpec
 
 log = logging.getLogger("rlvid")
 
@@ -74,7 +74,7 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
                     question_id=group.question.id,
                     question=group.question.question,
                     task=group.question.task,
-                    truth=", ".join([*([group.question.answer] if group.question.answer else []), *(f"{a:g} to {b:g} s" for a, b in question.spans)]),
+                    truth=truth_of(question),
                     variant=variant,
                     kind=spec.kind,
                     times_s=times_s,
@@ -84,6 +84,13 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
                 )
             )
     return rows
+
+
+def truth_of(question: Question) -> str:
+    """What is right, in one line, as a reply would say it."""
+    boxes = [("", question.box)] if question.box else [(f"{region.time_s:g} s: ", region.box) for region in question.track]
+    found = [*([question.answer] if question.answer else []), *(f"{start:g} to {end:g} s" for start, end in question.spans)]
+    return ", ".join([*found, *(f"{when}{[round(1000 * edge) for edge in box]}" for when, box in boxes)])
 
 
 def labels(spec: VariantSpec, starts_s: float) -> list[str]:

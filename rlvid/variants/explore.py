@@ -50,6 +50,7 @@ class View:
     relevance: Relevance | None = None
     even_times: bool = False
     even_N: Indices | None = None
+    whole: bool = False
 
     @property
     def even(self) -> tuple[View, Indices]:
@@ -95,6 +96,7 @@ def explore(
     work_size: Size | None = None,
     even_times: bool = False,
     even_N: Indices | None = None,
+    whole: bool = False,
 ) -> list[VariantSpec]:
     """One spec per kind. T is `frames`, or the largest even number of (evenly spaced) candidates when the video has fewer.
 
@@ -103,10 +105,12 @@ def explore(
 
     `even_times`: every kind at even or nearly even times [D]. Qwen2.5-VL is told one number of seconds per frame pair; of frames at uneven
     times it gets every moment wrong, and an answer that names times would be rewarded or punished for what it could not see.
+
+    `whole`: every kind shows whole frames [D]. An answer that names places in the picture names them in what it sees: in a part of it, each would be another.
     """
     times = _ascending(times_s_N)
     shown = shown_frames(len(times if even_N is None else even_N), frames)
-    view = View(times, shown, min_crop_area, crop_share, relevance, even_times, even_N)
+    view = View(times, shown, min_crop_area, crop_share, relevance, even_times, even_N, whole)
     sizes = (size, coarse_size or size)
     return [_spec(kind, view, sizes, derived_seed(seed, question_id, variant), work_size) for variant, kind in enumerate(kinds)]
 
@@ -122,13 +126,14 @@ def explore_image(
     relevance: Relevance | None = None,
     coarse_size: Size | None = None,
     work_size: Size | None = None,
+    whole: bool = False,
 ) -> list[VariantSpec]:
-    """One spec per kind, by its rule for space alone. Without relevance a kind that looks at it shows the whole image."""
+    """One spec per kind, by its rule for space alone. Without relevance a kind that looks at it shows the whole image; `whole`: all do, see `explore`."""
     view = View(np.zeros(1), 1, min_crop_area, crop_share, relevance)
     specs = []
     for variant, name in enumerate(kinds):
         kind, drawn = _known(name), derived_seed(seed, question_id, variant)
-        blind = relevance is None and kind.spatial is relevant_box
+        blind = whole or (relevance is None and kind.spatial is relevant_box)
         box = None if blind else kind.spatial(view, np.random.default_rng(drawn))
         specs.append(VariantSpec(name, (), box, (coarse_size or size) if kind.coarse else size, drawn, work_size))
     return specs
@@ -152,6 +157,14 @@ def together(kinds: Sequence[str], media: Sequence[Sequence[VariantSpec]], *, qu
             media=parts,
         )
         found.setdefault(tuple((part.times_s, part.box, part.size) for part in parts), whole)
+    return list(found.values())
+
+
+def distinct(specs: Sequence[VariantSpec]) -> list[VariantSpec]:
+    """Those that show something else than those before them."""
+    found: dict[Any, VariantSpec] = {}
+    for spec in specs:
+        found.setdefault((spec.times_s, spec.box, spec.size), spec)
     return list(found.values())
 
 
@@ -266,7 +279,7 @@ def _known(name: str) -> Kind:
 def _spec(name: str, view: View, sizes: tuple[Size, Size], seed: int, work_size: Size | None) -> VariantSpec:
     kind, rng = _known(name), np.random.default_rng(seed)
     temporal = EVEN_TWIN.get(kind.temporal, kind.temporal) if view.even_times else kind.temporal
-    chosen, box = temporal(view, rng), kind.spatial(view, rng)
+    chosen, box = temporal(view, rng), None if view.whole else kind.spatial(view, rng)
     times_s = tuple(float(view.times_s_N[at]) for at in chosen)
     return VariantSpec(kind=name, times_s=times_s, box=box, size=sizes[kind.coarse], seed=seed, work_size=work_size)
 

@@ -106,7 +106,7 @@ def test_rows_that_no_reward_judges_are_counted_by_kind(turned):
         problem(problem="Both?", images=["frames/1.png"]),
         problem(problem="One?", images=[{"bytes": "x", "path": None}], path=None, data_type="image"),
         problem(problem_type="segmentation"),
-        problem(problem_type="spatial grounding"),
+        problem(problem_type="captioning"),
         {"problem": "<image>What?", "answer": "x", "images": ["gone.png"]},
         problem(problem_type="multiple choice", solution="A"),
         problem(problem_type="temporal grounding", solution="early"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
+from rlvid.reading.boxes import Four
 from rlvid.types import Medium, Span, Task
 
 
@@ -30,7 +31,7 @@ class Record:
 class Draft:
     """A question as its source tells it; `video` is the file found, empty where there is not exactly one; `media` all that is shown in the prompt's order,
     where that is not one video; `duration_s` the video's length if the annotation has it, `changes` the kinds of
-    what stands otherwise in the file (`rlvid.data.options`)."""
+    what stands otherwise in the file (`rlvid.data.options`); `box` and `track` (seconds, box) count in `box_size`."""
 
     id: str
     video: str
@@ -44,6 +45,9 @@ class Draft:
     duration_s: float | None = None
     changes: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
+    box: Four | None = None
+    track: tuple[tuple[float, Four], ...] = ()
+    box_size: tuple[float, float] = (1.0, 1.0)
 
 
 def _whole(record: Record) -> Iterator[Mapping[str, Any]]:

@@ -26,7 +26,7 @@ INSTANT_S = 0.05
 """An annotation without a length is this much to both sides [D]: published times have one decimal."""
 SHORTER = 0.9
 """A file with less than this share of the annotated length, two seconds allowed, is not the annotated video [D]."""
-WIDENED, CUT_CLIP = "spans: an instant widened", "clip: cut to the video"
+WIDENED, CUT_CLIP, TRACK_CUT = "spans: an instant widened", "clip: cut to the video", "track: cut to the video"
 PROGRESS_EVERY = 200
 
 
@@ -105,10 +105,13 @@ class _Conversion:
     def _within_video(self, draft: Draft) -> Draft:
         """The draft with its times cut to the video, which the benchmarks' own code scores all the same. Unusable where nothing of one is left."""
         times = draft.spans + ((draft.clip,) if draft.clip else ())
-        if not times:
+        if not times and not draft.track:
             return draft
         measured_s = self._videos.duration_s(draft.video)
         end_s = draft.duration_s if measured_s is None else measured_s
+        draft = self._track_within(draft, end_s)
+        if not times:
+            return draft
         late = max((span for span in times), key=lambda span: span[1])
         other = measured_s is not None and draft.duration_s is not None and measured_s < SHORTER * draft.duration_s - 2
         outside = [span for span in times if end_s is not None and span[0] >= end_s]
@@ -120,6 +123,12 @@ class _Conversion:
         changes = ((WIDENED,) if spans != draft.spans else ()) + ((CUT_TO_VIDEO,) if cut[: len(spans)] != spans else ())
         changes += (CUT_CLIP,) if draft.clip and cut[-1] != draft.clip else ()
         return replace(draft, spans=cut[: len(spans)], clip=cut[-1] if draft.clip else None, changes=draft.changes + changes)
+
+    def _track_within(self, draft: Draft, end_s: float | None) -> Draft:
+        track = tuple((time_s, box) for time_s, box in draft.track if end_s is None or time_s <= end_s)
+        if draft.track and not track:
+            raise Unusable("track", f"lies beyond the end of {draft.video} ({end_s:.2f} s)", "beyond the end of the video")
+        return draft if track == draft.track else replace(draft, track=track, changes=(*draft.changes, TRACK_CUT))
 
     def _check_id(self, id: str, place: str) -> None:
         first = self._seen.add(id, place)
@@ -182,7 +191,12 @@ def _question(draft: Draft, out: Path) -> dict[str, Any]:
         "spans": [list(span) for span in draft.spans],
         "clip": draft.clip and list(draft.clip),
     }
-    optional |= {"fps": fps}
+    optional |= {
+        "fps": fps,
+        "box": draft.box and list(draft.box),
+        "track": [{"time_s": time_s, "box": list(box)} for time_s, box in draft.track],
+        "box_size": list(draft.box_size) if draft.box or draft.track else None,
+    }
     return line | {key: value for key, value in optional.items() if value} | {"source": draft.source}
 
 

@@ -19,8 +19,8 @@ from rlvid.data.sources import media, texts
 from rlvid.data.sources.base import Draft, Record, Source
 from rlvid.data.sources.unusable import Unusable
 from rlvid.data.sources.videos import Videos
-from rlvid.reading import answers, maths, spans
-from rlvid.types import Span, Task
+from rlvid.reading import answers, boxes, maths, spans
+from rlvid.types import BOX_TASKS, Box, Span, Task
 
 TASKS: dict[str, Task] = {
     "multiple choice": "multiple_choice",
@@ -36,6 +36,11 @@ TASKS: dict[str, Task] = {
     "math": "math",
     "temporal grounding": "temporal_grounding",
     "tvg": "temporal_grounding",
+    "spatial grounding": "spatial_grounding",
+    "tracking": "tracking",
+    "spatial temporal grounding": "spatio_temporal_grounding",
+    "spatio temporal grounding": "spatio_temporal_grounding",
+    "stvg": "spatio_temporal_grounding",
 }
 """Kinds of problems, by `texts.kind_of`."""
 _LATEX = re.compile(r"\\[a-zA-Z]{2,}|\$[^$]+\$|[\^_]\{")
@@ -106,12 +111,37 @@ def judged(asked: str, answer: str, given: Any, task: Task | None) -> dict[str, 
         task = _task_of(answer, options)
     if task == "temporal_grounding":
         return {"question": asked, "task": task, "spans": _spans(answer)}
+    if task in BOX_TASKS:
+        return {"question": asked, "task": task, **_places(answer, task)}
     if task == "multiple_choice":
         if not options.texts:
             raise Unusable("options", "a choice needs options, in the row or as lines A. ..., B. ... of the question", "none in the row")
         found = options.by_letter(answer) or texts.by_text(answer, options)
         return {"question": question, "task": task, "options": options.texts, "answer": found, "changes": options.changes}
     return {"question": asked, "task": task, "answer": formula(answer) if task == "math" else answer}
+
+
+def _places(answer: str, task: Task) -> dict[str, Any]:
+    """`{"boxes": [x1, y1, x2, y2]}`, `{"boxes": {"1": [...], ...}}` by seconds, `{"time": [start, end], "boxes": {"9": [...], ...}}`. Coordinates are
+    thousandths of width and height, as OneThinker has them [R: its code divides by 1000], or shares where all are at most 1."""
+    if task == "spatial_grounding":
+        one, why = boxes.box(answer)
+        if one is None:
+            raise Unusable("solution", f"{answer[:80]!r} is not one box, {why} (coordinates are 0 to 1000)", "not a box")
+        return {"box": _thousandths(one), "box_size": (boxes.SCALE, boxes.SCALE)}
+    found, why = boxes.track(answer)
+    if found is None or (task == "spatio_temporal_grounding" and found.span is None):
+        raise Unusable("solution", f"{answer[:80]!r} is not {TRACKS[task]}, {why or 'no time'} (coordinates are 0 to 1000)", "not boxes at times")
+    track = tuple((region.time_s, _thousandths(region.box)) for region in found.regions)
+    return {"track": track, "box_size": (boxes.SCALE, boxes.SCALE), "spans": (found.span,) if task == "spatio_temporal_grounding" else ()}
+
+
+TRACKS = {"tracking": "boxes by seconds", "spatio_temporal_grounding": "a time and boxes by seconds"}
+
+
+def _thousandths(box: Box) -> boxes.Four:
+    x1, y1, x2, y2 = (round(boxes.SCALE * edge, 6) for edge in box)
+    return x1, y1, x2, y2
 
 
 def formula(answer: str) -> str:

@@ -93,10 +93,10 @@ def read_stories(folder: Path, steps: Iterable[int], known: Mapping[str, Questio
 
 
 def is_right(parts: Mapping[str, float], iou_threshold: float) -> bool:
-    """Accuracy from one half on; where there is none, the temporal IoU from its threshold on."""
+    """Accuracy from one half on; where there is none, the IoU of the track, the box or the time from its threshold on."""
     if "accuracy" in parts:
         return parts["accuracy"] >= 0.5
-    return parts.get("temporal_iou", 0.0) >= iou_threshold
+    return next((parts[part] for part in ("st_iou", "iou", "temporal_iou") if part in parts), 0.0) >= iou_threshold
 
 
 def question_row(name: str, question: Question | None) -> Row:
