@@ -269,7 +269,7 @@ def test_an_image_gets_its_own_budget(files):
     prepared, shown = made.build(shows(files, "a.png", "a.mp4"), ("uniform",), 0)
     still, clip = prepared.specs[0].media
     assert 28 * 28 < still.size[0] * still.size[1] <= 56 * 56 and clip.size == (28, 28) and shown[0].shape[:2] == still.size
-    tight = actor("qwen2_5_vl", ("uniform",), "video.max_tokens=16")
+    tight = actor("qwen2_5_vl", ("uniform",), "video.max_tokens=16", "image.max_pixels=401408")
     found, _ = tight.build(shows(files, "a.png", "a.mp4"), ("uniform",), 0)
     assert isinstance(found, Quarantined) and "visual tokens, video.max_tokens is 16" in found.reason and "image.max_pixels" in found.reason
 
