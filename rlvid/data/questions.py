@@ -614,7 +614,8 @@ def _task_track(data: dict[str, Any], task: str) -> tuple[Region, ...]:
         return ()
     if not data.get("track"):
         raise _Wrong("track", "is missing", cure, "missing")
-    size, found = _box_size(data), []
+    size = _box_size(data)
+    found: list[Region] = []
     for one in _list(data["track"], "track"):
         row = _mapping(one, "track", ("time_s", "box"))
         if len(row) != 2:

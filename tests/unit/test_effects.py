@@ -55,6 +55,8 @@ def test_differences_are_taken_in_pairs():
     assert summary(plain)["steps to 0.5"] is None
     text = table("lure", {"rows": {"plain": summary(plain), "strive": summary(method)}, "against plain": {"strive": found}}, 2, 3)
     assert "| strive | 0.20 | 0.80 | +0.40 [+0.40, +0.40] |" in text and "never" in text and "holds in 2 of 3" in text
+    there = {0: curve_of(rows((0.5, 0.4, 0.4), step_s=1.0))}
+    assert "| 0 | never |" in table("lure", {"rows": {"plain": summary(there)}, "against plain": {}}, 1, 1)
 
 
 def test_the_picture_is_drawn(tmp_path):
