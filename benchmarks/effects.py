@@ -27,24 +27,28 @@ from benchmarks.environment import environment
 from benchmarks.quickstart import QUICKSTART, ROOT, read_rows, rlvid
 
 ONE_VIEW = ["variants.kinds=[uniform]", "rollout.answers=16", "repair.enabled=false"]
+FEW = "variants.kinds=[uniform, importance, importance, importance, importance, importance_jitter, importance_jitter, importance_jitter]"
 RANDOM = "variants.kinds=[uniform, random_jitter, random_jitter, random_jitter]"
 VIEWS = "variants.kinds=[uniform, importance, importance, importance_jitter]"
 ROWS: dict[str, list[str]] = {
     "plain": ONE_VIEW,
     "strive": [VIEWS, "rollout.answers=4", "repair.enabled=false"],
     "per_variant": [VIEWS, "rollout.answers=4", "repair.enabled=false", "advantage.group=per_variant"],
+    "few": [FEW, "rollout.answers=2", "repair.enabled=false"],
+    "few_per_variant": [FEW, "rollout.answers=2", "repair.enabled=false", "advantage.group=per_variant"],
     "random": [RANDOM, "rollout.answers=4", "repair.enabled=false"],
     "distill": [VIEWS, "rollout.answers=4", "repair.enabled=false", "distill.from=[variants]"],
     "distill_alone": [VIEWS, "rollout.answers=4", "repair.enabled=false", "distill.from=[variants]", "loss.policy_coef=0"],
     "ffr": ["variants.kinds=[uniform]", "rollout.answers=8", "repair.enabled=true", "teacher.kind=annotation"],
     "ffr_distill": ["variants.kinds=[uniform]", "rollout.answers=8", "repair.enabled=true", "teacher.kind=annotation", "distill.from=[repair]"],
+    "sft": ["variants.kinds=[uniform]"],
     "select": ONE_VIEW,
 }
-"""What each row sets. `select` trains on what `rlvid select` keeps."""
+"""What each row sets. `select` trains on what `rlvid select` keeps, `sft` is `rlvid sft` on a reply that says the right answer in the world's words."""
 COMPARED = {
     "lure": ("plain", "strive", "per_variant", "random"),
-    "misread": ("plain", "strive", "distill", "distill_alone"),
-    "blink": ("plain", "ffr", "ffr_distill"),
+    "misread": ("plain", "strive", "distill", "distill_alone", "sft"),
+    "blink": ("plain", "ffr", "ffr_distill", "sft"),
     "crowd": ("plain", "select"),
     "plain": ("plain", "strive", "distill", "select"),
 }
@@ -178,9 +182,21 @@ def trained(arguments: argparse.Namespace, world: str, row: str, seed: int) -> C
     questions, before_s, before_answers = folder / "train.jsonl", 0.0, 0
     if row == "select":
         questions, before_s, before_answers = selected(folder, config, settings)
+    if row == "sft":
+        questions = with_replies(folder)
     if not (out / name / "export").exists():
-        rlvid("train", config, f"run.name={name}", f"data.train={questions}", *settings)
+        rlvid("sft" if row == "sft" else "train", config, f"run.name={name}", f"data.train={questions}", *settings)
     return curve_of(read_rows(out / name), before_s, before_answers)
+
+
+def with_replies(folder: Path) -> Path:
+    """The world's questions, each with its right answer as a reply."""
+    from rlvid.world.premised import reply
+
+    lines = (json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines())
+    path = folder / "replies.jsonl"
+    path.write_text("".join(json.dumps(line | {"reply": reply(line["answer"])}) + "\n" for line in lines))
+    return path
 
 
 def selected(folder: Path, config: Path, settings: list[str]) -> tuple[Path, float, int]:

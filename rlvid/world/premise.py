@@ -39,6 +39,7 @@ class Shape:
     frames: int
     size: tuple[int, int]
     pointed: bool = False
+    temperature: float = 1.0
 
 
 Numbers = dict[str, float]
@@ -156,7 +157,7 @@ class Student:
         kept: list[Any] = []
 
         def pick(logits_BV: Any) -> Any:
-            chances_BV = torch.softmax(logits_BV.float(), -1)
+            chances_BV = torch.softmax(logits_BV.float() / self.shape.temperature, -1)
             token_B = torch.multinomial(chances_BV, 1, generator=self.generator)
             kept.append(chances_BV.gather(-1, token_B)[:, 0].log())
             return token_B[:, 0]
@@ -196,4 +197,5 @@ def shape_of(world: str, model: str) -> Shape:
     if world == "plain":
         return Shape(("uniform", "importance", "importance_jitter", "importance_crop"), 8, own.tiny_frame)
     kinds = ("uniform", "importance", "importance", "importance_jitter")
-    return Shape(kinds, premised.FRAMES, premised.frame_size(model), bool(premised.WORLDS[world].pointed))
+    recipe = premised.WORLDS[world]
+    return Shape(kinds, premised.FRAMES, premised.frame_size(model), bool(recipe.pointed), recipe.temperature)

@@ -57,7 +57,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 @dataclass(frozen=True)
 class Recipe:
     """One world. `scene(split, number, rng)`; `habit(scene, question, frames of the evidence that are shown, rng)` is the colour that the warm start says;
-    `kinds`: questions asked about each clip; `pointed`: every so many of the steps the prompts hold evidence, 0: none do."""
+    `kinds`: questions asked about each clip; `pointed`: every so many of the steps the prompts hold evidence, 0: none do; `temperature`: of its runs."""
 
     scene: Callable[[str, int, random.Random], tuple[Thing, ...]]
     habit: Callable[[Scene, Question, int, np.random.Generator], str]
@@ -67,6 +67,7 @@ class Recipe:
     seeing: int = SEEING
     answering: int = ANSWERING
     pointed: int = 0
+    temperature: float = 1.0
 
 
 # --- scenes
@@ -110,8 +111,8 @@ def _misread(scene: Scene, question: Question, shown: int, rng: np.random.Genera
 
 WORLDS = {
     "lure": Recipe(_flash, _lured),
-    "misread": Recipe(_glance, _misread, kinds=("colour",), answering=240),
-    "blink": Recipe(_flash, _lured, seeing=320, answering=45, pointed=3),
+    "misread": Recipe(_glance, _misread, kinds=("colour",), answering=480, temperature=0.5),
+    "blink": Recipe(_flash, _lured, seeing=320, answering=90, pointed=3),
     "crowd": Recipe(_flash, _lured, kinds=("flash", "flash", "stays"), clips=240),
 }
 
@@ -147,10 +148,11 @@ def shown(question: Question, indexes: Indices) -> int:
 
 
 def view_of(question: Question, inside: int, rng: np.random.Generator) -> Indices:
-    """FRAMES ascending indexes, so many of them (as far as there are any) in the evidence."""
-    within = np.array([at for at in range(TOTAL) if shown(question, np.array([at]))])
-    near = rng.permutation(within)[:inside]
-    return np.sort(np.concatenate([near, rng.permutation(np.setdiff1d(np.arange(TOTAL), within))[: FRAMES - len(near)]]))
+    """FRAMES ascending indexes, so many of them in the evidence, as far as there are so many within and without."""
+    within = rng.permutation([at for at in range(TOTAL) if shown(question, np.array([at]))])
+    without = rng.permutation(np.setdiff1d(np.arange(TOTAL), within))
+    near = within[: max(inside, FRAMES - len(without))]
+    return np.sort(np.concatenate([near, without[: FRAMES - len(near)]]))
 
 
 def spec_of(indexes: Indices, size: tuple[int, int]) -> VariantSpec:

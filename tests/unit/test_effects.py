@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.effects import COMPARED, ROWS, Curve, curve_of, effects, interval, picture, summary, table
+from benchmarks.effects import COMPARED, ROWS, Curve, curve_of, effects, interval, picture, summary, table, with_replies
 from benchmarks.gradients import rank_correlation
 from benchmarks.quickstart import QUICKSTART, ROOT
 from rlvid.config import load
 from rlvid.world import premise, premised
-from rlvid.world.scenes import render
+from rlvid.world.scenes import ask, render
 
 
 def test_the_interval_by_hand():
@@ -80,13 +81,14 @@ def config_of(world: str) -> Path:
 def test_rows_sample_as_many_answers(world):
     """Second answers included; and what is measured of a world is what its runs see."""
     shape = premise.shape_of(world, "qwen2_5_vl")
-    for row in COMPARED[world]:
+    for row in set(COMPARED[world]) - {"sft"}:
         config = load(config_of(world), ROWS[row])
         seconds = config.rollout.answers if config.repair.enabled else 0
         assert config.variants_per_question * config.rollout.answers + seconds == 16, row
         assert config.video.frames == shape.frames and config.video.max_pixels == shape.size[0] * shape.size[1]
     if world != "plain":
         assert config.relevance.scorer == "motion" and config.relevance.temperature == premise.RELEVANCE_TEMPERATURE
+        assert config.rollout.temperature == shape.temperature
     assert set(COMPARED) == {"plain", *premised.WORLDS} == set(premise.CLAIMS)
 
 
@@ -102,6 +104,25 @@ def test_scenes_show_what_their_world_is_about(world):
             assert set(seen) == {1} if split == "eval" else np.mean(seen) < 0.5
         assert {scene.things[0].colour for scene in scenes} == {"red", "green", "blue", "yellow"}
         assert render(scenes[0], (56, 56)).shape == (32, 56, 56, 3)
+
+
+@pytest.mark.parametrize("world", premised.WORLDS)
+def test_every_question_has_views_of_the_warm_start(world):
+    """What is seen in all frames or in one: as many frames as a view has, as much of the evidence as asked for."""
+    rng = np.random.default_rng(0)
+    for question in (question for scene in premised.plan_scenes(world, "train", seed=3)[:24] for question in ask(scene)):
+        for inside in range(premised.FRAMES):
+            view = premised.view_of(question, inside, rng)
+            assert len(set(view.tolist())) == premised.FRAMES and (np.diff(view) > 0).all()
+            there = premised.shown(question, np.arange(premised.TOTAL))
+            assert premised.shown(question, view) == (premised.FRAMES if there == premised.TOTAL else min(inside, there))
+
+
+def test_sft_learns_the_right_answer_in_the_words_of_the_world(tmp_path):
+    lines = [{"id": colour, "video": "a.mp4", "question": "Which colour flashes?", "answer": colour} for colour in ("red", "blue")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = [json.loads(line) for line in with_replies(tmp_path).read_text().splitlines()]
+    assert told == [line | {"reply": premised.reply(line["answer"])} for line in lines]
 
 
 def test_a_premise_that_does_not_hold_is_named(tmp_path):
