@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from rlvid.algo.scores import BENCHMARKS
 from rlvid.data.questions import iter_questions
@@ -34,6 +35,17 @@ def converted(world, rlvid, tmp_path_factory):
             assert result.returncode == 0 and f"{count} good question" in result.stdout, result.stdout + result.stderr
         for line in (folder / f"{at}.jsonl").read_text().splitlines():
             lines.setdefault(json.loads(line)["id"], line)  # some formats hold the same question
+    for source, rows in published.MEDIA.items():
+        case = folder / f"media-{source}"
+        (case / "frames").mkdir(parents=True)
+        (case / "a.mp4").symlink_to(clips[0])
+        for at in range(4):
+            Image.new("RGB", (84, 84), (40 * at, 90, 20)).save(case / "frames" / f"{at}.png")
+        report = convert(named(source), str(published.write_lines(case / "rows.jsonl", rows)), folder / f"media-{source}.jsonl", progress=False)
+        assert report.ok and report.questions == len(rows), report.text()
+        for question in map(json.loads, (folder / f"media-{source}.jsonl").read_text().splitlines()):
+            question["id"] = f"media/{question['id']}"
+            lines[question["id"]] = json.dumps(question)
     everything = folder / "all.jsonl"
     everything.write_text("\n".join(lines.values()) + "\n")
     checked = rlvid("data", "check", everything)
@@ -58,6 +70,7 @@ def test_every_source_trains_a_step_and_is_evaluated(world, rlvid, converted, tm
     folder = tmp_path / "runs" / "quickstart"
     assert {slot["question_id"] for slot in slots_of(folder, 1)} == {question.id for question in questions}
     assert {question.source.split("/")[0] for question in questions} == set(SOURCES)
+    assert {len(question.shown) for question in questions} == {0, 1, 2} and any(medium.kind == "image" for question in questions for medium in question.shown)
     for row in metrics_of(folder):
         assert {name.split("/")[1] for name in row if name.startswith("eval/")} >= set(BENCHMARKS)
         assert row["eval/questions"] == len(questions)

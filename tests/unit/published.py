@@ -433,3 +433,44 @@ CASES: list[tuple[str, str, Callable[[Path], Path], int]] = [
     ("messages", "clips/a.mp4", lambda folder: write_json(folder / "llava.json", CONVERSATIONS), 2),
 ]
 """Source, where its video lies, the file's writer, how many questions it holds."""
+
+
+def problem(**values: Any) -> dict[str, Any]:
+    """A row as Video-R1's followers write them."""
+    return {"problem": "What?", "solution": "<answer>x</answer>", "path": "a.mp4", "data_type": "video", "problem_type": "open-ended"} | values
+
+
+def chat(asked: Any, **more: Any) -> dict[str, Any]:
+    """A row as ms-swift writes them."""
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "a hat"}], **more}
+
+
+_TWO = {"path": None, "images": ["frames/1.png", "frames/2.png"], "data_type": "image"}
+MEDIA: dict[str, list[dict[str, Any]]] = {
+    "video_r1": [VIDEO_R1[0] | {"data_type": "image", "path": "./frames/1.png", "problem_id": 7}],
+    "problems": [
+        problem(problem="One?", data_type="image", path="./frames/3.png"),
+        problem(problem="<image>Two?<image>", **_TWO),
+        problem(problem="Two, unmarked?", **_TWO),
+        problem(problem="Is <image> in <video>?", images=["frames/1.png"], data_type="video"),
+        problem(problem="<video><image>Which?\nA. red\nB. blue", images=["frames/1.png"], solution="B", problem_type="multiple choice"),
+        problem(problem="Clips <video> and <video>", path=["a.mp4", "frames/../a.mp4"]),
+        problem(problem="1 + 2?", data_type="text", path=None, problem_type="numerical", solution="<answer>3</answer>"),
+        problem(problem="<video>Plain?"),
+    ],
+    "messages": [
+        chat("<image>What?", images=["frames/1.png"]),
+        chat("<image>What?", images=[{"path": "frames/3.png", "bytes": None}]),
+        chat("<video>or <image>?", images=["frames/1.png"], videos=["a.mp4"]),
+        chat(
+            [
+                {"type": "text", "text": "First"},
+                {"type": "image", "image": "frames/2.png"},
+                {"type": "video", "video": "a.mp4"},
+                {"type": "text", "text": "Same?"},
+            ]
+        ),
+        chat("What is 1 + 2?"),
+    ],
+}
+"""Rows about images, several media and text, by source; `a.mp4` and `frames/N.png` lie beside the file."""

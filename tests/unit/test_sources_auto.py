@@ -14,6 +14,7 @@ from rlvid.data.sources.auto import recognised
 from rlvid.data.sources.convert import convert
 from tests.unit import published
 from tests.unit.clips import make
+from tests.unit.published import chat, problem
 
 WIDER = {"video_r1": "problems"}
 """Formats whose rows another one reads as well, and more kinds of them."""
@@ -56,10 +57,6 @@ def turned(tmp_path):
 
 def kinds(report):
     return {kind: problem.count for kind, problem in report.problems.items()}
-
-
-def problem(**values):
-    return {"problem": "What?", "solution": "<answer>x</answer>", "path": "a.mp4", "data_type": "video", "problem_type": "open-ended"} | values
 
 
 def test_problem_rows_mean(turned):
@@ -142,18 +139,7 @@ def shown(question):
 
 def test_problem_rows_with_images_several_media_and_text(turned):
     """As Video-R1 and OneThinker write them: `path` names an image where data_type says so; marks give the order."""
-    pictures = {"path": None, "images": ["frames/1.png", "frames/2.png"], "data_type": "image"}
-    rows = [
-        problem(problem="One?", data_type="image", path="./frames/3.png"),
-        problem(problem="<image>Two?<image>", **pictures),
-        problem(problem="Two, unmarked?", **pictures),
-        problem(problem="Is <image> in <video>?", images=["frames/1.png"], data_type="video"),
-        problem(problem="<video><image>Which?\nA. red\nB. blue", images=["frames/1.png"], solution="B", problem_type="multiple choice"),
-        problem(problem="Clips <video> and <video>", path=["a.mp4", "frames/../a.mp4"]),
-        problem(problem="1 + 2?", data_type="text", path=None, problem_type="numerical", solution="<answer>3</answer>"),
-        problem(problem="<video>Plain?"),
-    ]
-    report, found = turned("problems", rows)
+    report, found = turned("problems", published.MEDIA["problems"])
     assert report.ok, report.text()
     assert [shown(question) for question in found] == [
         [("image", "3.png")],
@@ -176,32 +162,13 @@ def test_problem_rows_with_images_several_media_and_text(turned):
 
 
 def test_video_r1_rows_about_images(turned):
-    row = published.VIDEO_R1[0] | {"data_type": "image", "path": "./frames/1.png", "problem_id": 7}
-    report, (one,) = turned("video_r1", [row])
+    report, (one,) = turned("video_r1", published.MEDIA["video_r1"])
     assert report.ok and shown(one) == [("image", "1.png")] and one.video == ""
 
 
 def test_chats_about_images_several_media_and_text(turned):
     """As ms-swift writes them; a part of a turn that names a file stands where it stands."""
-
-    def chat(asked, **more):
-        return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "a hat"}], **more}
-
-    inside = [
-        {"type": "text", "text": "First"},
-        {"type": "image", "image": "frames/2.png"},
-        {"type": "video", "video": "a.mp4"},
-        {"type": "text", "text": "Same?"},
-    ]
-    rows = [
-        chat("<image>What?", images=["frames/1.png"]),
-        chat("<image>What?", images=[{"path": "frames/3.png", "bytes": None}]),
-        chat("<video>or <image>?", images=["frames/1.png"], videos=["a.mp4"]),
-        chat(inside),
-        chat("What is 1 + 2?"),
-        chat("<image><image>Same?", images=["frames/1.png"]),
-        chat("<image>What?"),
-    ]
+    rows = [*published.MEDIA["messages"], chat("<image><image>Same?", images=["frames/1.png"]), chat("<image>What?")]
     report, found = turned("messages", rows)
     assert [shown(question) for question in found] == [
         [("image", "1.png")],
