@@ -37,7 +37,7 @@ from rlvid.world.warm_start import Clips, answer_logprobs, make_batch, uniform
 FRAMES, TOTAL = 4, DURATION_S * FPS
 EVEN = uniform(TOTAL, FRAMES)
 BATCH, RATE, WARM_UP_STEPS = 16, 1e-3, 20
-SEEING, ANSWERING = 260, 30
+SEEING, ANSWERING = 320, 30
 FLASH_FRAMES, GLANCE_FRAMES = 2, 4
 RIGHT_WHEN_SEEN = 0.35
 """How often the flash's colour is named by who sees it."""
@@ -111,8 +111,8 @@ def _misread(scene: Scene, question: Question, shown: int, rng: np.random.Genera
 
 WORLDS = {
     "lure": Recipe(_flash, _lured),
-    "misread": Recipe(_glance, _misread, kinds=("colour",), answering=480, temperature=0.5),
-    "blink": Recipe(_flash, _lured, seeing=320, answering=90, pointed=3),
+    "misread": Recipe(_glance, _misread, kinds=("colour",), seeing=260, answering=480, temperature=0.5),
+    "blink": Recipe(_flash, _lured, answering=90, pointed=3),
     "crowd": Recipe(_flash, _lured, kinds=("flash", "flash", "stays"), clips=240),
 }
 
