@@ -222,7 +222,7 @@ def table(world: str, result: dict[str, Any], holding: int, seeds: int) -> str:
         if against:
             parts = [against[name] for name in ("end", "mean of the run", "equal seconds")]
             cells = [f"{part['mean']:+.2f} [{part['low']:+.2f}, {part['high']:+.2f}]" for part in parts]
-        steps = [str(own[f"steps to {level}"] or "never") for level in LEVELS]
+        steps = ["never" if (step := own[f"steps to {level}"]) is None else str(step) for level in LEVELS]
         lines.append(f"| {row} | {own['start']:.2f} | {own['end']:.2f} | " + " | ".join([*cells, *steps, f"{own['seconds']:.0f}"]) + " |")
     return "\n".join(lines)
 
