@@ -117,7 +117,8 @@ def effects(curves: Mapping[int, Curve], plain: Mapping[int, Curve]) -> dict[str
 
 def summary(curves: Mapping[int, Curve]) -> dict[str, Any]:
     """A row by itself: where it starts and ends, how many seeds reach each level and after how many steps (the median of all, None where half do not)."""
-    reached = {level: sorted(curve.reaches(level) or math.inf for curve in curves.values()) for level in LEVELS}
+    found = {level: [curve.reaches(level) for curve in curves.values()] for level in LEVELS}
+    reached = {level: sorted(math.inf if step is None else step for step in steps) for level, steps in found.items()}
     middle = {level: steps[(len(steps) - 1) // 2] for level, steps in reached.items()}
     return {
         "start": statistics.fmean(curve.accuracy[0] for curve in curves.values()),
