@@ -21,6 +21,7 @@ from rlvid.config import Config, ConfigError
 from rlvid.data.questions import asks
 from rlvid.process.log import to_log_file
 from rlvid.process.role import Role, bundle
+from rlvid.process.store import Store
 from rlvid.reading import maths
 from rlvid.reading.answers import opened_by, tagged_answer
 from rlvid.reading.spans import answer_and_spans
@@ -100,18 +101,32 @@ class RewardActor:
             include={"model", "base_url", "temperature", "max_tokens", "retries", "request_timeout_s", "max_reply_bytes"}
         )
         model = ChatModel(api_key=key, concurrency=judge.concurrency, who="the judge", wanted="verdict", **options)
-        return Judge(model, deadline_s=judge.deadline_s, control=judge.control)
+        prices = None if judge.price_in is None or judge.price_out is None else (judge.price_in, judge.price_out)
+        store = Store(judge.cache_dir, judge.cache_gib, name="judge's cache", instead="verdicts are asked for anew") if judge.cache_dir else None
+        settings = judge.model_dump(include={"model", "base_url", "temperature", "max_tokens"})
+        return Judge(model, deadline_s=judge.deadline_s, control=judge.control, prices=prices, store=store, settings=settings)
 
-    async def rewards(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
-        """The score of each answer, in order, and what they cost."""
+    async def rewards(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int, shown: Any = None) -> tuple[list[Score], Costs]:
+        """The score of each answer, in order, and what they cost. `shown`: what the answers were given to, for a judge that sees it."""
         costs: Counter[str] = Counter()
         ruled, spent = await by_rule(self.score, question, rollouts, prompt, step)
         costs.update(spent)  # type: ignore[arg-type]
-        scores = await asyncio.gather(*[self._one(question, rollout, prompt, score, costs) for rollout, score in zip(rollouts, ruled, strict=True)])
+        pictures = await self._pictures(question, ruled, shown)
+        pairs = zip(rollouts, ruled, strict=True)
+        scores = await asyncio.gather(*[self._one(question, rollout, prompt, score, costs, pictures) for rollout, score in pairs])
         return list(scores), dict(costs)
 
-    async def _one(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str]) -> Score:
-        own, judged = await asyncio.gather(self._own(question, rollout, prompt, costs), self._judged(question, rollout, prompt, score, costs))
+    async def _pictures(self, question: Question, ruled: Sequence[Score], shown: Any) -> tuple[Any, ...]:
+        """What the judge sees of a view, made once for all its answers; nothing where none of them is judged."""
+        if shown is None or not any(self._is_judged(question, score) for score in ruled):
+            return ()
+        from rlvid.teacher.judge import pictures_of
+
+        judge = self.config.reward.judge
+        return await asyncio.to_thread(pictures_of, shown, most=judge.frames, max_bytes=judge.max_image_bytes)
+
+    async def _one(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str], pictures: tuple[Any, ...]) -> Score:
+        own, judged = await asyncio.gather(self._own(question, rollout, prompt, costs), self._judged(question, rollout, prompt, score, costs, pictures))
         return replace(judged, parts=judged.parts | own)
 
     async def _own(self, question: Question, rollout: Rollout, prompt: str, costs: Counter[str]) -> dict[str, float]:
@@ -123,16 +138,19 @@ class RewardActor:
         costs.update({"reward_calls/custom": 1, "reward_seconds/custom": time.perf_counter() - began})  # type: ignore[dict-item]
         return parts
 
-    async def _judged(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str]) -> Score:
+    def _is_judged(self, question: Question, score: Score) -> bool:
+        return self.judge is not None and question.task in self.config.reward.judge.tasks and not question.options and score.parts.get("accuracy", 1.0) < 1
+
+    async def _judged(self, question: Question, rollout: Rollout, prompt: str, score: Score, costs: Counter[str], pictures: tuple[Any, ...]) -> Score:
         """With the verdict in the accuracy's place, where the judge is asked and has one, and it is the higher one: were it lower, an answer would be paid for
         making the judge fail."""
         rule = score.parts.get("accuracy", 1.0)
-        if self.judge is None or question.task not in self.config.reward.judge.tasks or question.options or rule >= 1:
+        if not self._is_judged(question, score):
             return score
         said = judged_text(question, opened_by(prompt) + rollout.text)
         if not said:
             return score
-        verdict = await self.judge.verdict(question.question, " or ".join(question.references), said, rule, costs)
+        verdict = await self.judge.verdict(question.question, " or ".join(question.references), said, rule, costs, pictures)
         if verdict.value is None:
             return replace(score, said=f"no verdict: {verdict.words}")
         return replace(score, parts=score.parts | {"accuracy": max(rule, verdict.value), "rule": rule}, said=verdict.words)
@@ -145,6 +163,8 @@ class RewardActor:
         """Close the connections to the judge."""
         if self.judge is not None:
             await self.judge.model.close()
+            if self.judge.store is not None:
+                self.judge.store.close()
 
 
 def judged_text(question: Question, text: str) -> str:
@@ -175,19 +195,37 @@ class Rewards:
         spent, self._spent = self._spent, {}
         return spent
 
-    async def __call__(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int = 0) -> tuple[list[Score], Costs]:
-        """The score of each answer, in order, and what they cost. Raises ConfigError for what is wrong with the user's own reward."""
+    def looks_at(self, question: Question) -> bool:
+        """Is there a judge that sees what such a question shows?"""
+        judge = self.config.reward.judge
+        return self.pool is not None and judge.model is not None and judge.frames > 0 and question.task in judge.tasks and not question.options
+
+    async def __call__(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int = 0, frames: Any = None) -> tuple[list[Score], Costs]:
+        """The score of each answer, in order, and what they cost. `frames`: reference to what they were given to. Raises ConfigError for what is wrong with the
+        user's own reward."""
         if self.pool is None:
             return await self._here(question, rollouts, prompt, step)
         try:
-            scores, costs = await self.pool.call("rewards", question, tuple(rollouts), prompt, step)
-            return scores, costs
+            return await self._asked(question, tuple(rollouts), prompt, step, frames if self.looks_at(question) else None)
         except CallFailed as error:
             if self.config.reward.custom is not None:
                 raise ConfigError(f"reward.custom: {self.config.reward.custom}: {error} (question {question.id})") from None
             log.warning("no verdict on the answers to %s: %s", question.id, error)
             scores, costs = await by_rule(self.rules, question, rollouts, prompt, step)
             return scores, costs | {"judge/failed": float(len(rollouts))}
+
+    async def _asked(self, question: Question, rollouts: tuple[Rollout, ...], prompt: str, step: int, frames: Any) -> tuple[list[Score], Costs]:
+        """From the reward actors; without pictures where a node went and took them along."""
+        assert self.pool is not None
+        if frames is None:
+            return await self.pool.call("rewards", question, rollouts, prompt, step)
+        from ray.exceptions import ObjectLostError
+
+        try:
+            return await self.pool.call("rewards", question, rollouts, prompt, step, frames)
+        except ObjectLostError as error:
+            log.warning("the judge does not see the frames of %s, they are lost (%s)", question.id, type(error).__name__)
+            return await self.pool.call("rewards", question, rollouts, prompt, step)
 
     async def _here(self, question: Question, rollouts: Sequence[Rollout], prompt: str, step: int) -> tuple[list[Score], Costs]:
         scores, costs = await by_rule(self.rules, question, rollouts, prompt, step)

@@ -275,7 +275,8 @@ class Sampler:
     async def _scored(self, prepared: Prepared, frames: tuple[Any, ...], results: Sequence[GenerateResult], step: int) -> Group:
         question, reward = prepared.question, self.config.reward
         rollouts_KM: tuple[tuple[Rollout, ...], ...] = tuple(result.rollouts for result in results)
-        found = await asyncio.gather(*[self.rewards(question, row, prepared.prompt, step) for row in rollouts_KM])
+        pairs = zip(rollouts_KM, frames, strict=True)
+        found = await asyncio.gather(*[self.rewards(question, row, prepared.prompt, step, shown) for row, shown in pairs])
         scores_KM = tuple(tuple(scores) for scores, _ in found)
         return Group(
             prepared=prepared,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlvid.config.base import Count, Positive, Seconds, Section, Share, check_endpoint, suggest
+from rlvid.config.base import Count, FilePath, Positive, Seconds, Section, Share, check_endpoint, suggest
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 REWARD_WEIGHTS: dict[str, dict[str, float]] = {
@@ -58,12 +58,28 @@ class Judge(Section):
     """Further tries of a request on 429, 5xx, time-outs and lost connections, with growing pauses."""
     concurrency: Positive = 32
     """Requests that one reward actor has at the endpoint at a time."""
+    frames: Count = 0
+    """Pictures that the judge sees beside the texts: evenly spaced ones of what the student was shown, in its order. 0: texts alone, for a model that sees
+    none."""
+    max_image_bytes: Positive = 2**20
+    """Bound on a request's pictures together, as JPEG files: fewer of them, then smaller ones are sent where they would have more."""
+    cache_dir: FilePath | None = None
+    """Folder of verdicts, kept across runs; on a disk of the node itself, one for all its reward actors. null: verdicts are remembered as long as the actor
+    lives. A verdict of another model, endpoint or setting is another verdict."""
+    cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    """Upper bound of that folder; what was not used for longest goes first."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """Money for a million tokens that the judge reads; with `price_out`, judge/cost counts the money in that currency. null: tokens alone are counted."""
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    """Money for a million tokens that it writes."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Judge:
         if self.model and not self.base_url:
             raise ValueError("reward.judge.model needs reward.judge.base_url: the endpoint's address, such as http://judge-host:8000/v1")
         check_endpoint("reward.judge", self.base_url, self.api_key_env)
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("reward.judge.price_in and reward.judge.price_out go together: set both, or neither")
         for task in self.tasks:
             if task not in JUDGED:
                 raise ValueError(f"reward.judge.tasks: answers of task {task!r} are not judged by a model{suggest(task, JUDGED)}")

@@ -1,7 +1,6 @@
 """Decoded candidates on disk: a second epoch reads them instead of decoding. Keyed by file identity and everything that shapes the pixels.
 
-`diskcache` keeps the size limit (least recently used goes first) and lets several actors share the folder. Only raw bytes are
-stored and read: a record of another kind, which might be a pickle, counts as missing.
+Several actors share the folder (`rlvid.process.store`).
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,15 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from rlvid.process.one_line import first_line
+from rlvid.process.store import Store, sealed, whole
 from rlvid.types import Relevance
 from rlvid.video.clip import Clip
 from rlvid.video.frames import Index, identity
 
-log = logging.getLogger(__name__)
-
-ORPHAN_S = 3600
-"""A file of the folder that no record names is removed when it is so old."""
 FORMAT = 4
 """Goes up when what is stored changes."""
 LOCK, LOCKS = "index-lock-", 64
@@ -40,42 +33,42 @@ class VideoCache:
     def __init__(self, folder: Path, limit_gib: float) -> None:
         self.hits = self.misses = 0
         self._folder = folder
-        self._store = _opened(folder, limit_gib)
+        self._store = Store(folder, limit_gib, name="video cache", instead="every video is decoded")
 
     def clip(self, path: str, parameters: Any, read: Callable[[], Clip]) -> Clip:
         """The clip of the file as it is now, read only if it is not in the cache. `parameters`: all that `read` depends on, as JSON."""
         key = video_key(path, parameters)
-        found = self._get(key)
+        found = self._store.get(key)
         clip = _unpacked(found) if found is not None else None
         if clip is not None:
             self.hits += 1
             return clip
         self.misses += 1
         clip = read()
-        self._set(key, _packed(clip))
+        self._store.set(key, _packed(clip))
         return clip
 
     def relevance(self, path: str, parameters: Any, score: Callable[[], Relevance]) -> Relevance:
         """Like `clip`, for the relevance of a question's text. Not counted."""
         key = video_key(path, ["relevance", parameters])
-        found = self._get(key)
+        found = self._store.get(key)
         if found is not None:
             with contextlib.suppress(Exception):
-                stored = json.loads(bytes(_whole(found)))
+                stored = json.loads(bytes(whole(found)))
                 return Relevance(tuple(stored["times_s"]), tuple(stored["scores"]), tuple(tuple(row) for row in stored["patches"]))
         scored = score()
-        self._set(key, _sealed(json.dumps(asdict(scored)).encode()))
+        self._store.set(key, sealed(json.dumps(asdict(scored)).encode()))
         return scored
 
     def index(self, path: str, read: Callable[[], Index]) -> Index:
         """Like `clip`, for the index of a file's frames; of several processes of the node that want it at once, one reads the file. Not counted."""
         key = video_key(path, ["index"])
         with self._alone(key):
-            found = self._get(key)
+            found = self._store.get(key)
             index = _index_unpacked(path, found) if found is not None else None
             if index is None:
                 index = read()
-                self._set(key, _index_packed(index))
+                self._store.set(key, _index_packed(index))
             return index
 
     @contextlib.contextmanager
@@ -88,52 +81,7 @@ class VideoCache:
             yield
 
     def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-
-    def _get(self, key: str) -> bytes | None:
-        if self._store is None:
-            return None
-        try:
-            value = self._store.get(key)
-        except Exception as error:  # sqlite, disk, a foreign record: the cache is a convenience
-            log.warning("video cache: cannot read (%s)", _reason(error))
-            return None
-        return value if isinstance(value, bytes) else None
-
-    def _set(self, key: str, value: bytes) -> None:
-        if self._store is None:
-            return
-        try:
-            self._store.set(key, value)
-        except Exception as error:
-            log.warning("video cache: cannot write (%s)", _reason(error))
-
-
-def _opened(folder: Path, limit_gib: float) -> Any:
-    """The store, or None where the folder cannot be one."""
-    import diskcache
-
-    try:
-        store = diskcache.Cache(str(folder), size_limit=int(limit_gib * 2**30), eviction_policy="least-recently-used", disk=_bytes_only())
-        _sweep(folder, store)
-        return store
-    except Exception as error:
-        log.warning("video cache: %s cannot be used (%s): every video is decoded", folder, _reason(error))
-        return None
-
-
-def _sweep(folder: Path, store: Any) -> None:
-    """Remove what killed writers left: files that no row names count towards no limit. Young ones may still be on their way."""
-    named = {name for (name,) in store._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL").fetchall()}
-    for path in folder.rglob("*.val"):
-        with contextlib.suppress(OSError):
-            if str(path.relative_to(folder)) not in named and time.time() - path.stat().st_mtime > ORPHAN_S:
-                path.unlink()
-
-
-def _reason(error: Exception) -> str:
-    return first_line(error)
+        self._store.close()
 
 
 def video_key(path: str, parameters: Any) -> str:
@@ -144,25 +92,13 @@ def video_key(path: str, parameters: Any) -> str:
 def _packed(clip: Clip) -> bytes:
     """One line of JSON, then the timestamps (float64), then the pixels."""
     head = {"shape": clip.frames_NHWC.shape, "duration_s": clip.duration_s, "fps": clip.fps, "width": clip.width, "height": clip.height}
-    return _sealed(b"".join((json.dumps(head).encode(), b"\n", clip.times_s_N.astype("<f8").tobytes(), clip.frames_NHWC.tobytes())))
-
-
-def _sealed(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest() + payload
-
-
-def _whole(stored: bytes) -> memoryview:
-    """The payload. ValueError where a bit of it changed."""
-    payload = memoryview(stored)[32:]
-    if hashlib.sha256(payload).digest() != stored[:32]:
-        raise ValueError("the record is damaged")
-    return payload
+    return sealed(b"".join((json.dumps(head).encode(), b"\n", clip.times_s_N.astype("<f8").tobytes(), clip.frames_NHWC.tobytes())))
 
 
 def _unpacked(stored: bytes) -> Clip | None:
     """None for anything but a whole clip."""
     try:
-        payload = _whole(stored)
+        payload = whole(stored)
         end = stored.index(b"\n", 32) - 32 + 1
         head = json.loads(bytes(payload[:end]))
         count, height, width, channels = head["shape"]
@@ -180,13 +116,13 @@ def _index_packed(index: Index) -> bytes:
     """One line of JSON, then pts, times, keys and packets' bytes."""
     arrays = (index.pts.astype("<i8"), index.times_s.astype("<f8"), np.array(index.keys, "<i8"), index.packet_bytes.astype("<i8"))
     head = {each.name: getattr(index, each.name) for each in fields(index) if each.name not in _ARRAYS} | {"counts": [len(array) for array in arrays]}
-    return _sealed(b"".join((json.dumps(head).encode(), b"\n", *(array.tobytes() for array in arrays))))
+    return sealed(b"".join((json.dumps(head).encode(), b"\n", *(array.tobytes() for array in arrays))))
 
 
 def _index_unpacked(path: str, stored: bytes) -> Index | None:
     """None for anything but a whole index."""
     try:
-        payload = _whole(stored)
+        payload = whole(stored)
         end = stored.index(b"\n", 32) - 32 + 1
         head = json.loads(bytes(payload[:end]))
         counts = head.pop("counts")
@@ -196,18 +132,3 @@ def _index_unpacked(path: str, stored: bytes) -> Index | None:
         return Index(**head | {"path": path, "pts": pts, "times_s": times_s, "keys": tuple(keys.tolist()), "packet_bytes": taken})
     except Exception:  # as in `_unpacked`
         return None
-
-
-def _bytes_only() -> Any:
-    """diskcache's own store, without its pickles."""
-    from diskcache import Disk
-    from diskcache.core import MODE_PICKLE
-
-    class BytesOnly(Disk):
-        def fetch(self, mode: int, filename: Any, value: Any, read: bool) -> Any:
-            return None if mode == MODE_PICKLE else super().fetch(mode, filename, value, read)
-
-        def get(self, key: Any, raw: bool) -> Any:
-            return super().get(key, raw) if raw else None
-
-    return BytesOnly

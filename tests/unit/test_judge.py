@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
+import sqlite3
 import time
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rlvid.actors.rewarder import RewardActor, Rewards, added, judged_text
 from rlvid.config import ConfigError
-from rlvid.teacher.judge import RULES, messages, read, unrelated
+from rlvid.process.store import sealed
+from rlvid.teacher.judge import RULES, RULES_SEEING, even_places, messages, pictures_of, read, unrelated
 from rlvid.types import Question
 from tests.unit.endpoint import late, raw, says, serve
 from tests.unit.test_scoring import config, own, rollout  # noqa: F401
@@ -220,6 +227,215 @@ def test_the_control_s_reference_has_nothing_to_do_with_the_question():
         assert other == unrelated("Who plays?", reference, "a bicycle")
 
 
+# ---- verdicts on disk, money
+
+
+def test_a_verdict_survives_the_actor_and_is_one_for_all(tmp_path):
+    with serve() as script:
+        fair.script, script.steps = script, [fair]
+        kept = {"cache_dir": str(tmp_path / "verdicts")}
+        (first, _), _ = scores(tmp_path, script.url, "a door", "he sleeps", **kept)
+        count = len(script.asked)
+        (again, _), costs = scores(tmp_path, script.url, "a door", "he sleeps", **kept)
+        assert len(script.asked) == count == 3 and costs["judge/cached"] == 2 and "judge/asked" not in costs
+        assert again == first and first.said == "right: says the same"
+        for other in ({"model": "n"}, {"temperature": 0.5}, {"control": False}, {"max_tokens": 99}):
+            (same,), costs = scores(tmp_path, script.url, "a door", **kept | other)
+            assert costs["judge/asked"] == 1 and same.parts == first.parts, "another setting is another verdict"
+        scores(tmp_path, script.url, "a door", question=replace(ASKED, answer="the door is painted in red"), **kept)
+        assert len(script.asked) == count + 2 + 2 + 1 + 2 + 2, "another reference, too"
+
+
+def test_what_failed_is_not_kept(tmp_path):
+    kept = {"cache_dir": str(tmp_path / "verdicts")}
+    with serve() as script:
+        script.steps = [says("no JSON")]
+        scores(tmp_path, script.url, "a door", **kept)
+        script.steps = [verdict("right", "whatever")]  # says so of every reference
+        (fooled,), _ = scores(tmp_path, script.url, "a door", **kept)
+        assert "rule" not in fooled.parts
+        fair.script, script.steps = script, [fair]
+        (score,), costs = scores(tmp_path, script.url, "a door", **kept)
+    assert score.parts["accuracy"] == 1 and costs["judge/asked"] == 1
+
+
+GARBAGE = [
+    b"",
+    b"x" * 100,
+    sealed(b"[]"),
+    sealed(b'{"value": 7, "words": "x"}'),
+    sealed(b'{"value": 1.0, "words": 3}'),
+    sealed(b"[" * 90000),
+    sealed(b"{}") + b"x",
+]
+
+
+@pytest.mark.parametrize("garbage", range(len(GARBAGE)))
+def test_garbage_on_disk_is_asked_for_anew(tmp_path, garbage):
+    with serve() as script:
+        fair.script, script.steps = script, [fair]
+        kept = {"cache_dir": str(tmp_path / "verdicts"), "control": False}
+        scores(tmp_path, script.url, "a door", **kept)
+        with sqlite3.connect(tmp_path / "verdicts" / "cache.db") as database:
+            assert database.execute("UPDATE Cache SET value = ?, filename = NULL", (sqlite3.Binary(GARBAGE[garbage]),)).rowcount == 1
+        (score,), costs = scores(tmp_path, script.url, "a door", **kept)
+        assert score.parts["accuracy"] == 1 and costs["judge/asked"] == 1
+        (_,), costs = scores(tmp_path, script.url, "a door", **kept)
+        assert costs["judge/cached"] == 1, "and is whole again"
+
+
+def test_a_folder_that_is_none_costs_the_cache_alone(tmp_path, caplog):
+    (tmp_path / "verdicts").write_text("a file")
+    with serve() as script:
+        fair.script, script.steps = script, [fair]
+        (score,), _ = scores(tmp_path, script.url, "a door", cache_dir=str(tmp_path / "verdicts"))
+    assert score.parts["accuracy"] == 1 and "verdicts are asked for anew" in caplog.text
+
+
+def test_two_actors_share_the_folder_at_once(tmp_path):
+    with serve() as script:
+        fair.script, script.steps = script, [fair]
+        settings = config(tmp_path, judge={"model": "m", "base_url": script.url, "cache_dir": str(tmp_path / "verdicts"), "control": False})
+
+        async def run():
+            actors = [RewardActor(settings, number) for number in range(2)]
+            for actor in actors:
+                await actor.start()
+            replies = [rollout(reply(f"he opens door {at}")) for at in range(20)]
+            found = await asyncio.gather(*[actor.rewards(ASKED, replies, "", 1) for actor in actors])
+            again = await actors[0].rewards(ASKED, replies, "", 1)
+            for actor in actors:
+                await actor.stop()
+            return found, again
+
+        found, (again, costs) = asyncio.run(run())
+    assert [score.parts for score in again] == [score.parts for score in found[0][0]] == [score.parts for score in found[1][0]] and costs["judge/cached"] == 20
+
+
+def test_money_is_counted_where_prices_are_set(tmp_path):
+    with serve() as script:
+        fair.script, script.steps = script, [fair]
+        _, costs = scores(tmp_path, script.url, "a door", "he sleeps", price_in=2.0, price_out=10.0)
+        _, without = scores(tmp_path, script.url, "a door", "he sleeps")
+    assert costs["judge/cost"] == pytest.approx(3 * (100 * 2.0 + 7 * 10.0) / 1e6) and "judge/cost" not in without
+    assert costs["judge/tokens_in"] == without["judge/tokens_in"] == 300
+
+
+# ---- a judge that sees
+
+
+def noise(*size):
+    return np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+
+
+def seen_by(tmp_path, script, shown, *answers, **judge):
+    """(scores, costs, the requests' parts that are pictures)."""
+    settings = config(tmp_path, judge={"model": "m", "base_url": script.url, "retries": 0, "deadline_s": 10, "frames": 3, **judge})
+
+    async def run():
+        actor = RewardActor(settings, 0)
+        await actor.start()
+        try:
+            return await actor.rewards(ASKED, [rollout(reply(answer)) for answer in answers], "", 1, shown)
+        finally:
+            await actor.stop()
+
+    found, costs = asyncio.run(run())
+    users = [body["messages"][1]["content"] for body in script.asked]
+    return found, costs, [[part for part in user if part["type"] == "image_url"] if isinstance(user, list) else [] for user in users]
+
+
+def seeing(handler):
+    """As `fair`, with the texts behind the pictures."""
+    content = seeing.script.asked[-1]["messages"][1]["content"]
+    values = json.loads(content[-1]["text"] if isinstance(content, list) else content)
+    told = {*values["reference"].split()} - {"the", "a", "he", "of"}
+    right = "full score" in values["answer"] or told & {*values["answer"].split()}
+    verdict("right" if right else "wrong")(handler)
+
+
+def picture(part):
+    assert part["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))))
+
+
+def test_it_sees_what_the_student_saw_and_the_texts_stay_as_they_are(tmp_path):
+    frames = np.stack([np.full((28, 56, 3), 20 * at, np.uint8) for at in range(8)])
+    with serve() as script:
+        seeing.script, script.steps = script, [seeing]
+        (good, bad), costs, sent = seen_by(tmp_path, script, frames, "a door", "he sleeps")
+        bodies = script.asked
+    assert [len(parts) for parts in sent] == [3, 3, 3] and costs["judge/pictures"] == 9, "the control sees the same"
+    assert [int(picture(part).mean().round(-1)) for part in sent[0]] == [20, 80, 120], "even ones (1, 4, 6), in order"
+    assert all(picture(part).shape == (28, 56, 3) for part in sent[0])
+    assert bodies[0]["messages"][0]["content"] == RULES_SEEING != RULES and "the reference says alone" in RULES_SEEING
+    values = json.loads(bodies[0]["messages"][1]["content"][-1]["text"])
+    assert values == {"question": "What does he do?", "reference": "he slowly opens the red door", "answer": "a door"}
+    assert good.parts["accuracy"] == 1 and bad.parts["accuracy"] == bad.parts["rule"]
+
+
+def test_several_media_are_seen_in_order_and_bytes_are_bounded(tmp_path):
+    shown = (np.full((30, 40, 3), 10, np.uint8), noise(6, 112, 112), np.full((20, 20, 3), 250, np.uint8))
+    with serve() as script:
+        seeing.script, script.steps = script, [seeing]
+        _, _, ((first, *middle, last),) = seen_by(tmp_path, script, shown, "he sleeps", frames=8)
+        assert picture(first).shape == (30, 40, 3) and picture(last).shape == (20, 20, 3) and len(middle) == 6
+    for most, bound in ((8, 2**20), (8, 20_000), (8, 3000), (1, 3000), (3, 100)):
+        pictures = pictures_of(noise(16, 112, 112), most=most, max_bytes=bound)
+        assert len(pictures) <= most and sum(len(one.jpeg) for one in pictures) <= bound
+        assert pictures or bound == 100
+    assert pictures_of(None, most=3, max_bytes=9) == pictures_of(noise(4, 28, 28), most=0, max_bytes=9) == ()
+    assert [even_places(*one) for one in ((8, 3), (2, 4), (0, 3), (5, 1))] == [[1, 4, 6], [0, 1], [], [2]]
+
+
+@pytest.mark.parametrize("answer", TALK)
+def test_an_answer_that_talks_to_a_seeing_judge_earns_no_more(tmp_path, answer):
+    with serve() as script:
+        seeing.script, script.steps = script, [seeing]
+        (talking, quiet), _, _ = seen_by(tmp_path, script, noise(4, 28, 28), answer, "he sleeps")
+    assert talking.parts["accuracy"] <= quiet.parts["accuracy"] < 0.5
+
+
+def test_off_by_default_and_for_what_is_not_judged(tmp_path):
+    with serve() as script:
+        seeing.script, script.steps = script, [seeing]
+        _, costs, sent = seen_by(tmp_path, script, noise(4, 28, 28), "he sleeps", frames=0)
+        assert sent == [[]] and costs["judge/pictures"] == 0
+    settings = config(tmp_path, judge={"model": "m", "base_url": "http://h/v1"})
+    assert settings.reward.judge.frames == 0 and not Rewards(settings, object()).looks_at(ASKED)
+    seeing_one = Rewards(config(tmp_path, judge={"model": "m", "base_url": "http://h/v1", "frames": 2}), object())
+    assert seeing_one.looks_at(ASKED) and not seeing_one.looks_at(replace(ASKED, task="numeric"))
+
+
+def test_other_pictures_are_another_verdict(tmp_path):
+    with serve() as script:
+        seeing.script, script.steps = script, [seeing]
+        kept = {"cache_dir": str(tmp_path / "verdicts"), "control": False}
+        for shown, asked in ((noise(4, 28, 28), 1), (noise(4, 28, 28), 0), (noise(4, 28, 28) // 2, 1), (None, 1)):
+            _, costs, _ = seen_by(tmp_path, script, shown, "a door", **kept)
+            assert costs.get("judge/asked", 0) == asked
+
+
+def test_frames_travel_beside_the_answers_where_a_judge_looks_and_may_be_lost(tmp_path, monkeypatch):
+    from ray.exceptions import ObjectLostError
+
+    class Pool:
+        def __init__(self, lost):
+            self.lost, self.calls = lost, []
+
+        async def call(self, method, *given):
+            self.calls.append(given)
+            if self.lost and len(given) == 5:
+                raise ObjectLostError("ab" * 14, None, "")
+            return ["scores"], {}
+
+    blind, sees = (config(tmp_path, judge={"model": "m", "base_url": "http://h/v1", "frames": frames}) for frames in (0, 2))
+    for settings, lost, lengths in ((blind, False, [4]), (sees, False, [5]), (sees, True, [5, 4])):
+        pool = Pool(lost)
+        assert asyncio.run(Rewards(settings, pool)(ASKED, [rollout()], "", 1, "frames")) == (["scores"], {})
+        assert [len(call) for call in pool.calls] == lengths
+
+
 # ---- functions of the user's
 
 
@@ -261,6 +477,7 @@ def test_costs_are_summed():
         ({"model": "m", "base_url": "http://u:p@h/v1"}, "without user or password"),
         ({"api_key_env": "sk-123-456"}, "must be the name of an environment variable"),
         ({"tasks": ["numeric"]}, "are not judged by a model"),
+        ({"price_in": 1.0}, "price_in and reward.judge.price_out go together"),
     ],
 )
 def test_a_judge_that_cannot_be_asked_is_refused(tmp_path, judge, says_so):
