@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from tests.integration.conftest import CONFIG, metrics_of
 from tests.integration.test_learner import CORPUS, EVERY_STAGE, UPDATES, curve, distilled, group, make_prompt, one_rank  # noqa: F401
+from tests.unit.clips import make
 
 SAME = ("loss/policy", "optimizer/grad_norm", "policy/entropy", "mismatch/mean_abs_dlogp", "mismatch/max_abs_dlogp", "mismatch/kl", "optimizer/lr")
 SHARED = ("learner.ranks=2", "learner.sequence_parallel=2")
@@ -128,3 +132,36 @@ def test_sequence_parallel_run_is_the_run_without(small, rlvid, tmp_path):
     for key in SAME:
         assert rows[1][0][key] == pytest.approx(rows[0][0][key], rel=1e-3, abs=1e-6), key
     assert all(row["mismatch/mean_abs_dlogp"] < 1e-4 for row in rows[1])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_sequence_parallel_learns_from_one_long_video(rlvid, tmp_path):
+    """The whole loop with one prompt a step that has 4,096 visual tokens, 512 frames of 112 x 112 pixels, shared by two ranks: its first step is that of two
+    ranks that do not share it, and the reward rises."""
+    from rlvid.world.tiny_model import build_tiny_model
+
+    model = build_tiny_model(tmp_path / "model", [*CORPUS, "What is seen? Name it."], layers=2, tied=True)
+    video = make(tmp_path / "long.mp4", frames=520, size=(112, 112))
+    rows = [{"id": f"q{at}", "video": video, "question": "What is seen? Name it.", "task": "open", "answer": "red"} for at in range(2)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"run.dir={tmp_path / 'runs'}", f"model.path={model}", f"data.train={tmp_path / 'train.jsonl'}", "data.eval=null", "tracker.kind=none"]
+    settings += ["data.questions_per_step=1", "variants.kinds=[uniform]", "relevance.scorer=motion", "relevance.model=null", "video.cache_dir=null"]
+    settings += ["video.frames=512", "video.candidates=512", "video.max_pixels=12544", "video.max_tokens=4096", "rollout.max_model_len=4352"]
+    settings += ["rollout.answers=16", "rollout.max_tokens=8", "rollout.threads=1", "learner.threads=1", "learner.micro_batch_tokens=8192", "learner.ranks=2"]
+    settings += ["reward.custom=tests.integration.test_families:vowels", "reward.weights={open: {vowels: 1.0}}"]
+    settings += ["learner.lr=3e-3", "learner.warmup_steps=1", "learner.min_lr_share=1"]
+    found = []
+    for name, own in (("apart", ["run.steps=1"]), ("shared", ["run.steps=12", "learner.sequence_parallel=2"])):
+        result = rlvid("train", CONFIG, *settings, *own, f"run.name={name}", "--verify-sync", timeout=700)
+        assert result.returncode == 0, result.stderr[-3000:]
+        found.append([row for row in metrics_of(tmp_path / "runs" / name) if row["step"]])
+    (apart,), shared = found
+    slots = (tmp_path / "runs/shared/rollouts/step_000001.jsonl").read_text().splitlines()
+    assert len(slots) == 16 and all(json.loads(slot)["prompt_tokens"] > 4096 for slot in slots)
+    for key in SAME:
+        assert shared[0][key] == pytest.approx(apart[key], rel=1e-3, abs=1e-6), key
+    rewards = [round(row["reward/mean"], 3) for row in shared]
+    print(f"rewards {rewards}, mean |delta log p| {[row['mismatch/mean_abs_dlogp'] for row in shared]}")
+    assert len(shared) == 12 and max(row["mismatch/mean_abs_dlogp"] for row in shared) < 1e-4
+    assert np.mean(rewards[-3:]) > 1.5 * np.mean(rewards[:3]), rewards
