@@ -213,7 +213,9 @@ def length_s(path: str) -> float:
 
 
 def commit_of(tree: Path) -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
+    """Of this tree the last one that touched what is measured, which others may follow while it is measured."""
+    touched = ["-1", "--", "rlvid/variants", "rlvid/video", "rlvid/actors/variant.py"] if tree == HERE else ["-1"]
+    return subprocess.run(["git", "log", "--format=%h", *touched], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

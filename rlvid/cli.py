@@ -622,6 +622,7 @@ def _frames_told(config: Config) -> str:
     from rlvid.config import ConfigError
     from rlvid.data.questions import QuestionError, iter_questions
     from rlvid.plan.model_size import model_size
+    from rlvid.plan.reckoning import Assumed, prompt_room
     from rlvid.video.budget import budget, described
     from rlvid.video.frames import VideoError, length_s
     from rlvid.video.pictures import is_missing
@@ -631,7 +632,10 @@ def _frames_told(config: Config) -> str:
     except (ConfigError, OSError):
         return ""
     settings = {"factor": size.factor, "frames_per_token": size.frames_per_token}
-    lines = described(config.video, **settings).split("; ")
+    lines, room = described(config.video, **settings).split("; "), prompt_room(config, size, Assumed())
+    lines.append(
+        f"an engine has room for prompts of {room['tokens']:,} tokens, {room['visual']:,} of them visual: {room['frames']:,} frames as large as the most"
+    )
     try:
         first = next((question for question in iter_questions(config.data.train) if question.video and not is_missing(question.video)), None)
         if first is not None:

@@ -19,6 +19,7 @@ RELIEF: dict[str, object] = {"gradient_checkpointing": True, "zero_stage": 3, "o
 def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
     """Lines, the gravest first."""
     yield from _prompts(config, size, found)
+    yield from _longest(config, found)
     if config.on_gpu and assumed.gpu_memory_gib is not None:
         yield from _learner(config, size, assumed, assumed.gpu_memory_gib * GIB, found)
         yield from _cache(config, assumed, found)
@@ -45,6 +46,17 @@ def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
         yield (
             f"one prompt with its {rollout.answers} answers can have {single:,} tokens, more than learner.micro_batch_tokens "
             f"({config.learner.micro_batch_tokens:,}): it goes through the model whole, so memory is reckoned with that"
+        )
+
+
+def _longest(config: Config, found: Plan) -> Iterator[str]:
+    """vLLM counts the cache before it serves, and ends where one sequence of the full length would not fit."""
+    rollout, held = config.rollout, found.cache_tokens
+    if 0 < held < rollout.max_model_len:
+        memory = "rollout.tensor_parallel (and rollout.num_gpus with it)" if config.on_gpu else "rollout.kv_cache_gib"
+        yield (
+            f"an engine's key-value cache holds {held:,} tokens, less than the one prompt and answer of rollout.max_model_len ({rollout.max_model_len:,}): "
+            f"it would not start; raise {memory}, or lower rollout.max_model_len"
         )
 
 

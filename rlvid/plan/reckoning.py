@@ -354,6 +354,16 @@ def state_bytes_per_sequence(config: Config, size: ModelSize) -> int:
     return size.text.linear_layers * each // config.rollout.tensor_parallel
 
 
+def prompt_room(config: Config, size: ModelSize, assumed: Assumed) -> dict[str, int]:
+    """What one prompt of an engine may have: `tokens`, which leave room for an answer; `visual` ones among them, beside the text and the times of as many
+    frames; and the `frames` that are so many, each as large as those of the video that gets most."""
+    room = config.rollout.max_model_len - config.rollout.max_tokens
+    most = _budget(config, size)
+    pairs = most.frames // size.frames_per_token
+    fitting = max(0, int((room - assumed.text_tokens) / (most.tokens / pairs + size.family.timestamp_tokens)))
+    return {"tokens": room, "visual": fitting * most.tokens // pairs, "frames": fitting * size.frames_per_token}
+
+
 def cache_tokens_wanted(config: Config, tokens: Tokens) -> int:
     """When an engine samples max_sequences answers at a time and each has its full length; the answers of a variant share its prompt."""
     rollout = config.rollout

@@ -14,7 +14,7 @@ from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
-from rlvid.plan.reckoning import GIB, Assumed, push_bytes, reckon, shared_bytes, shared_row_bytes, start_bytes, trained_parameters
+from rlvid.plan.reckoning import GIB, Assumed, prompt_room, push_bytes, reckon, shared_bytes, shared_row_bytes, start_bytes, trained_parameters
 from rlvid.video.budget import budget, described
 
 
@@ -44,6 +44,7 @@ def run(
         "plan": asdict(found),
         "videos": described(config.video, factor=size.factor, frames_per_token=size.frames_per_token),
         "video": _of_file(config, size, video) if video else None,
+        "prompt_room": prompt_room(config, size, assumed),
         "learner_bytes": sum(found.learner.values()),
         "engine_bytes": sum(found.engine.values()),
         "rank_start_bytes": start_bytes(config, size)["host"],
@@ -98,6 +99,7 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "tokens learned a step": f"{tokens['learned']:,} ({tokens['learned_without_sharing']:,} without shared prompts)",
         "micro-batches of a rank": f"{tokens['micro_batches']:,} of {tokens['micro_batch_prompts']} prompts, at most {tokens['micro_batch']:,} tokens",
         **({"between ranks, a micro-batch": f"{_gib(report['shared_row_bytes'])} to and from each of them"} if report["shared_row_bytes"] else {}),
+        "longest prompt of an engine": _room(report["prompt_room"], plan["cache_tokens"]),
         "key-value cache of an engine": f"{plan['cache_tokens']:,} tokens, at full length {plan['cache_tokens_wanted']:,} are wanted",
         "frames of a step": f"{_gib(plan['frames_bytes'])} in the object store, {_gib(plan['object_store_bytes'])} with the step ahead",
         "trained, pushed": f"{report['trained_parameters']:,} parameters, {_gib(report['push_bytes'])}",
@@ -111,6 +113,11 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
     console.print(table)
     for line in report["advice"] or ["nothing to change"]:
         console.print(f"- {line}", highlight=False)
+
+
+def _room(room: dict[str, int], cache_tokens: int) -> str:
+    held = f"; its cache holds {cache_tokens / max(1, room['tokens']):.1f} such prompts"
+    return f"{room['tokens']:,} tokens beside an answer, {room['visual']:,} of them visual: {room['frames']:,} frames as large as the most" + held
 
 
 def _starting(report: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from rlvid.plan.reckoning import (
     frames_bytes,
     layer_bytes,
     learner_bytes,
+    prompt_room,
     reckon,
     shared_row_bytes,
     start_bytes,
@@ -304,6 +305,7 @@ def test_rates_of_a_run_give_its_own_time_back(tmp_path: Path) -> None:
         ([], 8, "no setting helps: add learner.ranks"),
         ([], 16, "raise rollout.tensor_parallel"),
         (["rollout.max_sequences=2048"], 80, "pushed back and computed again"),
+        (["rollout.max_model_len=65536"], 36, "it would not start; raise rollout.tensor_parallel"),
         (["rollout.max_sequences=8", "rollout.engines=2"], 80, "K x M = 32 answers of one question do not fit the 16 places"),
         (["rollout.max_sequences=256"], 80, "half of them stay empty"),
         (["data.questions_per_step=1", "rollout.engines=8"], 80, "8 engines share 4 variants"),
@@ -329,6 +331,15 @@ def test_following_the_advice_quiets_it() -> None:
     config = strive("learner.zero_stage=3", "learner.gradient_checkpointing=true", "learner.offload_optimizer=true")
     assumed = Assumed(32)
     assert not [line for line in advice(config, QWEN_7B, assumed, reckon(config, QWEN_7B, assumed)) if "learner rank" in line]
+
+
+def test_the_longest_prompt_of_an_engine_by_hand() -> None:
+    """Qwen2.5-VL: 16 pairs of up to 128 tokens and no times; Qwen3-VL: a pair of 24 tokens and 16 of its time."""
+    assert prompt_room(strive("rollout.max_model_len=8192", "rollout.max_tokens=1024"), QWEN_7B, Assumed()) == {"tokens": 7168, "visual": 6912, "frames": 108}
+    long = load(ROOT / "configs/strive_long_qwen3_vl_8b.yaml", ["rollout.max_model_len=32768", "rollout.max_tokens=1024"])
+    size = ModelSize(**{**vars(QWEN_7B), "family": named("qwen3_vl"), "patch": 16})
+    pairs = (32768 - 1024 - 200) // (24 + named("qwen3_vl").timestamp_tokens)
+    assert prompt_room(long, size, Assumed()) == {"tokens": 31744, "visual": 24 * pairs, "frames": 2 * pairs} and 2 * pairs >= 1024
 
 
 # --- wrong input
