@@ -22,6 +22,7 @@ RUNS = {  # how each is called: with the small run's config and settings, and wi
     "sync": (False, "--sizes 10 --engines 1 --repeats 1"),
     "dispatch": (False, "--engines 2 4 --seconds 0.2 --rounds 2"),
     "relevance": (False, "--limit 8 --draws 1"),
+    "hour": (False, "--minutes 10 --rounds 1"),
 }
 
 
@@ -37,6 +38,8 @@ def test_it_still_runs_at_a_toy_size(world, tmp_path, name):
         arguments += ["--out", str(tmp_path / "out")]
     if name == "relevance":
         arguments += ["--world", str(world.train.parent)]
+    if name == "hour":
+        arguments += ["--folder", str(tmp_path)]
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, timeout=800, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

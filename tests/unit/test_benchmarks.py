@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.results import FOLDER, headlines, results
 
-HELPERS = {"against_side", "environment", "results", "rollouts_counter", "shapes"}
+HELPERS = {"against_side", "environment", "hour_side", "results", "rollouts_counter", "shapes"}
 
 
 def test_the_page_is_made_from_the_measurements():
