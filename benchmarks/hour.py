@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.environment import environment
 
@@ -142,10 +143,12 @@ def render(folder: Path, minutes: int) -> tuple[dict[str, str], tuple[float, flo
 
 
 def _encode(path: Path, long_s: int, flash_s: float | None) -> None:
-    """Shots of 7 to 40 s; in each a band moves across another backdrop, at one of ten places a second: so many pictures are made, then shown again."""
+    """Shots of 7 to 40 s of one room, the camera turned a little further or back in each; something moves across it, in ten pictures a second. The short
+    moment is the room in other colours."""
     import av
 
     rng = np.random.default_rng(0)
+    room = rng.integers(0, 255, (9, 16, 3), dtype=np.uint8)
     borders: list[float] = []
     while not borders or borders[-1] < long_s:
         borders.append((borders[-1] if borders else 0) + int(rng.integers(7, 41)))
@@ -158,7 +161,8 @@ def _encode(path: Path, long_s: int, flash_s: float | None) -> None:
         for at in range(long_s * FPS):
             now = int(np.searchsorted(borders, at / FPS + 1e-6))
             if now != shot:
-                shot, pictures = now, _pictures(rng)
+                short = flash_s is not None and flash_s <= at / FPS + 1e-6 < flash_s + FLASH_S
+                shot, pictures = now, _pictures(255 - room if short else room, int(rng.integers(-30, 31)))
             frame = pictures[at * 10 // FPS % len(pictures)]
             frame.pts = at
             container.mux(stream.encode(frame))
@@ -166,12 +170,12 @@ def _encode(path: Path, long_s: int, flash_s: float | None) -> None:
     aside.rename(path)
 
 
-def _pictures(rng: np.random.Generator) -> list[Any]:
+def _pictures(room: NDArray[np.uint8], turned: int) -> list[Any]:
     import av
     import cv2
 
     height, width = SIZE
-    backdrop = cv2.resize(rng.integers(0, 255, (9, 16, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    backdrop = np.roll(cv2.resize(room, (width, height), interpolation=cv2.INTER_CUBIC), turned, axis=1)
     made = []
     for left in range(0, width - 40, 14):
         picture = backdrop.copy()
