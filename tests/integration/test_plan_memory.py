@@ -113,7 +113,9 @@ def test_the_peak_is_within_a_fifth_of_the_plan(tiny: dict[str, int], model: str
     assert big["plan"] - tiny["plan"] == pytest.approx(big["peak"] - tiny["peak"], rel=0.2), (big, tiny)
 
 
-COLOCATED = ["placement=colocated", "run.name=both", "run.steps=2", "data.eval=null", "data.questions_per_step=2", "learner.threads=1", "rollout.threads=1"]
+COLOCATED = ["placement=colocated", "run.name=both", "run.steps=2", "data.eval=null", "data.questions_per_step=4", "learner.threads=1", "rollout.threads=1"]
+COLOCATED += ["learner.micro_batch_tokens=1024", "rollout.max_model_len=512", "rollout.batched_tokens=512"]
+"""Batches that such a run fills: the plan counts full ones."""
 
 
 def both_sides(world, model: str, folder: Path) -> dict[str, int]:
