@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rlvid.config import Config
 from rlvid.plan.model_size import ModelSize
-from rlvid.plan.reckoning import GIB, Assumed, Plan, count_tokens, learner_bytes
+from rlvid.plan.reckoning import GIB, Assumed, Plan, count_tokens, learner_bytes, most_shown
 from rlvid.video.budget import most_tokens
 
 ROOM = 0.9
@@ -18,7 +18,7 @@ RELIEF: dict[str, object] = {"gradient_checkpointing": True, "zero_stage": 3, "o
 
 def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
     """Lines, the gravest first."""
-    yield from _prompts(config, size, found)
+    yield from _prompts(config, size, assumed, found)
     yield from _longest(config, found)
     if config.on_gpu and assumed.gpu_memory_gib is not None:
         yield from _learner(config, size, assumed, assumed.gpu_memory_gib * GIB, found)
@@ -27,9 +27,15 @@ def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> It
     yield from _store(config, found)
 
 
-def _prompts(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
+def _prompts(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
     tokens, video, rollout = found.tokens, config.video, config.rollout
-    if tokens.visual > video.max_tokens:
+    shown = most_shown(config, size, assumed)
+    if tokens.visual > video.max_tokens and shown != (1, 0):
+        yield (
+            f"a question of {shown[0]} video(s) and {shown[1]} image(s) that fill video.max_pixels and image.max_pixels needs {tokens.visual:,} visual tokens "
+            f"and video.max_tokens is {video.max_tokens:,}: it would be quarantined; lower them, or raise video.max_tokens"
+        )
+    elif tokens.visual > video.max_tokens:
         frames = most_tokens(video, factor=size.factor, frames_per_token=size.frames_per_token).frames
         pixels = video.max_tokens // (frames // size.frames_per_token) * size.factor**2
         yield (

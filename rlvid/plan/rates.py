@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlvid.config import Config, ConfigError, load
 from rlvid.plan.model_size import model_size
-from rlvid.plan.reckoning import Assumed, Tokens, count_tokens
+from rlvid.plan.reckoning import Assumed, Tokens, count_tokens, shown_in_files
 
 WARM_UP_STEPS = 2
 """First steps of a measured run that are left out: engines and allocators are warming up."""
@@ -69,7 +69,7 @@ def measured(folder: Path, text_tokens: int) -> tuple[Rates, int]:
     if missing := [name for name in needed if not all(row.get(name) for row in steps)]:
         raise ConfigError(f"--measured: metrics.jsonl of {folder} has steps without {missing[0]}")
     answer = statistics.median(row["rollout/answer_tokens_mean"] for row in steps)
-    tokens = count_tokens(config, model_size(config.model.path), Assumed(text_tokens=text_tokens))
+    tokens = count_tokens(config, model_size(config.model.path), Assumed(text_tokens=text_tokens, shows=shown_in_files(config)))
     prompts = config.data.questions_per_step * config.variants_per_question * tokens.prompt
     return Rates(
         engine_tokens_per_s=statistics.median(row["rollout/answer_tokens"] / row["time/rollout_s"] for row in steps) / config.rollout.engines,

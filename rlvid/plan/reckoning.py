@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 
 from rlvid.config import Config
+from rlvid.data.questions import shown_counts
 from rlvid.plan.model_size import ModelSize, Tower
 from rlvid.video.budget import Budget, most_tokens
 
@@ -39,11 +40,13 @@ BUCKET_ELEMENTS, LIVE_ELEMENTS = 5 * 10**8, 10**9
 
 @dataclass(frozen=True)
 class Assumed:
-    """What the config does not say. `gpu_memory_gib` of each GPU; None: no GPU. `answer_tokens`: mean length; 0: as long as allowed."""
+    """What the config does not say. `gpu_memory_gib` of each GPU; None: no GPU. `answer_tokens`: mean length; 0: as long as allowed. `shows`: (videos, images)
+    of every kind of question; empty: as many as video.most and image.most allow, in one question (one video where they are null)."""
 
     gpu_memory_gib: float | None = 80.0
     text_tokens: int = TEXT_TOKENS
     answer_tokens: int = 0
+    shows: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
     """The whole reckoning."""
     tokens = count_tokens(config, size, assumed)
     learner, engine = learner_bytes(config, size, tokens), engine_bytes(config, size, assumed)
-    frames = frames_bytes(config, size)
+    frames = frames_bytes(config, size, assumed)
     return Plan(
         parameters=size.parameters,
         tokens=tokens,
@@ -97,8 +100,9 @@ def reckon(config: Config, size: ModelSize, assumed: Assumed) -> Plan:
 
 def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
     """Q questions x K variants x M answers: prompts, answers and micro-batches."""
-    visual = visual_tokens(config, size)
-    stamps = size.family.timestamp_tokens * (_budget(config, size).frames // size.frames_per_token)
+    videos, images = most_shown(config, size, assumed)
+    visual = videos * visual_tokens(config, size) + images * image_tokens(config, size)
+    stamps = videos * size.family.timestamp_tokens * (_budget(config, size).frames // size.frames_per_token)
     prompt = min(visual, config.video.max_tokens) + stamps + assumed.text_tokens
     answer = assumed.answer_tokens or config.rollout.max_tokens
     prompts = config.data.questions_per_step * config.variants_per_question
@@ -123,6 +127,23 @@ def count_tokens(config: Config, size: ModelSize, assumed: Assumed) -> Tokens:
 def visual_tokens(config: Config, size: ModelSize) -> int:
     """Of one variant of the video that gets most, its frames filling their size: frame pairs x merged patches."""
     return _budget(config, size).tokens
+
+
+def image_tokens(config: Config, size: ModelSize) -> int:
+    """Of one image that fills image.max_pixels."""
+    return max(1, config.image.max_pixels // size.factor**2)
+
+
+def most_shown(config: Config, size: ModelSize, assumed: Assumed) -> tuple[int, int]:
+    """(videos, images) of the question that needs most tokens."""
+    shows = assumed.shows or ((config.video.most or 1, config.image.most or 0),)
+    return max(shows, key=lambda shown: shown[0] * visual_tokens(config, size) + shown[1] * image_tokens(config, size))
+
+
+def shown_in_files(config: Config) -> tuple[tuple[int, int], ...]:
+    """(videos, images) of every kind of question in the run's files, as far as they are here."""
+    files = [path for path in (config.data.train, config.data.eval) if path is not None and path.is_file()]
+    return tuple(sorted(set[tuple[int, int]]().union(*(shown_counts(path) for path in files))))
 
 
 def _budget(config: Config, size: ModelSize) -> Budget:
@@ -370,7 +391,8 @@ def cache_tokens_wanted(config: Config, tokens: Tokens) -> int:
     return math.ceil(rollout.max_sequences / rollout.answers) * tokens.prompt + rollout.max_sequences * rollout.max_tokens
 
 
-def frames_bytes(config: Config, size: ModelSize) -> int:
-    """Frames of one step in the object store: Q x K variants of T frames, three bytes a pixel."""
-    most = _budget(config, size)
-    return config.data.questions_per_step * config.variants_per_question * most.frames * most.max_pixels * 3
+def frames_bytes(config: Config, size: ModelSize, assumed: Assumed = Assumed()) -> int:
+    """Frames of one step in the object store: Q x K variants of T frames of each video, and of its images, three bytes a pixel."""
+    most, (videos, images) = _budget(config, size), most_shown(config, size, assumed)
+    pixels = videos * most.frames * most.max_pixels + images * config.image.max_pixels
+    return config.data.questions_per_step * config.variants_per_question * pixels * 3

@@ -14,7 +14,19 @@ from rlvid.config import Config, ConfigError
 from rlvid.plan.advice import advice
 from rlvid.plan.model_size import ModelSize, model_size
 from rlvid.plan.rates import Rates, StepTime, measured, step_time
-from rlvid.plan.reckoning import GIB, Assumed, prompt_room, push_bytes, reckon, shared_bytes, shared_row_bytes, start_bytes, trained_parameters
+from rlvid.plan.reckoning import (
+    GIB,
+    Assumed,
+    most_shown,
+    prompt_room,
+    push_bytes,
+    reckon,
+    shared_bytes,
+    shared_row_bytes,
+    shown_in_files,
+    start_bytes,
+    trained_parameters,
+)
 from rlvid.video.budget import budget, described
 
 
@@ -34,6 +46,7 @@ def run(
         assumed = replace(assumed, answer_tokens=assumed.answer_tokens or answer_tokens)
     elif stated != (None, None):
         rates = _stated(*stated)
+    assumed = replace(assumed, shows=assumed.shows or shown_in_files(config))
     found = reckon(config, size, assumed)
     time = step_time(config, found.tokens, rates) if rates else None
     return {
@@ -42,6 +55,7 @@ def run(
         "assumed": asdict(assumed),
         "active_parameters": size.active_parameters,
         "plan": asdict(found),
+        "shown": dict(zip(("videos", "images"), most_shown(config, size, assumed), strict=True)),
         "videos": described(config.video, factor=size.factor, frames_per_token=size.frames_per_token),
         "video": _of_file(config, size, video) if video else None,
         "prompt_room": prompt_room(config, size, assumed),
@@ -92,7 +106,7 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
         "GPUs": " + ".join(f"{number:g} for the {role}" for role, number in report["gpus"].items()),
         "rollouts a step (Q x K x M)": f"{config.data.questions_per_step} x {config.variants_per_question} x {config.rollout.answers} = {tokens['rollouts']:,}",
         "answers at a time": f"{config.rollout.engines} x {config.rollout.max_sequences} = {config.rollout.engines * config.rollout.max_sequences:,}",
-        "tokens of a prompt": f"{tokens['prompt']:,} ({tokens['visual']:,} visual, about {assumed['text_tokens']:,} of text)",
+        "tokens of a prompt": f"{tokens['prompt']:,} ({tokens['visual']:,} visual{_shown(report['shown'])}, about {assumed['text_tokens']:,} of text)",
         "frames by length": report["videos"].replace("; ", "\n"),
         **({"frames of the file": _told(report["video"])} if report["video"] else {}),
         "tokens sampled a step": f"{tokens['sampled']:,} (answers of {tokens['answer']:,} tokens)",
@@ -118,6 +132,12 @@ def show(config: Config, report: dict[str, Any], console: Console) -> None:
 def _room(room: dict[str, int], cache_tokens: int) -> str:
     held = f"; its cache holds {cache_tokens / max(1, room['tokens']):.1f} such prompts"
     return f"{room['tokens']:,} tokens beside an answer, {room['visual']:,} of them visual: {room['frames']:,} frames as large as the most" + held
+
+
+def _shown(shown: dict[str, int]) -> str:
+    """Where the longest prompt shows anything else than one video."""
+    said = " and ".join(f"{count} {kind if count > 1 else kind[:-1]}" for kind, count in shown.items() if count)
+    return "" if shown == {"videos": 1, "images": 0} else f" of {said or 'nothing'}"
 
 
 def _starting(report: dict[str, Any]) -> str:

@@ -86,6 +86,33 @@ def test_tokens_by_hand() -> None:
     assert (packed.micro_batch_prompts, packed.micro_batches) == (6, 2), "16,384 // (2,200 + 512)"
 
 
+def test_images_by_hand() -> None:
+    """An image of 512 x 28 x 28 pixels is 512 tokens, a video here 2,048. The question that needs most counts."""
+    assert count_tokens(strive("image.most=3"), QWEN_7B, Assumed()).visual == 2048 + 3 * 512, "both in one question, where nothing else is known"
+    assert count_tokens(strive("image.most=3", "video.most=2"), QWEN_7B, Assumed()).visual == 2 * 2048 + 3 * 512
+    mixed = Assumed(text_tokens=152, shows=((1, 0), (0, 1), (0, 5), (1, 1), (0, 0)))
+    found = count_tokens(strive("image.most=5"), QWEN_7B, mixed)
+    assert (found.visual, found.prompt) == (5 * 512, 5 * 512 + 152)
+    assert count_tokens(strive("image.max_pixels=50176"), QWEN_7B, mixed).visual == 2048 + 64, "64 tokens an image: now the video with one"
+    assert count_tokens(strive(), QWEN_7B, Assumed(text_tokens=152, shows=((0, 0),))).prompt == 152, "text alone"
+    frames, stills = 32 * 128 * 28 * 28 * 3, 512 * 28 * 28 * 3
+    assert frames_bytes(strive(), QWEN_7B, Assumed(shows=((1, 2),))) == 8 * 4 * (frames + 2 * stills)
+    assert count_tokens(strive("video.max_tokens=3000"), QWEN_7B, Assumed(text_tokens=152, shows=((1, 2),))).prompt == 3000 + 152
+
+
+def test_images_are_counted_in_the_question_files(tmp_path: Path) -> None:
+    base = {"question": "?", "task": "open", "answer": "x"}
+    media = [{"video": "a.mp4"}, {"image": ["a.png"] * 6}, {}, {"media": [{"video": "a.mp4"}, {"image": "a.png"}]}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({"id": str(at), **base, **shown}) + "\n" for at, shown in enumerate(media)) + "no json\n")
+    model = save_config(tmp_path, qwen_7b_config())
+    settings = [f"model.path={model}", f"data.train={tmp_path / 'q.jsonl'}", "data.eval=null", "rollout.num_gpus=0", "learner.num_gpus=0"]
+    report = run(strive(*settings), Assumed())
+    assert report["shown"] == {"videos": 0, "images": 6} and report["plan"]["tokens"]["visual"] == 6 * 512
+    assert report["assumed"]["shows"] == ((0, 0), (0, 6), (1, 0), (1, 1))
+    few = run(strive(*settings, "video.max_tokens=2500"), Assumed())
+    assert any("a question of 0 video(s) and 6 image(s)" in line and "it would be quarantined" in line for line in few["advice"])
+
+
 def test_states_by_stage() -> None:
     """2 + 2 + 12 bytes a parameter, divided by the 4 ranks from stage 1 (optimizer), 2 (gradients), 3 (weights) on; sums in float32 add theirs to gradients."""
     parameters = QWEN_7B.parameters
