@@ -16,6 +16,7 @@ pytestmark = pytest.mark.long
 
 RUNS = {  # how each is called: with the small run's config and settings, and with what of its own
     "step": (True, "--steps 6"),
+    "rewards": (True, "--steps 6 --questions 2 --seconds 0.02"),
     "rollouts": (True, "--questions 2 --answers 1 2 --pairs 1"),
     "chaos": (True, "run.steps=30 --faults 1 --every 3"),
     "kills": (True, "run.steps=6 --kills 1"),
@@ -34,7 +35,7 @@ def test_it_still_runs_at_a_toy_size(world, tmp_path, name):
     if with_config:
         small = [setting for setting in small_overrides(world, tmp_path) if not setting.startswith(("run.dir=", "run.steps="))]
         arguments = [str(CONFIG), *small, "run.save_every=2", *arguments]
-    if name in ("step", "chaos", "kills"):
+    if name in ("step", "rewards", "chaos", "kills"):
         arguments += ["--out", str(tmp_path / "out")]
     if name == "relevance":
         arguments += ["--world", str(world.train.parent)]
