@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-from pathlib import Path
 
 from benchmarks.environment import environment
 from benchmarks.quickstart import read_rows, rlvid, run_parser
