@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvid.reading.boxes import written
 from rlvid.types import Group, Question, Score, VariantSpec
 
 log = logging.getLogger("rlvid")
@@ -88,9 +89,8 @@ def rollout_rows(groups: Sequence[Group], rewards: Sequence[NDArray[Any]], advan
 
 def truth_of(question: Question) -> str:
     """What is right, in one line, as a reply would say it."""
-    boxes = [("", question.box)] if question.box else [(f"{region.time_s:g} s: ", region.box) for region in question.track]
-    found = [*([question.answer] if question.answer else []), *(f"{start:g} to {end:g} s" for start, end in question.spans)]
-    return ", ".join([*found, *(f"{when}{[round(1000 * edge) for edge in box]}" for when, box in boxes)])
+    places = written(question.box, ((region.time_s, region.box) for region in question.track))
+    return ", ".join(filter(None, [question.answer, *(f"{start:g} to {end:g} s" for start, end in question.spans), places]))
 
 
 def labels(spec: VariantSpec, starts_s: float) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,14 @@ def track(answer: str) -> tuple[Track | None, str]:
             return None, reason
         found.append(Region(time_s, one))
     return Track(tuple(found), named), ""
+
+
+def written(one: Sequence[float] | None, regions: Iterable[tuple[float, Sequence[float]]] = ()) -> str:
+    """A box, or boxes at times, as prompts ask for them; empty where there are none."""
+    if one:
+        return json.dumps({"boxes": [round(SCALE * edge) for edge in one]})
+    by_time = {f"{time_s:g}": [round(SCALE * edge) for edge in place] for time_s, place in regions}
+    return json.dumps({"boxes": by_time}) if by_time else ""
 
 
 def _hedged(text: str) -> str:

@@ -25,7 +25,7 @@ from rlvid.data.questions import QuestionError, check, iter_questions, parse_lin
 from rlvid.data.sources import named
 from rlvid.data.sources.convert import convert
 from rlvid.observe.strips import truth_of
-from rlvid.reading.boxes import Track, box, track
+from rlvid.reading.boxes import Track, box, track, written
 from rlvid.types import BOX_TASKS, Question, Region, Relevance
 from rlvid.variants.explore import KINDS, distinct, explore, explore_image, together
 from tests.unit.clips import make
@@ -337,8 +337,25 @@ def test_prompts_say_how_places_are_written():
     for task in BOX_TASKS:
         text = question_text(question_of(task))
         assert "0 to 1000 of the width and the height" in text and text.splitlines()[1] == INSTRUCTIONS[task]
-    assert truth_of(question_of("spatial_grounding")) == "[100, 200, 300, 600]"
-    assert truth_of(question_of("spatio_temporal_grounding", track=at(9))) == "8.5 to 13.5 s, 9 s: [100, 200, 300, 600]"
+    assert truth_of(question_of("spatial_grounding")) == '{"boxes": [100, 200, 300, 600]}'
+    assert truth_of(question_of("spatio_temporal_grounding", track=at(9))) == '8.5 to 13.5 s, {"boxes": {"9": [100, 200, 300, 600]}}'
+    for task in BOX_TASKS:  # the truth, as it is written, is right
+        question = question_of(task)
+        parts = score(question, f"<answer>{written(question.box, [(one.time_s, one.box) for one in question.track])}</answer>").parts
+        assert parts[GRADED[task]] == pytest.approx(1.0)
+
+
+def test_dumps_and_the_report_tell_the_true_places():
+    from rlvid.observe.dumps import group_row
+    from rlvid.observe.report.stories import Story, as_json
+    from rlvid.types import Group, Prepared, VariantSpec
+
+    for task in BOX_TASKS:
+        question = question_of(task)
+        prepared = Prepared(question, "", (VariantSpec("uniform", (0.0, 1.0), None, (28, 28), 0),), ({},), 2.0)
+        row = json.loads(json.dumps(group_row(Group(prepared, (), (), (), (), (), ("",)))))
+        told = as_json(Story(1, row, (), ()), 1000)["places"]
+        assert told == written(question.box, [(one.time_s, one.box) for one in question.track]) != ""
 
 
 # ---- published rows, evaluation, selection

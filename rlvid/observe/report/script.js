@@ -240,7 +240,7 @@
     const crumbs = el("div", { class: "crumbs" }, el("a", { href: address(story) }, `Step ${story.step}`), el("span", { class: "chip" }, words(story.task)), el("span", { class: "chip" }, story.outcome), story.repaired ? el("span", { class: "chip" }, `${story.repaired} repaired`) : null, el("span", { class: "nav" }, move(at - 1, "← Previous"), move(at + 1, "Next →")));
     const ask = el("h3", { class: "ask", dir: "auto" }, story.question || story.id);
     const options = story.options.length ? el("ul", { class: "options", "aria-label": "Options" }, ...story.options.map((option) => el("li", { dir: "auto", class: option === story.answer ? "truth" : "" }, option))) : null;
-    const truth = [story.answer, story.spans.length ? within(story.spans) : ""].filter(Boolean);
+    const truth = [story.answer, story.spans.length ? within(story.spans) : "", story.places].filter(Boolean);
     const truthLine = truth.length ? el("p", { class: "truthline" }, "Right answer: ", el("b", { dir: "auto" }, truth.join("; "))) : null;
     return [crumbs, ask, options, truthLine, summary(story, right), story.variants.some((variant) => variant.times.length) ? timeline(story) : null, advantages(story), repairs(story), ...story.variants.map((variant) => view(story, variant)), facts(story)].filter(Boolean);
   }

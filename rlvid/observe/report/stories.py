@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvid.reading.boxes import written
 from rlvid.types import Question
 
 log = logging.getLogger("rlvid")
@@ -154,6 +155,7 @@ def as_json(story: Story, max_text: int) -> Row:
         "options": [cut(option, max_text) for option in question["options"]],
         "answer": cut(question["answer"] or "", max_text),
         "spans": question["spans"],
+        "places": cut(written(question.get("box"), ((one["time_s"], one["box"]) for one in question.get("track", ()))), max_text),
         "evidence": question["evidence"]["spans"],
         "regions": question["evidence"]["regions"],
         "video": cut(question["video"] if question.get("media") is None else shown(question["media"]), max_text),
