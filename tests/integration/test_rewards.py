@@ -1,4 +1,4 @@
-"""A step whose rewards are more than quick rules: formulas, boxes, tracks, and a judge that sees what the student saw. Real Ray, engine, learner; HTTP on loopback."""
+"""A step whose rewards are more than quick rules: formulas, boxes, tracks, a judge that sees what the student saw. Real Ray and engine; HTTP on loopback."""
 
 from __future__ import annotations
 
