@@ -47,6 +47,11 @@ def _number(read: Any) -> Any:
     return value if value.is_number and value.is_finite else None
 
 
+def _near(wanted: Any, given: Any, tolerance: float) -> bool:
+    """By their own size: math-verify takes all numbers below about 1e-7 for one."""
+    return bool(abs(wanted - given) <= (RELATIVE + tolerance) * abs(wanted))
+
+
 def _equal(truth: list[Any], said: list[Any], tolerance: float) -> bool:
     import sympy
     from math_verify import verify
@@ -58,7 +63,12 @@ def _equal(truth: list[Any], said: list[Any], tolerance: float) -> bool:
         other = other.rhs
     wanted, given = _number(one), _number(other)
     if wanted is not None and given is not None:
-        return bool(abs(wanted - given) <= (RELATIVE + tolerance) * abs(wanted))
+        return _near(wanted, given, tolerance)
+    if type(one) is type(other) and isinstance(one, sympy.FiniteSet | sympy.Tuple) and len(one.args) == len(other.args):
+        many, others = [_number(part) for part in one.args], [_number(part) for part in other.args]
+        if None not in (*many, *others) and all(part.is_real for part in (*many, *others)):
+            pairs = zip(*(map(sorted, (many, others)) if isinstance(one, sympy.FiniteSet) else (many, others)), strict=True)
+            return all(_near(truth, said, tolerance) for truth, said in pairs)
     if given is not None or wanted is not None:  # a number is no set, interval or relation
         return isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr) and sympy.simplify(one - other) == 0
     if other in (sympy.true, sympy.false, sympy.nan, sympy.zoo):
