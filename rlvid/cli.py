@@ -566,7 +566,7 @@ def _check_inputs(config: Config) -> None:
         if path is not None:
             _must_exist(path, key)
             _warn_without_videos(QuestionStream(path, seed=config.run.seed, skip=skip), key)
-    check_model_path(config.model.path, "model.path")
+    check_model_path(config.model.path, "model.path", tokens=config.rollout.max_model_len)
     if config.repair.enabled and config.teacher.kind == "engine" and not is_hub_id(str(config.teacher.model)):
         _must_exist(Path(str(config.teacher.model)), "teacher.model")
     _check_asking(config)
@@ -588,7 +588,7 @@ def _check_asking(config: Config) -> None:
 def _check_eval_inputs(config: Config, checkpoint: Path, data: Path | None, out: Path | None) -> None:
     from rlvid.families.checkpoint import check_model_path
 
-    check_model_path(str(checkpoint), "--checkpoint")
+    check_model_path(str(checkpoint), "--checkpoint", tokens=config.rollout.max_model_len)
     from rlvid.asking.ask import for_engines
     from rlvid.asking.evaluate import inquiry_of, output_folder
     from rlvid.data.stream import QuestionStream
@@ -610,7 +610,7 @@ def _check_select_inputs(config: Config, out: Path) -> None:
 
     _must_exist(config.data.train, "data.train")
     QuestionStream(config.data.train, seed=config.run.seed)
-    check_model_path(config.model.path, "model.path")
+    check_model_path(config.model.path, "model.path", tokens=config.rollout.max_model_len)
     _check_asking(for_engines(config, inquiry_of(config)))
     if out.is_dir():
         _refuse(f"--out: {out} is a folder (name a file, such as {out / 'kept.jsonl'})")

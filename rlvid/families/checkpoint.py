@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import FAMILIES
 from rlvid.families.base import Family
-from rlvid.families.folder import INDEX, adapter_problem, pointer_problem, quantized_problem, reading_problem, weight_bytes, weights_problem
+from rlvid.families.folder import INDEX, adapter_problem, length_problem, pointer_problem, quantized_problem, reading_problem, weight_bytes, weights_problem
 from rlvid.process.one_line import first_line
 
 log = logging.getLogger("rlvid")
@@ -70,9 +70,10 @@ def _teach(path: str) -> None:
     family_of(path).teach_transformers()
 
 
-def check_model_path(path: str, key: str, *, weights: bool = True) -> None:
+def check_model_path(path: str, key: str, *, weights: bool = True, tokens: int = 0) -> None:
     """Refuse what cannot be a checkpoint, by a glance at its files, or at the config.json of a hub id (the cache's, or the hub's, which may be out of
-    reach: then it passes here, and the run's start asks again). `weights`: a folder must hold them, and all that it takes to read and write text."""
+    reach: then it passes here, and the run's start asks again). `weights`: a folder must hold them, and all that it takes to read and write text. `tokens`:
+    of the longest sequence it is to take."""
     folder = Path(path)
     here = not is_hub_id(path) and folder.is_dir()
     if here and (problem := pointer_problem(folder) or (adapter_problem(folder) if weights else "")):
@@ -82,7 +83,7 @@ def check_model_path(path: str, key: str, *, weights: bool = True) -> None:
         log.warning("%s: config.json of %s is not in the local Hugging Face cache and the hub does not answer: not looked at", key, path)
     else:
         _listed(path, key, config)
-        if problem := quantized_problem(config):
+        if problem := quantized_problem(config) or length_problem(config, tokens):
             raise ConfigError(f"{key}: {path}: {problem}")
     if here and weights and (problem := weights_problem(folder, config or {}) or reading_problem(folder)):
         raise ConfigError(f"{key}: {path}: {problem}")

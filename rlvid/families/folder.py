@@ -17,6 +17,8 @@ MAX_HEADER = 100 * 2**20
 INDEX = "model.safetensors.index.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
+COUNTED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+"""Kinds of rope scaling whose checkpoints count the longer positions themselves, as vLLM reads them."""
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -42,6 +44,24 @@ def quantized_problem(config: dict[str, Any]) -> str:
         return ""
     method = quantization.get("quant_method", "some method") if isinstance(quantization, dict) else "some method"
     return f"holds weights quantized by {method}, which cannot be trained (name the checkpoint that it was made of)"
+
+
+def longest(config: dict[str, Any]) -> int | None:
+    """Tokens of the longest sequence that vLLM takes of such a checkpoint: its positions, times the factor of a scaling that does not count itself among them
+    already. None: it does not say."""
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else {}
+    positions = text.get("max_position_embeddings", config.get("max_position_embeddings"))
+    rope = next((found for one in (text, config) for key in ("rope_parameters", "rope_scaling") if isinstance(found := one.get(key), dict)), {})
+    factor = 1.0 if rope.get("rope_type", rope.get("type")) in COUNTED else rope.get("factor") or 1.0
+    return int(positions * factor) if isinstance(positions, int) and isinstance(factor, int | float) else None
+
+
+def length_problem(config: dict[str, Any], tokens: int) -> str:
+    """An engine whose sequences are longer than the model's own limit does not start."""
+    limit = longest(config)
+    if limit is None or tokens <= limit:
+        return ""
+    return f"takes sequences of up to {limit} tokens (max_position_embeddings of its config.json) and rollout.max_model_len is {tokens}: lower it"
 
 
 def weights_problem(folder: Path, config: dict[str, Any]) -> str:

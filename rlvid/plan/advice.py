@@ -19,7 +19,7 @@ RELIEF: dict[str, object] = {"gradient_checkpointing": True, "zero_stage": 3, "o
 def advice(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> Iterator[str]:
     """Lines, the gravest first."""
     yield from _prompts(config, size, assumed, found)
-    yield from _longest(config, found)
+    yield from _longest(config, size, found)
     if config.on_gpu and assumed.gpu_memory_gib is not None:
         yield from _learner(config, size, assumed, assumed.gpu_memory_gib * GIB, found)
         yield from _cache(config, assumed, found)
@@ -55,9 +55,14 @@ def _prompts(config: Config, size: ModelSize, assumed: Assumed, found: Plan) -> 
         )
 
 
-def _longest(config: Config, found: Plan) -> Iterator[str]:
-    """vLLM counts the cache before it serves, and ends where one sequence of the full length would not fit."""
+def _longest(config: Config, size: ModelSize, found: Plan) -> Iterator[str]:
+    """vLLM counts positions and cache before it serves, and ends where one sequence of the full length would not fit."""
     rollout, held = config.rollout, found.cache_tokens
+    if size.longest is not None and rollout.max_model_len > size.longest:
+        yield (
+            f"the model takes sequences of up to {size.longest:,} tokens and rollout.max_model_len is {rollout.max_model_len:,}: an engine would not start; "
+            f"lower it"
+        )
     if 0 < held < rollout.max_model_len:
         memory = "rollout.tensor_parallel (and rollout.num_gpus with it)" if config.on_gpu else "rollout.kv_cache_gib"
         yield (

@@ -9,6 +9,7 @@ from rlvid.config import ConfigError, is_hub_id
 from rlvid.families import Family, named
 from rlvid.families.base import Tower
 from rlvid.families.checkpoint import check_model_path, load_config
+from rlvid.families.folder import longest
 from rlvid.process.one_line import first_line
 
 
@@ -28,6 +29,8 @@ class ModelSize:
     frames_per_token: int
     linear: tuple[tuple[str, int, int], ...] = field(default=(), compare=False, repr=False)
     """(name, inputs, outputs) of every linear layer."""
+    longest: int | None = None
+    """Tokens of the longest sequence that the checkpoint takes."""
 
     @property
     def active_parameters(self) -> int:
@@ -67,6 +70,7 @@ def _size(config: Any) -> ModelSize:
         merge=vision.spatial_merge_size,
         frames_per_token=vision.temporal_patch_size,
         linear=linear,
+        longest=longest(config.to_dict()),
     )
 
 

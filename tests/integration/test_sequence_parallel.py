@@ -142,6 +142,9 @@ def test_sequence_parallel_learns_from_one_long_video(rlvid, tmp_path):
     from rlvid.world.tiny_model import build_tiny_model
 
     model = build_tiny_model(tmp_path / "model", [*CORPUS, "What is seen? Name it."], layers=2, tied=True)
+    config = json.loads((model / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 8192
+    (model / "config.json").write_text(json.dumps(config))
     video = make(tmp_path / "long.mp4", frames=520, size=(112, 112))
     rows = [{"id": f"q{at}", "video": video, "question": "What is seen? Name it.", "task": "open", "answer": "red"} for at in range(2)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -11,6 +11,7 @@ import pytest
 from rlvid.config import ConfigError
 from rlvid.families import FAMILIES
 from rlvid.families.checkpoint import check_model_path
+from rlvid.families.folder import longest
 from tests.unit.folders import NAMES, make_folder, write_tensors
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3864726352\n"
@@ -97,6 +98,27 @@ def test_a_broken_folder_is_named_in_one_line_with_its_cure(kind, tmp_path):
         check_model_path(str(tmp_path / "m"), "model.path")
     line = str(caught.value)
     assert line.startswith("model.path: ") and str(tmp_path / "m") in line and problem in line and cure in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]}}, 4096),
+        ({"text_config": {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "linear", "factor": 2.0}}}, 8192),
+        ({"text_config": {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}}}, 4096),
+        ({}, None),
+    ],
+)
+def test_a_sequence_longer_than_the_model_takes_is_refused(said, limit, tmp_path):
+    """vLLM's own reading (vllm/config/model.py): an engine would end with a validation error of its library."""
+    assert longest(said) == limit
+    folder = make_folder(tmp_path / "m")
+    edit(folder, **said)
+    if limit is not None:
+        check_model_path(str(folder), "model.path", tokens=limit)
+        with pytest.raises(ConfigError, match=rf"up to {limit} tokens .* rollout.max_model_len is {limit + 1}: lower it"):
+            check_model_path(str(folder), "model.path", tokens=limit + 1)
 
 
 def test_no_weight_is_read(tmp_path):
