@@ -50,6 +50,7 @@ def asks_for_formulas(config: Config) -> bool:
 def role(config: Config) -> Role:
     """The reward actors of a run."""
     reward = config.reward
+    waits_s = MATH_WAIT_S if asks_for_formulas(config) else 0
     # Of the answers of one call, so many wait for the user's function at a time, then all for the judge.
     turns = -(-config.rollout.answers // reward.concurrency)
     return Role(
@@ -62,7 +63,7 @@ def role(config: Config) -> Role:
         concurrency=1000,
         pool={
             "capacity": 1000,
-            "deadline_s": turns * reward.deadline_s + reward.judge.deadline_s + MATH_WAIT_S + GRACE_S,
+            "deadline_s": turns * reward.deadline_s + reward.judge.deadline_s + waits_s + GRACE_S,
             "start_deadline_s": config.rollout.start_deadline_s,
             "max_restarts": config.rollout.max_restarts,
             "quorum": config.rollout.quorum,

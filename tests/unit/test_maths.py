@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -154,6 +156,10 @@ def test_a_process_that_hears_no_signal_is_ended_and_another_one_started():
     first.stdin.close()  # it ends
     first.wait(30)
     assert prover.equal("y+y", "2y", 0.0, 5.0) == (True, "") and prover._process is not first
+    os.kill(prover._process.pid, signal.SIGSTOP)
+    found, why = prover.equal("z+z", "2z", 0.0, 0.1)
+    assert found is None and "more than 0.1 s" in why and prover._process is None
+    assert prover.equal("z+z", "2z", 0.0, 5.0) == (True, ""), "and it is not held against the formula"
     prover._end()
 
 

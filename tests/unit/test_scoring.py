@@ -54,7 +54,7 @@ def test_formulas_are_compared_in_reward_actors_or_at_least_in_a_thread(tmp_path
     (tmp_path / "t.jsonl").write_text('{"id": "a", "question": "?", "task": "open", "answer": "math"}\n')
     assert not rewarder.needed(settings)
     (tmp_path / "t.jsonl").write_text('{"id": "a", "question": "?", "task": "math", "answer": "1"}\n')
-    assert rewarder.needed(settings)
+    assert rewarder.needed(settings) and rewarder.role(settings).pool["deadline_s"] > rewarder.MATH_WAIT_S
     replies = [rollout(f"<answer>{said}</answer>") for said in ("0.5", "0.54", "0.6", "\\frac{2}{4}", "one half or so")]
 
     async def run(actor):
