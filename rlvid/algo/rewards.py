@@ -222,7 +222,8 @@ def _math(question: Question, answer: str, marking: Marking) -> Read:
     """1 for the same formula, or the same number within the tolerance: by math-verify, the whole answer being one formula."""
     reasons = []
     for truth in question.references:
-        right, reason = maths.equal(answer, truth, tolerance=marking.numeric_tolerance, deadline_s=marking.math_deadline_s)
+        how = {"tolerance": marking.numeric_tolerance, "deadline_s": marking.math_deadline_s}
+        right, reason = maths.equal(answer, truth, in_percent=bool(_PERCENT.search(question.question)), **how)
         if right:
             return {"accuracy": 1.0}, ""
         reasons.append(reason)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvid.config.base import ConfigError
-from rlvid.reading.answers import NOTHING_INSIDE, bare, number, unwrapped, words
+from rlvid.reading.answers import NOTHING_INSIDE, bare, is_percentage, number, unwrapped, words
 from rlvid.reading.choices import HEDGES, NEGATIONS, after_lead_in
 
 MAX_CHARACTERS = 500
@@ -44,7 +44,8 @@ _SPACES = re.compile(r"\\[,;:! ]|(?<!\\)~|\\displaystyle|\\left(?![a-z])|\\right
 RELATIVE = Fraction(1, 10**6)
 """As the other process compares numbers."""
 _DECIMAL = re.compile(
-    r"(?P<sign>[-+]?)(?:(?P<whole>(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40})(?:/(?P<under>\d{1,40}))?|\\frac\{(?P<over>\d{1,40})\}\{(?P<below>\d{1,40})\})"
+    r"(?P<sign>[-+]?)(?:(?P<whole>(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40})(?:/(?P<under>\d{1,40}))?"
+    r"|\\frac\{(?P<over>\d{1,40})\}\{(?P<below>\d{1,40})\})(?P<percent>\\%)?"
 )
 _TEN_TO = re.compile(r"\\(?:times|cdot) *10 *\^")
 _OPERATION = re.compile(r"\d\s+\d|\)\s*\(|\+|(?<=[\w)}]) *-|!|\\(?:times|cdot|div|sum|prod|int|lim|log|ln|binom|gcd|sin|cos|tan|mod|bmod)(?![a-z])")
@@ -86,7 +87,9 @@ def _plain(text: str) -> tuple[str | None, str]:
         said = _JOINT.sub(", ", text)
         if _WORD.search(_NAMED.sub("", said)):
             value, reason = number(text)
-            return (None, reason) if value is None else (repr(int(value)) if value == int(value) else repr(value), "")
+            if value is None:
+                return None, reason
+            return (f"{int(value)}" if value == int(value) else repr(value)) + ("\\%" if is_percentage(text) else ""), ""
         return _checked(_from_plain(bare(said)))
     return _checked(after_lead_in(text).strip().rstrip(".").strip())
 
@@ -137,12 +140,15 @@ def _checked(text: str) -> tuple[str | None, str]:
     return re.sub(r"\\frac ?(\d)(\d)", r"\\frac{\1}{\2}", text), ""
 
 
-def equal(answer: str, truth: str, *, tolerance: float = 0.0, deadline_s: float = 2.0) -> tuple[bool, str]:
-    """Whether an answer is the true formula, and why not where it could not be read or compared in time. `tolerance`: relative, of numbers."""
+def equal(answer: str, truth: str, *, tolerance: float = 0.0, in_percent: bool = False, deadline_s: float = 2.0) -> tuple[bool, str]:
+    """Whether an answer is the true formula, and why not where it could not be read or compared in time. `tolerance`: relative, of numbers. `in_percent`: a
+    percentage is asked for, so numbers are percentages with and without the sign; else 50% is 0.5."""
     said, reason = formula(answer)
     wanted, why = formula(truth)
     if said is None or wanted is None:
         return False, reason or f"the question's own answer: {why}"
+    if in_percent:
+        said, wanted = (text.replace("\\%", "").strip() for text in (said, wanted))
     if said == wanted:
         return True, ""
     one, other = _decimal(wanted), _decimal(said)
@@ -155,7 +161,7 @@ def equal(answer: str, truth: str, *, tolerance: float = 0.0, deadline_s: float 
 
 
 def _decimal(text: str) -> Fraction | None:
-    """A number that is written out: -1,234.5 | 3/4 | \\frac{3}{4}."""
+    """A number that is written out: -1,234.5 | 3/4 | \\frac{3}{4} | 50\\%."""
     match = _DECIMAL.fullmatch(text.replace(" ", ""))
     if match is None or not int(match["under"] or match["below"] or 1):
         return None
@@ -163,6 +169,7 @@ def _decimal(text: str) -> Fraction | None:
         value = Fraction(match["whole"].replace(",", "")) / int(match["under"] or 1)
     else:
         value = Fraction(int(match["over"]), int(match["below"]))
+    value /= 100 if match["percent"] else 1
     return -value if match["sign"] == "-" else value
 
 

@@ -135,6 +135,14 @@ def test_a_tolerance_is_relative():
     assert parts == [0.0, 0.0, 1.0]
 
 
+def test_percentages_are_read_as_numbers_are():
+    """Asked for one, the sign may be left out; else 50% is 0.5 and 50 is another number."""
+    said = ["50", "50%", "50\\%", "$50\\%$", "50 percent", "0.5"]
+    for text, truth, right in (("How many percent?", "50", 5), ("How many percent?", "50\\%", 5), ("How much?", "50\\%", 5), ("How much?", "0.5", 5)):
+        parts = [score(asked("math", text, answer=truth), f"<answer>{one}</answer>").parts["accuracy"] for one in said]
+        assert sum(parts) == right and parts[0 if "percent" not in text else -1] == 0, (text, truth, parts)
+
+
 ENDLESS = ["9^{9^{9^{9}}}", "x^{" * 80, "\\sqrt{" * 60 + "2" + "}" * 60, "(" * 200 + "x" + ")" * 200, "\\int_{0}^{1} e^{x^{x^{x}}} dx", "10000000!!!"]
 
 
