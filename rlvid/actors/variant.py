@@ -19,6 +19,7 @@ from rlvid.video.budget import Budget, budget, extremes
 
 if TYPE_CHECKING:
     from rlvid.video.clip import Clip
+    from rlvid.video.frames import Reader
 
 log = logging.getLogger("rlvid")
 
@@ -56,6 +57,7 @@ class VariantActor:
         self.number = number
         self.scorer: Any = None
         self.cache: Any = None
+        self.readers: dict[str, Reader] = {}
 
     def start(self) -> int:
         """Load processor and scorer. Returns the pixels along one side of a visual token. Raises ConfigError for frames that the processor would shrink."""
@@ -99,6 +101,18 @@ class VariantActor:
         except Exception as error:  # whatever a file makes of a decoder: one video must not end a run
             log.exception("%s", question.files)
             return [Quarantined(question.id, f"{question.files}: {type(error).__name__}: {error}"), *[None] * len(kinds)]
+        finally:
+            for reader in self.readers.values():
+                reader.close()
+            self.readers.clear()
+
+    def _reader(self, path: str) -> Reader:
+        """The video, open until its views are built: a decoder looks through a whole file when it opens it."""
+        from rlvid.video.frames import Reader
+
+        if path not in self.readers:
+            self.readers[path] = Reader(path, threads=self.config.variants.threads)
+        return self.readers[path]
 
     def _build(self, question: Question, kinds: tuple[str, ...], seed: int) -> list[Any]:
         from rlvid.data.prompts import chat_prompt, question_text
@@ -258,10 +272,8 @@ class VariantActor:
         """The candidates, and whether they came from the cache."""
         from rlvid.video.clip import read_candidates
 
-        count, threads = share.candidates, self.config.variants.threads
-
         def read() -> Any:
-            return read_candidates(question.video, candidates=count, clip=question.clip, size_for=size_for, zoom=self._zoom, threads=threads)
+            return read_candidates(self._reader(question.video), candidates=share.candidates, clip=question.clip, size_for=size_for, zoom=self._zoom)
 
         if self.cache is None:
             return read(), False
@@ -324,13 +336,13 @@ class VariantActor:
         """The frames at those times. A part of the file that cannot be read is no loss: the even candidates were."""
         from rlvid.video.clip import VideoError, read_at, work_size
 
-        threads, zoom = self.config.variants.threads, self._zoom
+        zoom = self._zoom
 
         def kept(height: int, width: int) -> tuple[int, int]:
             return work_size(height, width, self._size(height, width, share.max_pixels), zoom)
 
         def read() -> Clip:
-            return read_at(question.video, times_s, work_size_for=kept, threads=threads, clip=question.clip)
+            return read_at(self._reader(question.video), times_s, work_size_for=kept, clip=question.clip)
 
         if not times_s:
             return ()

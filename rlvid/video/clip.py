@@ -70,16 +70,20 @@ def work_size(height: int, width: int, shown: Size, zoom: float = WORK_ZOOM) -> 
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def read_candidates(path: str, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], zoom: float = WORK_ZOOM, threads: int = 1) -> Clip:
+def read_candidates(
+    video: str | Reader, *, candidates: int, clip: Span | None, size_for: Callable[[int, int], Size], zoom: float = WORK_ZOOM, threads: int = 1
+) -> Clip:
     """Up to `candidates` frames evenly spaced over the clip (whole video without one), decoded in one ordered pass.
 
     `size_for(height, width)` is the shown size; frames are kept at up to `zoom` times that. Fewer than two distinct
-    frames is a VideoError: one instant has no time to ask about.
+    frames is a VideoError: one instant has no time to ask about. `video`: as of `read_at`.
     """
-    with Reader(path, threads=threads) as reader:
-        frames = inside(reader.index, clip)
-        chosen = frames[even_positions(reader.index.times_s[frames], min(candidates, len(frames)))]
-        return _decode(reader, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom))
+    if isinstance(video, Reader):
+        frames = inside(video.index, clip)
+        chosen = frames[even_positions(video.index.times_s[frames], min(candidates, len(frames)))]
+        return _decode(video, chosen, lambda height, width: work_size(height, width, size_for(height, width), zoom))
+    with Reader(video, threads=threads) as reader:
+        return read_candidates(reader, candidates=candidates, clip=clip, size_for=size_for, zoom=zoom)
 
 
 def read_at(video: str | Reader, times_s: Sequence[float], *, work_size_for: Callable[[int, int], Size], threads: int = 1, clip: Span | None = None) -> Clip:
