@@ -37,7 +37,7 @@ def verdict(word: str, words: str = "says the same"):
 
 def scores(tmp_path, url, *answers, question=ASKED, **judge):
     """(the scores, what they cost) of a reward actor with that judge."""
-    settings = config(tmp_path, judge={"model": "m", "base_url": url, "retries": 0, "deadline_s": 3, **judge})
+    settings = config(tmp_path, judge={"model": "m", "base_url": url, "retries": 0, "deadline_s": 60, **judge})
 
     async def run():
         actor = RewardActor(settings, 0)
@@ -330,7 +330,7 @@ def noise(*size):
 
 def seen_by(tmp_path, script, shown, *answers, **judge):
     """(scores, costs, the requests' parts that are pictures)."""
-    settings = config(tmp_path, judge={"model": "m", "base_url": script.url, "retries": 0, "deadline_s": 10, "frames": 3, **judge})
+    settings = config(tmp_path, judge={"model": "m", "base_url": script.url, "retries": 0, "deadline_s": 60, "frames": 3, **judge})
 
     async def run():
         actor = RewardActor(settings, 0)
