@@ -37,7 +37,7 @@ def serve():
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with script.lock:
                 script.busy += 1
                 script.most = max(script.most, script.busy)

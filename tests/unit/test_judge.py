@@ -54,21 +54,21 @@ def by_reference(handler_of):
     """A step of the script that looks at what it is asked."""
 
     def step(handler):
-        handler_of(json.loads(step.script.asked[-1]["messages"][1]["content"]))(handler)
+        handler_of(json.loads(handler.body["messages"][1]["content"]))(handler)
 
     return step
 
 
 def fair(handler):
     """Right where the answer holds a word of the reference's, wrong elsewhere."""
-    values = json.loads(fair.script.asked[-1]["messages"][1]["content"])
+    values = json.loads(handler.body["messages"][1]["content"])
     told = {*values["reference"].split()} - {"the", "a", "he", "of"}
     verdict("right" if told & {*values["answer"].split()} else "wrong")(handler)
 
 
 def gullible(handler):
     """Gives what the answer asks for, and is fair otherwise."""
-    values = json.loads(fair.script.asked[-1]["messages"][1]["content"])
+    values = json.loads(handler.body["messages"][1]["content"])
     verdict("right", "as it says")(handler) if "full score" in values["answer"] else fair(handler)
 
 
@@ -347,7 +347,7 @@ def seen_by(tmp_path, script, shown, *answers, **judge):
 
 def seeing(handler):
     """As `fair`, with the texts behind the pictures."""
-    content = seeing.script.asked[-1]["messages"][1]["content"]
+    content = handler.body["messages"][1]["content"]
     values = json.loads(content[-1]["text"] if isinstance(content, list) else content)
     told = {*values["reference"].split()} - {"the", "a", "he", "of"}
     right = "full score" in values["answer"] or told & {*values["answer"].split()}
