@@ -369,8 +369,8 @@ def test_it_sees_what_the_student_saw_and_the_texts_stay_as_they_are(tmp_path):
     assert [int(picture(part).mean().round(-1)) for part in sent[0]] == [20, 80, 120], "even ones (1, 4, 6), in order"
     assert all(picture(part).shape == (28, 56, 3) for part in sent[0])
     assert bodies[0]["messages"][0]["content"] == RULES_SEEING != RULES and "the reference says alone" in RULES_SEEING
-    values = json.loads(bodies[0]["messages"][1]["content"][-1]["text"])
-    assert values == {"question": "What does he do?", "reference": "he slowly opens the red door", "answer": "a door"}
+    values = [json.loads(body["messages"][1]["content"][-1]["text"]) for body in bodies]  # they come as they come
+    assert {"question": "What does he do?", "reference": "he slowly opens the red door", "answer": "a door"} in values
     assert good.parts["accuracy"] == 1 and bad.parts["accuracy"] == bad.parts["rule"]
 
 
