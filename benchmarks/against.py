@@ -27,14 +27,14 @@ WARM = 2
 
 
 class Side:
-    """A process that serves one tree's learner: a line of JSON in, one out."""
+    """A process in which a script of this folder serves one tree: a line of JSON in, one out."""
 
-    def __init__(self, tree: Path, update: bool) -> None:
+    def __init__(self, tree: Path, script: str, argument: str) -> None:
         variables = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(HERE / "benchmarks" / "against_side.py"), "update" if update else "step"]
+        command = [sys.executable, str(HERE / "benchmarks" / script), argument]
         self.process = subprocess.Popen(command, cwd=tree, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ask(self, **what: Any) -> dict[str, float]:
+    def ask(self, **what: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
         print(json.dumps(what), file=self.process.stdin, flush=True)
         for line in self.process.stdout:
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    here, there = Side(HERE, options.update), Side(options.other.absolute(), options.update)
+    serve = "update" if options.update else "step"
+    here, there = (Side(tree, "against_side.py", serve) for tree in (HERE, options.other.absolute()))
     size = {"hidden": options.hidden, "layers": options.layers}
     shapes: list[dict[str, int]] = [{}]
     if not options.update:

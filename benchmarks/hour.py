@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.against import HERE, Side
 from benchmarks.environment import environment
 
-HERE = Path(__file__).parents[1]
 FPS, SIZE = 25, (180, 320)
 PIECE_S, FLASH_S = 600, 2
 VIEWS = {
@@ -61,7 +60,7 @@ def main() -> None:
             key = (number, commits[tree], options.minutes, video, views)
             if key not in done:
                 if tree not in sides:
-                    sides[tree] = Side(HERE if tree == "here" else options.other.absolute(), folder, model)
+                    sides[tree] = side(HERE if tree == "here" else options.other.absolute(), folder, model)
                 done[key] = {"case": key} | sides[tree].ask(video=videos[video], warm=videos["warm"], kinds=VIEWS[views])
                 with kept.open("a") as file:
                     print(json.dumps(done[key]), file=file)
@@ -103,24 +102,12 @@ def ratios(rows: dict[tuple[str, str, str], list[dict[str, Any]]]) -> dict[str, 
     return found
 
 
-class Side:
-    """A process that serves one tree's variant actor, and a fresh child of it for each question: a line of JSON in, one out."""
-
-    def __init__(self, tree: Path, folder: Path, model: Path) -> None:
-        (folder / "q.jsonl").write_text("")
-        given = [f"model.path={model}", f"data.train={folder / 'q.jsonl'}", "data.eval=null", "relevance.scorer=motion", "relevance.model=null"]
-        given += ["video.cache_dir=null", f"variants.kinds=[{','.join(VIEWS['4 views'])}]", *SETTINGS]
-        command = [sys.executable, str(HERE / "benchmarks" / "hour_side.py"), json.dumps(given)]
-        variables = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, cwd=tree, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, **what: Any) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        print(json.dumps(what), file=self.process.stdin, flush=True)
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit(f"{self.process.args} ended")
+def side(tree: Path, folder: Path, model: Path) -> Side:
+    """A process that serves one tree's variant actor, and a fresh child of it for each question."""
+    (folder / "q.jsonl").write_text("")
+    given = [f"model.path={model}", f"data.train={folder / 'q.jsonl'}", "data.eval=null", "relevance.scorer=motion", "relevance.model=null"]
+    given += ["video.cache_dir=null", f"variants.kinds=[{','.join(VIEWS['4 views'])}]", *SETTINGS]
+    return Side(tree, "hour_side.py", json.dumps(given))
 
 
 # --- what is measured on

@@ -21,6 +21,8 @@ Task = Literal[
     "tracking",
     "spatio_temporal_grounding",
 ]
+NUMBER_TASKS: tuple[Task, ...] = ("numeric", "regression")
+"""Answered by one number."""
 BOX_TASKS: tuple[Task, ...] = ("spatial_grounding", "tracking", "spatio_temporal_grounding")
 """Answered by places in the whole picture: no view of such a question is a part of it."""
 Span = tuple[float, float]

@@ -52,18 +52,22 @@ class Answers:
         row: dict[str, Any] = {"answers": max(len(self.accuracies), len(self.ious))}
         if self.accuracies:
             row["right"] = sum(value == 1 for value in self.accuracies)
-        for part, values in (("accuracy", self.accuracies), (GRADED.get(self.task, "temporal_iou"), self.ious)):
+        for part, values in (("accuracy", self.accuracies), (graded_part(self.task), self.ious)):
             if values:
                 row |= {f"{part}_mean": statistics.fmean(values), f"{part}_std": statistics.pstdev(values), f"{part}_max": max(values)}
         return row
+
+
+def graded_part(task: Task) -> str:
+    """The IoU that answers of a task have, if any."""
+    return GRADED.get(task, "temporal_iou")
 
 
 def answers_of(group: Group) -> Answers:
     """All K x M unaided answers to a question, variant by variant: what a repair replaced counts as it was."""
     first = {(repair.variant, repair.sample): repair.first_score for repair in group.repairs if repair.chosen}
     parts = [first.get((variant, sample), score).parts for variant, row in enumerate(group.scores_KM) for sample, score in enumerate(row)]
-    graded = GRADED.get(group.question.task, "temporal_iou")
-    accuracies, ious = (tuple(part[name] for part in parts if name in part) for name in ("accuracy", graded))
+    accuracies, ious = (tuple(part[name] for part in parts if name in part) for name in ("accuracy", graded_part(group.question.task)))
     return Answers(group.question.task, accuracies, ious)
 
 

@@ -12,8 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rlvid.algo.rewards import GRADED
-from rlvid.algo.selection import LESS_SIGNAL, Answers, Rules, answers_of, beyond_share, drop_reason
+from rlvid.algo.selection import LESS_SIGNAL, Answers, Rules, answers_of, beyond_share, drop_reason, graded_part
 from rlvid.asking.answer_journal import AnswerJournal
 from rlvid.asking.ask import Inquiry, Keys, ask_missing
 from rlvid.asking.selected import Paths, SelectionReport, draw, moved_line, source_of, written_aside
@@ -115,4 +114,4 @@ def _judged(answers: Answers | None, problem: str, rules: Rules) -> tuple[dict[s
     """A question's statistics, and why it is dropped."""
     if answers is None:
         return {}, f"{UNUSABLE}: {problem}"
-    return answers.statistics() | {"accuracies": answers.accuracies, f"{GRADED.get(answers.task, 'temporal_iou')}s": answers.ious}, drop_reason(answers, rules)
+    return answers.statistics() | {"accuracies": answers.accuracies, f"{graded_part(answers.task)}s": answers.ious}, drop_reason(answers, rules)

@@ -17,7 +17,7 @@ from rlvid.data.prompts import LETTERS, marks
 from rlvid.process.one_line import printable
 from rlvid.reading import answers as reading
 from rlvid.reading import maths
-from rlvid.types import BOX_TASKS, Box, Evidence, Medium, Question, Region, Span, Task
+from rlvid.types import BOX_TASKS, NUMBER_TASKS, Box, Evidence, Medium, Question, Region, Span, Task
 from rlvid.video import pictures
 
 TASKS: tuple[str, ...] = get_args(Task)
@@ -45,7 +45,6 @@ WITH_TRACK = ("tracking", "spatio_temporal_grounding")
 ASKS_TIMES = (*WITH_SPANS, "tracking")
 NO_ANSWER = ("temporal_grounding", *BOX_TASKS)
 """Their truth stands in other keys."""
-_NUMBERS = ("numeric", "regression")
 CUT_TO_CLIP, CUT_TO_VIDEO = "spans: cut to the clip", "spans: cut to the video"
 
 
@@ -518,7 +517,7 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
         return None
     if value is None:
         raise _Wrong(key, "is missing", f"a {task} question needs its answer", "missing")
-    if task in (*_NUMBERS, "math") and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if task in (*NUMBER_TASKS, "math") and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = repr(value)
     text = _string(value, key)
     if options.texts:
@@ -529,7 +528,7 @@ def _answer(value: Any, task: str, options: lettered.Options, key: str = "answer
         return found
     if not text.strip() and task not in NO_ANSWER:
         raise _Wrong(key, "is empty", "give it some text")
-    if task in _NUMBERS and reading.number(text)[0] is None:
+    if task in NUMBER_TASKS and reading.number(text)[0] is None:
         raise _Wrong(key, f"{_shown(text)} is not one number", f"a {task} question is answered by one number", "not a number")
     if task == "math" and (problem := maths.formula(text)[1]):
         raise _Wrong(key, f"{_shown(text)} is not one formula, {problem}", "a math question is answered by one number or LaTeX formula", "not a formula")
@@ -592,12 +591,17 @@ def _region(value: Any) -> Region:
 
 def _box(value: Any, key: str) -> Box:
     cure = "write [x1, y1, x2, y2] as shares of width and height, 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1"
+    return _four(value, key, (1.0, 1.0), cure, "the frame", "not inside the frame")
+
+
+def _four(value: Any, key: str, size: tuple[float, float], cure: str, whole: str, kind: str) -> Box:
+    """A box that counts in `size`, as shares of it. `whole`, `kind`: what it has to lie in, and the kind of problem where it does not."""
     if not isinstance(value, list) or len(value) != 4:
         raise _Wrong(key, f"{_shown(value)} has not four numbers", cure, "not four numbers")
-    x1, y1, x2, y2 = (_number(edge, key, cure) for edge in value)
-    if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
-        raise _Wrong(key, f"{_shown(value)} is no box inside the frame", cure, "not inside the frame")
-    return x1, y1, x2, y2
+    (x1, y1, x2, y2), (width, height) = (_number(edge, key, cure) for edge in value), size
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise _Wrong(key, f"{_shown(value)} is no box inside {whole}", cure, kind)
+    return x1 / width, y1 / height, x2 / width, y2 / height
 
 
 def _task_box(data: dict[str, Any], task: str) -> Box | None:
@@ -649,12 +653,7 @@ def _box_size(data: dict[str, Any]) -> tuple[float, float]:
 def _sized_box(value: Any, key: str, size: tuple[float, float]) -> Box:
     width, height = size
     cure = f"write [x1, y1, x2, y2] with 0 <= x1 < x2 <= {width:g} and 0 <= y1 < y2 <= {height:g}, as box_size says (default: shares, [1, 1])"
-    if not isinstance(value, list) or len(value) != 4:
-        raise _Wrong(key, f"{_shown(value)} has not four numbers", cure, "not four numbers")
-    x1, y1, x2, y2 = (_number(edge, key, cure) for edge in value)
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise _Wrong(key, f"{_shown(value)} is no box inside {width:g} x {height:g}", cure, "not inside the picture")
-    return x1 / width, y1 / height, x2 / width, y2 / height
+    return _four(value, key, size, cure, f"{width:g} x {height:g}", "not inside the picture")
 
 
 def _number(value: Any, key: str, cure: str) -> float:

@@ -23,10 +23,9 @@ from rlvid.reading.mentions import WEAK_ONES, Mention, normalised, times, value_
 from rlvid.teacher import lexicon, phrases
 from rlvid.teacher.evidence import wanted
 from rlvid.teacher.moments import Moments, named_moments
-from rlvid.types import EvidencePatch, Question, Span
+from rlvid.types import NUMBER_TASKS, EvidencePatch, Question, Span
 
 GROUNDING = ("temporal_grounding", "grounded_qa")
-NUMBERS = ("numeric", "regression")
 """Tasks that ask for a span: the times of their evidence are not told."""
 GIVEAWAY_IOU = 0.5
 """Two moments that overlap a true span by this much state the span."""
@@ -146,7 +145,7 @@ def _names_the_answer(question: Question, text: str) -> str:
     own = lexicon.tokens(question.question)
     if question.options:
         return _narrows(question, text, [token for token in said if not _among(token, own)]) or _prefers(question, said)
-    if question.task in NUMBERS:
+    if question.task in NUMBER_TASKS:
         return ""
     for answer in question.references:
         telling = [token for token in lexicon.tokens(answer) if not _among(token, own)]
@@ -215,7 +214,7 @@ def _among(token: str, others: Sequence[str]) -> bool:
 
 def _counts(question: Question, text: str) -> str:
     """Where a number is asked for, no number may stand that is not a time or in the question."""
-    numeric = question.task in (*NUMBERS, "math") or _all_numbers(question.options)
+    numeric = question.task in (*NUMBER_TASKS, "math") or _all_numbers(question.options)
     if not numeric and not (phrases.ASKS_HOW_MANY.search(question.question) and value_of(question.answer or "") is not None):
         return ""
     own = lexicon.tokens(question.question)
@@ -307,7 +306,7 @@ _POINT_S = 0.5
 def _as_many_as(question: Question, counts: Sequence[int]) -> str:
     """Where a number is asked for, a list of so many places is the answer. (One place is what most patches name.)"""
     asked = value_of(question.answer or "")
-    if asked is None or not (question.task in (*NUMBERS, "math") or phrases.ASKS_HOW_MANY.search(question.question)):
+    if asked is None or not (question.task in (*NUMBER_TASKS, "math") or phrases.ASKS_HOW_MANY.search(question.question)):
         return ""
     return "it names as many places as the number that is asked for" if asked > 1 and asked in counts else ""
 
